@@ -55,9 +55,8 @@ class Claim:
         """Touches the file if ``HEARTBEAT_SECONDS`` have passed since the last time; call it often."""
         if time.monotonic() >= self._next_heartbeat:
             self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-            with suppress(
-                OSError
-            ):  # the next heartbeat may succeed, if a file server was unreachable
+            # If a file server is unreachable, the next heartbeat may succeed.
+            with suppress(OSError):
                 os.utime(self.path)
 
     def is_lost(self) -> bool:
@@ -145,7 +144,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> str:
-    """When a process started, in ticks since the boot; empty if there is no such process (Linux)."""
+    """When a process started, in ticks since the boot (Linux); empty if it has ended."""
     # The fields are split behind the last parenthesis, because the name of the program, which is in
     # parentheses, may contain spaces.
     fields = _read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()

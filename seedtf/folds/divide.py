@@ -1,4 +1,7 @@
-"""Divides images into folds, keeping groups together, and writes the split of each run."""
+"""Divides images into folds, keeping groups together, and writes the split of each run.
+
+A record is the index of an image in the catalog, which lists all images of the data set.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
         paths: the paths of an existing folder.
 
     Raises:
-        UserError: as ``load_dataset``, or the images cannot be divided into these folds.
+        UserError: as ``load_training_data``, or the images cannot be divided into these folds.
     """
     # Images with pseudo-labels belong to no fold, because every run trains on them.
     dataset = load_training_data(replace(config, pseudo_labels=""))
@@ -53,8 +56,8 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
         seed: the root seed of the runs.
 
     Raises:
-        UserError: all images of a class are in one group, there are fewer groups than folds, or
-            ``folds`` is ``groups`` and not every image has a group.
+        UserError: all images of a class are in one group, or there are fewer groups than folds. If
+            ``folds`` is ``groups``: an image has no group, or the number of groups is not 2 to 200.
     """
     split, catalog = dataset.split, dataset.store.catalog
     records = np.sort(np.concatenate([split.train, split.val]))

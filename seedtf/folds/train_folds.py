@@ -1,7 +1,8 @@
-"""Trains the runs of all folds, shared with other machines if there are any, and writes the report.
+"""Trains the runs of all folds, together with other machines if there are any, and writes the report.
 
 This process does not import TensorFlow. It starts ``seedtf`` commands, one after another. While a
-command runs, this process touches the claim of its task.
+command runs, this process touches the claim of its task, so that no other process takes the task (see
+``claims``).
 """
 
 from __future__ import annotations
