@@ -63,8 +63,8 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
     Args:
         contents: string scalar, a whole file, from ``transcode.to_decodable``.
-        header: int32 ``[4]``, ``Header.for_decoder`` of the file: the size, with which that of the
-            decoded image is compared, the orientation, and whether to blend alpha over white.
+        header: int32 ``[4]``, ``Header.for_decoder`` of the file: width and height, which the decoded
+            image must have, the orientation, and whether to blend alpha over white.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB, upright.
@@ -123,8 +123,8 @@ def resize_image(image: tf.Tensor, size: int | tf.Tensor, fit: str = STRETCH) ->
 
     Args:
         image: the image.
-        size: side of the result in pixels; an int, or an int32 scalar tensor, with which height and
-            width of the result are None in its static shape.
+        size: side of the result in pixels; an int, or an int32 scalar tensor. With a tensor, height and
+            width are None in the static shape of the result.
         fit: ``stretch`` keeps the whole image and changes its aspect ratio. ``pad`` keeps the whole
             image and its aspect ratio, and adds black at two sides, as Keras does with
             ``pad_to_aspect_ratio``. ``crop`` keeps the square in the middle of the image, as Keras does

@@ -80,11 +80,8 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         raise RefusedError("unsupported variant", f"{kind}; save it as PNG or JPEG")
     try:
         header = _READERS[kind](data)
-    except (
-        struct.error,
-        IndexError,
-        OverflowError,
-    ):  # The header points to a position after the end.
+    except (struct.error, IndexError, OverflowError):
+        # A field of the header lies after the end of the file, or points to a position after it.
         raise RefusedError("truncated", "ends inside the header") from None
     if kind == "webp" and not DECODES_WEBP:
         header = dataclasses.replace(header, needs_pillow=True)

@@ -32,7 +32,7 @@ from seedtf.images.graph.status import (
     apply_edits,
     first_status,
     has_edits,
-    parsed,
+    make_header_status,
 )
 from seedtf.images.graph.webp import read_webp
 from seedtf.images.header import MAX_PIXELS
@@ -54,9 +54,9 @@ _HEADER = HeaderStatus(_SCALAR, _SCALAR, _SCALAR, _SCALAR, tf.TensorSpec([], tf.
 
 
 def parse_headers_graph(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> HeaderStatus:
-    """Parses the headers of many files, string ``[B]``: the fields of all headers, each ``[B, …]``.
+    """Parses the headers of many files, string ``[B]``; each field of the result is ``[B, …]``.
 
-    The result is that of ``parse_header_graph`` for each file. Plain JPEGs are parsed together, which
+    The fields are those of ``parse_header_graph`` for each file. Plain JPEGs are parsed together, which
     takes less time.
     """
     limit = tf.constant(max_pixels, tf.int64)
@@ -92,7 +92,8 @@ def parse_headers_graph(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> He
 @tf.function(
     autograph=False,
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
-    # Inlined into a graph that does not call it, its thousands of operations would take time, too.
+    # Inlining would put its thousands of operations into the graph of the caller, where they take time
+    # even in a request that does not need them.
     experimental_attributes={"_noinline": True},
 )
 def parse_header_graph(
@@ -155,4 +156,4 @@ def _read_other(file: FileBytes) -> HeaderStatus:
         (is_known | is_pnm | (matches_at(file, 4, b"ftyp") & is_brand), UNSUPPORTED),
         default=NOT_AN_IMAGE,
     )
-    return parsed(file, status, int64(0), int64(0))
+    return make_header_status(file, status, int64(0), int64(0))

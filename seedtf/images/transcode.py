@@ -41,8 +41,8 @@ def to_decodable(
         high byte, and floating-point numbers from 0 to 1 become 0 to 255.
 
     Raises:
-        RefusedError: Pillow cannot decode the file, the decoder is not installed, or the range of its
-            numbers is unknown.
+        RefusedError: Pillow cannot decode the file, a decoder is not installed, the decoded image is
+            too large, or the range of its samples is unknown.
 
     Example:
         >>> import io
@@ -93,7 +93,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         if not 0 <= low <= high <= 1:
             raise RefusedError(
                 "unsupported variant",
-                f"floating-point numbers from {low:g} to {high:g}; scale them to 0 to 1, or 16 bits",
+                f"floating-point numbers from {low:g} to {high:g}; scale them to 0 to 1, or save 16 "
+                "bits",
             )
         return Image.fromarray(np.round(255 * values).astype(np.uint8))
     if image.mode == "I":

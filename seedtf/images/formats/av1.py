@@ -16,7 +16,7 @@ def largest_frame(data: bytes, start: int, end: int) -> tuple[int, int]:
     """Width and height of the largest frame that the sequence headers between two positions declare.
 
     Raises:
-        RefusedError: the length of a part is damaged.
+        RefusedError: the length of a part (OBU) is damaged.
         IndexError: the file ends inside the data.
     """
     largest = (0, 0)

@@ -38,7 +38,7 @@ class Header:
         edits: sorted replacements that make TensorFlow decode the file to what image viewers show.
             They remove all frames of an animation but the first, make a GIF's transparent colour
             white, cut off bytes after the pixels, or remove what the pixels do not depend on, such as
-            the texts of a PNG. The orientation was read before.
+            the texts of a PNG. The orientation is read before they are applied.
         needs_pillow: whether Pillow has to decode the file, because TensorFlow cannot.
     """
 

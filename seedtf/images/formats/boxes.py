@@ -18,7 +18,8 @@ def read_avif(data: bytes) -> Header:
     claim. The returned header therefore has the larger size of the two.
 
     Raises:
-        RefusedError: no size is found, a box or the data exceed the file, or items share their data.
+        RefusedError: no size is found, a box is missing, a box or the data exceed the file, or items
+            share their data.
         struct.error, IndexError: the file ends inside a field of a box.
     """
     width, height = _largest_size(data)

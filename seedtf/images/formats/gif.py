@@ -1,4 +1,4 @@
-"""Parses the first frame of a GIF (GIF89a specification) and cuts the file after it."""
+"""Parses the first frame of a GIF (GIF89a specification), and lists the sizes of all frames."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def read_gif(data: bytes) -> Header:
 
     ``Header.edits`` cut off all frames after the first, because TensorFlow decodes every frame and
     allocates the largest width × the largest height of all frames. They also make the transparent
-    colour of the first frame white, and remove the extension that declares it transparent. If the first
-    frame covers only a part of the canvas, Pillow decodes the file.
+    colour of the first frame white, and remove the extensions before the frame, one of which declares
+    this colour. If the first frame covers only a part of the canvas, Pillow decodes the file.
 
     Raises:
         RefusedError: there is no frame; the first frame has two transparent colours, exceeds the
@@ -79,7 +79,7 @@ def gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _white_edit(table: int, flags: int, index: int | None) -> list[Edit]:
-    """The edit that makes colour ``index`` white; none if the colour table at ``table`` is shorter."""
+    """The edit that makes colour ``index`` white; none if the colour table at ``table`` lacks it."""
     if index is None or 3 * index >= _table_bytes(flags):
         return []
     return [(table + 3 * index, table + 3 * index + 3, _WHITE)]

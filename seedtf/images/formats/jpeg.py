@@ -27,7 +27,7 @@ MAX_SCANS_IF_LARGE = 20
 """``MAX_SCANS`` of a JPEG with many pixels."""
 
 MAX_SCANNED_PIXELS = 20_000_000
-"""Largest number of pixels times scans; ``MAX_SCANS_IF_LARGE`` scans are accepted with any number of
+"""Largest product of pixels and scans; ``MAX_SCANS_IF_LARGE`` scans are accepted with any number of
 pixels. To decode a scan takes up to a nanosecond of CPU time per pixel, even if it has few bytes."""
 
 ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
@@ -54,7 +54,7 @@ def read_jpeg(data: bytes) -> Header:
     so ``Header.edits`` add it where it is missing.
 
     Raises:
-        RefusedError: 12 bits per sample, too many scans, or no frame.
+        RefusedError: the samples do not have 8 bits, there are too many scans, or there is no frame.
         IndexError, struct.error: the file ends before its first scan.
     """
     exif = xmp = b""

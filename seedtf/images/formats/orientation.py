@@ -29,7 +29,7 @@ _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def upright_orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """The orientation, 1 to 8, from an EXIF block and an XMP packet, either of which may be empty.
+    """The orientation, 1 to 8, from an EXIF block, otherwise from an XMP packet; by default 1.
 
     Example:
         >>> upright_orientation(b"", b'<rdf:Description tiff:Orientation="6"/>')
@@ -43,8 +43,8 @@ def read_exif(block: bytes) -> int:
     """The orientation tag of a TIFF block (TIFF 6.0, section 2).
 
     Returns:
-        The value; 0 if the tag is missing or the block is damaged before it; 1 if its type is not an
-        integer of 16 or 32 bits.
+        The value; 0 if the tag is missing or the block is damaged before it; 1 if the value is 0 or not
+        an integer of 16 or 32 bits.
     """
     tiff = block
     for _ in range(MAX_PREFIXES):

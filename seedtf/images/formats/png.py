@@ -19,20 +19,22 @@ COMPRESSED_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
 _FIRST_CHUNK = b"\0\0\0\x0dIHDR"
 _ALPHA_TYPES = (4, 6)
 _FIRST_CHUNK_START = 8
-# The bit that makes the first letter of a chunk's name a small letter: decoders may ignore the chunk.
+# The bit that makes the first letter of a chunk's name lower case: decoders may skip such a chunk.
 _ANCILLARY = 0x20
 
 
 def read_png(data: bytes) -> Header:
     """Parses a file that starts as a PNG.
 
-    ``has_alpha`` is set for any tRNS chunk; libpng, which decodes the image, ignores one that comes
-    after the pixels or before the palette. Checksums are not compared, and a compressed XMP packet is
-    not read. If there are compressed texts, ``Header.edits`` remove chunks that no pixel depends on.
+    ``has_alpha`` is set for any tRNS chunk. One after the pixels or before the palette has no effect,
+    because libpng, which decodes the image, ignores it. Checksums are not compared, and a compressed
+    XMP packet is not read. If there are compressed texts, ``Header.edits`` remove the chunks that no
+    pixel depends on.
 
     Raises:
         RefusedError: the first chunk is not the header, a chunk exceeds the file, there are two EXIF
-            chunks, two tRNS chunks or palettes, or an unknown chunk that no decoder may skip.
+            chunks, two tRNS chunks, two palettes before the pixels, or an unknown chunk that no decoder
+            may skip.
         struct.error: the file ends before its last chunk.
     """
     first_chunk = data[8:16]
@@ -78,7 +80,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _check_known(kind: bytes, start: int, seen: set[bytes]) -> None:
-    """Refuses a chunk that a decoder must know and does not, and a second palette or transparency."""
+    """Refuses an unknown chunk that no decoder may skip, and a second palette or tRNS chunk."""
     is_known = kind[0] & _ANCILLARY or kind in (b"IDAT", b"IEND", b"PLTE")
     is_known = is_known or (kind == b"IHDR" and start == _FIRST_CHUNK_START)
     is_repeated = kind == b"tRNS" or (kind == b"PLTE" and b"IDAT" not in seen)
@@ -89,15 +91,15 @@ def _check_known(kind: bytes, start: int, seen: set[bytes]) -> None:
 def _edits(data: bytes, is_alpha_type: bool) -> tuple[Edit, ...]:
     """Edits that leave only the chunks that the pixels depend on."""
     edits: list[Edit] = []
-    position, seen = _FIRST_CHUNK_START, set[bytes]()
+    kept_end, seen = _FIRST_CHUNK_START, set[bytes]()
     for kind, start, end in _chunks(data):
         is_needed = kind in (b"IHDR", b"IEND", b"IDAT")
         if b"IDAT" not in seen:
             is_needed |= kind == b"PLTE" or (kind == b"tRNS" and not is_alpha_type)
-        is_first, is_next = kind not in seen, kind == b"IDAT" and start == position
+        is_first, is_next = kind not in seen, kind == b"IDAT" and start == kept_end
         seen.add(kind)
         if is_needed and (is_first or is_next):
-            if position < start:
-                edits.append((position, start, b""))
-            position = end
+            if kept_end < start:
+                edits.append((kept_end, start, b""))
+            kept_end = end
     return tuple(edits)

@@ -22,8 +22,9 @@ def read_tiff(data: bytes) -> Header:
     """Parses the first page of a file that starts as a TIFF.
 
     Raises:
-        RefusedError: the first page is a preview, as in camera raw files; or the tags claim more bytes
-            than the file has; or a tile has more pixels than the image and than 2^24.
+        RefusedError: the first page is a preview, as in camera raw files; there are more than 4096
+            tags, or they claim more bytes than the file has; or a tile has more pixels than the image
+            and than 2^24.
         struct.error: the file ends inside its directory.
     """
     values: dict[int, int] = {}

@@ -20,11 +20,11 @@ def read_webp(data: bytes) -> Header:
 
     EXIF and XMP are used only where libwebp finds them: their flag is set, and they lie inside the size
     that the file claims. ``Header.edits`` turn the first frame of an animation into a still image; if
-    it does not cover the canvas, Pillow decodes the file.
+    that frame does not cover the canvas, Pillow decodes the file.
 
     Raises:
         RefusedError: the kind of the first chunk is unknown, the image is transparent without the flag
-            for it, or an animation has no whole frame.
+            for it, or the first frame of an animation is missing or incomplete.
         IndexError, struct.error: the file ends inside its header.
     """
     kind = data[12:16]

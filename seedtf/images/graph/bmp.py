@@ -13,7 +13,7 @@ from seedtf.images.graph.status import (
     HeaderStatus,
     first_status,
     make_edits,
-    parsed,
+    make_header_status,
 )
 from seedtf.images.kinds import BMP_HEADERS
 
@@ -40,4 +40,6 @@ def read_bmp(file: FileBytes) -> HeaderStatus:
     )
     row_bytes = (bits * width + 31) // 32 * 4
     end = tf.clip_by_value(offset + row_bytes * height, 0, file.length)
-    return parsed(file, status, width, height, edits=make_edits(file, (end, file.length, b"")))
+    return make_header_status(
+        file, status, width, height, edits=make_edits(file, (end, file.length, b""))
+    )

@@ -13,10 +13,10 @@ import tensorflow as tf
 __all__ = ["WINDOW", "follow_chain", "sum_along_chain"]
 
 WINDOW = 4096
-"""Positions in a window. A larger window takes longer for files of large parts, a smaller one for files
-of tiny parts."""
+"""Number of consecutive positions in a window. A larger window takes longer for files of large parts, a
+smaller one for files of tiny parts."""
 
-# Longer steps are cut to this length. It is longer than any window, and sums cannot overflow int32.
+# Longer steps are cut to this length, so that sums cannot overflow int32. It is longer than any window.
 _MAX_STEP = 1 << 24
 
 

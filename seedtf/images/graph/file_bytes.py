@@ -86,6 +86,7 @@ def window(file: FileBytes, start: tf.Tensor, size: int, ahead: int = 0) -> tf.T
     start = tf.minimum(start, file.length)
     count = tf.clip_by_value(file.length - start, 1, size) + ahead
     value = tf.cast(tf.slice(file.data, [start], [count + 7]), tf.int64)
+    # Join each byte with the next one, then each pair with the next pair, then four bytes with four.
     for width in (1, 2, 4):
         value = value[:-width] * 256**width + value[width:]
     return value

@@ -25,7 +25,7 @@ from seedtf.images.graph.status import (
     HeaderStatus,
     first_status,
     make_edits,
-    parsed,
+    make_header_status,
 )
 
 __all__ = ["read_gif"]
@@ -63,7 +63,7 @@ def read_gif(file: FileBytes) -> HeaderStatus:
     table_bytes = _table_bytes(tf.where(is_local, frame[9], screen[4]))
     is_in_table = (transparent >= 0) & (3 * transparent < table_bytes)
     edits = _make_edits(file, first_block, start, end, tf.where(is_in_table, color_position, -1))
-    return parsed(file, status, width, height, edits=edits)
+    return make_header_status(file, status, width, height, edits=edits)
 
 
 def _make_edits(

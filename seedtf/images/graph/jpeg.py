@@ -37,14 +37,14 @@ from seedtf.images.graph.status import (
     HeaderStatus,
     first_status,
     make_edits,
-    parsed,
+    make_header_status,
 )
 
 __all__ = ["max_scans", "read_jpeg"]
 
 # Markers without a length. libjpeg also skips FF 00, which is valid only in entropy-coded data.
 _STANDALONE = (0x00, 0x01, *range(0xD0, 0xD8))
-# The start-of-frame markers. C4, C8 and CC are tables, not frames.
+# The start-of-frame markers. C4 and CC define tables, and C8 is reserved.
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _ARITHMETIC = (0xC9, 0xCA)
 _END, _SCAN, _APP1, _APP14 = 0xD9, 0xDA, 0xE1, 0xEE
@@ -95,7 +95,9 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
     is_inverted = (seen.components == 4) & ~seen.has_adobe
     edits = make_edits(file, (int64(2), int64(2), tf.where(is_inverted, ADOBE_SEGMENT, b"")))
     orientation = upright_orientation(seen.exif, seen.xmp)
-    return parsed(file, status, seen.width, seen.height, orientation=orientation, edits=edits)
+    return make_header_status(
+        file, status, seen.width, seen.height, orientation=orientation, edits=edits
+    )
 
 
 def _read_segment(file: FileBytes, seen: _Segments) -> _Segments:
@@ -208,8 +210,8 @@ def _has_many_scans(file: FileBytes, position: tf.Tensor, limit: tf.Tensor) -> t
     """Whether more than ``limit`` scans follow ``position``: a bool scalar."""
     position = tf.minimum(position, file.length)
     looks_like_scan = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == _SCAN)
-    # Count exactly only then, because some of these bytes may be inside other segments or after the
-    # image.
+    # Some of these bytes may be inside other segments or after the image. So if there are more than
+    # `limit`, the scans are counted exactly, which takes longer.
     return tf.cond(
         tf.math.count_nonzero(looks_like_scan) > limit,
         lambda: tf.cast(_count_scans(file, position), tf.int64) > limit,

@@ -27,7 +27,7 @@ _XMP_VALUES = tuple(b'="%d' % digit for digit in range(10)) + tuple(
 )
 
 
-_SEGMENT = [
+_SIGNATURE = [
     FileBytes(
         tf.TensorSpec([None], tf.uint8), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
     ),
@@ -35,7 +35,7 @@ _SEGMENT = [
     tf.TensorSpec([], tf.int64),
 ]
 # JPEG, PNG and WebP call the same traced function, because tracing it three times takes seconds.
-_traced_once = tf.function(autograph=False, input_signature=_SEGMENT)
+_traced_once = tf.function(autograph=False, input_signature=_SIGNATURE)
 
 
 def upright_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 ``read_jpeg`` handles every JPEG, but runs hundreds of operations for each file, which take 1 to 2 ms.
 Here each operation handles all files, so that the headers of 32 files take about as long as that of
-one. A file that is not plain is left to ``read_jpeg``.
+one. A file that is not plain (see ``read_plain_jpegs``) is left to ``read_jpeg``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_plain_jpegs(contents: tf.Tensor) -> PlainJpegs:
 
     Before its first scan, a plain JPEG has at most 32 segments of known kinds, each inside the file.
     One of them is a frame, Huffman-coded, of 8 bits and at most three components; none is APP1, which
-    holds EXIF or XMP. It has not too many scans.
+    holds EXIF or XMP. The file has no more scans than ``max_scans`` allows.
     """
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
     zeros = tf.zeros_like(length)
@@ -76,7 +76,8 @@ def read_plain_jpegs(contents: tf.Tensor) -> PlainJpegs:
     fields = tf.unstack(_bytes(contents, length, frame, 10), axis=1)
     frame_bytes, height, width = (256 * fields[at] + fields[at + 1] for at in (2, 5, 7))
     is_plain = (frame > 0) & is_at_scan & (frame_bytes >= 8) & (fields[4] == 8) & (fields[9] <= 3)
-    # All bytes that look like the start of a scan are counted, so none is missed.
+    # All bytes that look like the start of a scan are counted, so no scan is missed. The
+    # number can be too high, if some are no scans; then the file is left to `read_jpeg`.
     searched = tf.where(is_plain, contents, b"")
     scans = tf.strings.split(searched, b"\xff\xda", MAX_SCANS + 1).row_lengths() - 1
     return PlainJpegs(is_plain & (scans <= max_scans(width * height)), width, height)

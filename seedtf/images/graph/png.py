@@ -30,7 +30,7 @@ from seedtf.images.graph.status import (
     Edits,
     HeaderStatus,
     first_status,
-    parsed,
+    make_header_status,
 )
 
 __all__ = ["read_png"]
@@ -53,8 +53,8 @@ class _Chunks(NamedTuple):
         position: int64, where the next chunk is searched.
         exif, xmp: int64, results of ``read_exif`` and ``read_xmp``, or 0.
         kept: int64, the end of the last chunk that the pixels depend on.
-        gaps: int64 ``[MAX_EDITS, 2]``, what is removed before the palette, the transparency, the pixels
-            and the end.
+        gaps: int64 ``[MAX_EDITS, 2]``, start and stop of the bytes to remove before the palette, the
+            transparency, the pixels and the end.
         has_exif, has_xmp, has_palette, has_trns: bool, whether there was a chunk of this kind.
         has_compressed: bool, whether there was a compressed text.
         has_data, has_all_data: bool, whether there were pixels, and a chunk after them.
@@ -94,7 +94,7 @@ def read_png(file: FileBytes) -> HeaderStatus:
     )
     # The gaps are disjoint, so that sorting each column sorts them.
     spans = tf.where(seen.has_compressed, tf.sort(seen.gaps, axis=0), file.length)
-    return parsed(
+    return make_header_status(
         file,
         seen.status,
         width,
@@ -116,7 +116,8 @@ def _read_chunk(file: FileBytes, seen: _Chunks, is_alpha_type: tf.Tensor) -> _Ch
     is_trns, is_palette, is_data = kind == _TRNS, kind == _PLTE, kind == _IDAT
     is_repeated = (is_trns & seen.has_trns) | (is_palette & seen.has_palette & ~seen.has_data)
     is_refused = (is_exif & seen.has_exif) | is_repeated | _is_unknown(kind, position)
-    # Do not leave this to libpng, which would allocate what the chunk claims, even a gigabyte.
+    # A chunk that exceeds the file is refused here, because libpng would allocate the length that it
+    # claims, even a gigabyte.
     status = first_status(
         ((start > file.length) | (after > file.length), TRUNCATED),
         (is_refused, UNSUPPORTED),
@@ -124,7 +125,9 @@ def _read_chunk(file: FileBytes, seen: _Chunks, is_alpha_type: tf.Tensor) -> _Ch
         default=PARSING,
     )
     is_after_data = seen.has_data & ~seen.has_all_data & ~is_data
+    # All IDAT chunks up to the first other chunk after them are kept.
     kept = tf.where(is_after_data, position, seen.kept)
+    # Row k of `gaps` is set when `firsts[k]` is true: at the palette, transparency, pixels and end.
     firsts = tf.stack(
         [
             is_palette & ~seen.has_palette & ~seen.has_data,

@@ -26,7 +26,7 @@ __all__ = [
     "first_status",
     "has_edits",
     "make_edits",
-    "parsed",
+    "make_header_status",
 ]
 
 STATUSES = (
@@ -52,7 +52,7 @@ MAX_EDITS = 4
 
 
 class Edits(NamedTuple):
-    """``Header.edits`` as tensors; missing edits replace nothing.
+    """``Header.edits`` as tensors, filled up with edits that replace nothing.
 
     Attributes:
         spans: int64 ``[MAX_EDITS, 2]``, start and stop of the bytes that each edit replaces.
@@ -86,7 +86,7 @@ class HeaderStatus(NamedTuple):
         return tf.cast(tf.stack(values, axis=-1), tf.int32)
 
 
-def parsed(
+def make_header_status(
     file: FileBytes,
     status: tf.Tensor,
     width: tf.Tensor,
@@ -141,5 +141,5 @@ def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
 def has_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
     """Whether ``edits`` change ``contents``: a bool, or bool ``[B]`` for files, string ``[B]``."""
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
-    moves = tf.reduce_any(edits.spans != length[..., tf.newaxis, tf.newaxis], [-2, -1])
-    return moves | tf.reduce_any(edits.texts != b"", -1)
+    has_spans = tf.reduce_any(edits.spans != length[..., tf.newaxis, tf.newaxis], [-2, -1])
+    return has_spans | tf.reduce_any(edits.texts != b"", -1)

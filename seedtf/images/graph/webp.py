@@ -29,7 +29,7 @@ from seedtf.images.graph.status import (
     HeaderStatus,
     first_status,
     make_edits,
-    parsed,
+    make_header_status,
 )
 
 __all__ = ["read_webp"]
@@ -100,7 +100,7 @@ def read_webp(file: FileBytes) -> HeaderStatus:
     first = tf.where(is_animated, tf.minimum(first, end), file.length)
     start = tf.where(is_animated, int64(0), file.length)
     edits = make_edits(file, (start, first, still), (end, file.length, b""))
-    return parsed(
+    return make_header_status(
         file,
         status,
         width,
