@@ -94,7 +94,7 @@ def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = 
     """
     members = [features_and_logits(model) for model in models]
 
-    def maps(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    def compute_mean_map(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         pixels = tf.cast(images, tf.float32)
         member_maps = [
             to_map(outputs(resize_for(model, pixels), training=False)[0], classes)
@@ -102,7 +102,7 @@ def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = 
         ]
         return mean_map(member_maps, weights)
 
-    return maps
+    return compute_mean_map
 
 
 def mean_map(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:

@@ -80,7 +80,8 @@ def check_archived_weights(path: str | os.PathLike[str]) -> None:
 def check_hdf5(file: str | IO[bytes], size: int) -> None:
     """Raises ValueError unless an HDF5 file contains only plain arrays that fit into its size.
 
-    Links to other files, arrays of Python objects and arrays larger than the file are refused.
+    Soft and external links, arrays stored in other files or composed of other arrays, arrays of Python
+    objects, and arrays that together are larger than the file are refused.
 
     Args:
         file: a path or an open file.
@@ -153,11 +154,11 @@ def _count_parameters(entry: dict[str, Any]) -> int:
 
 
 def _estimate_parameters(config: dict[str, Any]) -> int:
-    """Estimates the parameters of a KerasHub backbone with these arguments, usually too low.
+    """Estimates the number of parameters of a KerasHub backbone with these arguments, usually too low.
 
-    It is the product of the two largest widths: about the size of the largest weight matrix. The caller
-    compares it with the file's size in bytes. A parameter takes four bytes, so even an estimate that is
-    four times too high does no harm.
+    The estimate is the product of the two largest widths: about the size of the largest weight matrix.
+    The caller compares it with the file's size in bytes. A parameter takes four bytes, so even an
+    estimate that is four times too high does no harm.
     """
     widths = sorted(map(abs, _integers({k: config[k] for k in config if k not in _IMAGE_SHAPES})))
     sides = list(map(abs, _integers([config.get(name) for name in _IMAGE_SHAPES])))

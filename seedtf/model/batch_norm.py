@@ -37,7 +37,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     The kernel is used for 4-D ``[B, H, W, C]`` input that is normalized over its last axis. The Keras
     layer handles everything else: another axis or rank, float64, a mask, ``renorm``, an epsilon below
     1.001e-5, and training with ``synchronized``, where the statistics are computed over all replicas of
-    a distribution strategy. ``trainable=False`` means inference mode, as in Keras.
+    a distribution strategy. The layer of Keras 2.15 uses the kernel itself and handles all input.
+    ``trainable=False`` means inference mode, as in Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -67,7 +68,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def _is_fusable(self, inputs: Any) -> bool:
         axis = self.axis if isinstance(self.axis, int) else tuple(self.axis)
         return (
-            # The layer of Keras 2.15 itself uses the kernel, and does not undo the Bessel correction.
+            # The layer of Keras 2.15 uses the kernel itself. It does not undo the Bessel correction, so
+            # this layer must not, either.
             not KERAS_2
             and len(inputs.shape) == 4
             and axis in (-1, 3, (-1,), (3,))
@@ -97,6 +99,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         variable.assign(tf.cast(updated, variable.dtype))
 
 
+# A weights file names layers after their class. So the files of each of the two layers fit the other.
 set_weights_group_name(FusedBatchNormalization, "BatchNormalization")
 
 

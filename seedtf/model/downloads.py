@@ -95,9 +95,7 @@ def _fetch_from_hugging_face(wanted: str, repository: str, with_weights: bool) -
         raise UserError(
             f"{wanted}: Hugging Face has no such repository, or it is private (set HF_TOKEN)"
         ) from error
-    except (
-        Exception
-    ) as error:  # the network or the disk failed, or HF_HUB_OFFLINE forbids downloads
+    except Exception as error:  # the network or disk failed, or HF_HUB_OFFLINE forbids downloads
         if hub.constants.HF_HUB_OFFLINE:
             raise UserError(
                 f"{wanted}: not in the cache of Hugging Face, and HF_HUB_OFFLINE allows no download; "

@@ -63,6 +63,7 @@ PARAMETERS: dict[str, int] = {
 """Number of parameters of each network of keras.applications, without the classifier."""
 
 _HEADER = ("model", "parameters", "image sizes", "licence", "extra", "cached")
+_NUMBERS = 1  # the column of numbers, which is aligned on the right
 # Downloaded weights files have names that start with the name of the network. Only those of MobileNet
 # start differently: mobilenet_1_0_….
 _FILE_NAME_STARTS = {"MobileNet": "mobilenet10"}
@@ -137,8 +138,8 @@ def table_lines(models: Sequence[ListedModel]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if number == 1 else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if column == _NUMBERS else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]

@@ -1,6 +1,6 @@
-"""Averages the predictions of several networks, each of which may take its own image size.
+"""Averages the predictions of an ensemble's members: networks that may take different image sizes.
 
-The networks must have their classes in one order, which ``reorder_classes`` can change.
+All members must have their classes in the same order, which ``reorder_classes`` can change.
 """
 
 from __future__ import annotations

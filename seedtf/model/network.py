@@ -175,7 +175,7 @@ def pooled_body(network: keras.Model) -> keras.Model:
 
 
 def with_head(body: keras.Model, num_classes: int) -> keras.Model:
-    """Returns ``body``, such as ``pooled_body`` returns, followed by a new dense head and softmax."""
+    """Returns ``body``, which ends with pooled features, followed by a new dense head and softmax."""
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(body.output)
     output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
     return keras.Model(body.input, output, name=body.name)
@@ -260,9 +260,8 @@ def _build_body(name: str, scaled: Any, weights: str) -> Any:
             include_top=False, weights="imagenet", input_tensor=scaled, input_shape=shape
         ).output
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        cause = first_line(
-            error.__context__ or error
-        )  # the message of `error` itself is mostly the URL
+        # The message of `error` itself is mostly the URL.
+        cause = first_line(error.__context__ or error)
         raise UserError(
             f"--weights=imagenet could not be downloaded ({cause}); pass "
             "--weights=none to train from scratch or --weights=PATH with a .keras or .weights.h5 "

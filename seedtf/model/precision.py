@@ -162,7 +162,7 @@ def _automatic_precision(capabilities: Sequence[tuple[int, int]]) -> Precision:
 
 
 def _slowness_warning(capabilities: Sequence[tuple[int, int]], since: tuple[int, int]) -> str:
-    """The end of the sentence about a requested 16-bit format: a warning if it is slow, or a stop."""
+    """The end of the sentence about a requested 16-bit format: a warning if it is slow, or only "."."""
     if not capabilities:
         return "; without a GPU this is slower than float32."
     lowest = min(tuple(capability) for capability in capabilities)

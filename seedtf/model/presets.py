@@ -269,6 +269,6 @@ def _read_licence(folder: Path) -> str:
 
 
 def _assume_licence(source: str, class_name: str) -> str:
-    """The licence of weights whose model card states none; only KerasHub's own presets have one."""
+    """The licence of weights whose model card states none; known only for KerasHub's own presets."""
     is_keras_hub = source.startswith(_KERAS_HUB) if is_url(source) else not is_folder(source)
     return original_licence(class_name) if is_keras_hub else NOT_STATED

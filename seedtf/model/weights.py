@@ -45,7 +45,8 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
             f"the same --model, here {model.name}"
         ) from error
     warn(
-        f"{path}: all weights were loaded except the classifier {head!r}, which keeps its initial ones"
+        f"{path}: all weights were loaded except the classifier {head!r}, which keeps its initial "
+        "weights"
     )
     return False
 
