@@ -1,4 +1,4 @@
-"""Prints all console output of seedtf, mostly lines of a label and a text; ``silent`` turns it off."""
+"""Prints all console output of seedtf, mostly lines with label and text; ``silent`` turns it off."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def _print(line: str, stream: TextIO) -> None:
     try:
         print(line, file=stream, flush=True)
     except OSError as error:
-        # OutputError is no OSError, because a caller that handles the OSErrors of a file would report
-        # that the file cannot be read or written.
+        # OutputError is no OSError. Otherwise a caller that handles the OSErrors of a file would report
+        # that this file cannot be read or written.
         raise OutputError(error) from error

@@ -20,7 +20,7 @@ from seedtf.plots.base import GREY, VALIDATION_COLOR, clip_label, new_figure
 
 __all__ = ["draw_augmentations", "draw_preview"]
 
-_EPOCHS = 15  # versions of the one image
+_EPOCHS = 15  # each gives one version of the one image
 _BATCH_SIZE = 16
 _COLUMNS = 8
 _CELL_INCHES = 1.35  # side of an image in the figure

@@ -14,7 +14,7 @@ _OPACITY = 0.55
 
 
 def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Draws the colours of a map, from its lowest to its highest value, over the image in grey.
+    """Draws a map over the image in grey; its lowest value is the darkest, its highest the brightest.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
@@ -42,7 +42,7 @@ def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray, kind: str = "PNG") -> bytes:
-    """Encodes uint8 ``[H, W, 3]`` as an image file of a ``kind`` that Pillow knows."""
+    """Encodes uint8 ``[H, W, 3]`` as an image file; ``kind`` is one of Pillow's formats."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind, quality=85)
     return buffer.getvalue()

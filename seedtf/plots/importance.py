@@ -73,7 +73,9 @@ def draw_importance(
     *,
     title: str,
 ) -> Figure:
-    """Draws a bar with the importance of each flag, and below a panel with the loss against its values.
+    """Draws a bar with each flag's importance, and below the bars a panel with the loss for each flag.
+
+    A panel shows the loss of each trial against its value of the flag.
 
     Args:
         space: the searched flags, at least one.

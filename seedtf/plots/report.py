@@ -45,9 +45,9 @@ class _Reliability(Protocol):
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """Draws a confusion matrix, with true classes in rows.
 
-    A cell shows its count, and as a number and a colour the percentage of the true class. If there are
-    more than ``MAX_DRAWN_CLASSES`` classes, only those with the most mistakes (row and column together)
-    are drawn, in the order of the classes.
+    A cell shows its count and the percentage of the true class, which its colour shows too. With more
+    than ``MAX_NUMBERED_CLASSES`` classes, cells have no numbers. With more than ``MAX_DRAWN_CLASSES``,
+    only those with the most mistakes (row and column together) are drawn, in the order of the classes.
 
     Args:
         confusion: counts, int64 ``[K, K]``.
@@ -126,7 +126,7 @@ def _write_cells(axes: Axes, confusion: np.ndarray, rates: np.ndarray) -> None:
     for row, column in np.argwhere(confusion > 0).tolist():
         rate = rates[row, column]
         style: dict[str, Any] = {"ha": "center", "color": "white" if rate > 0.55 else "#1a1a1a"}
-        # The texts lie inside the axes, so they change no margin, and measuring them takes time.
+        # The texts lie inside the axes, so the layout need not measure them, which takes time.
         style["in_layout"] = False
         axes.text(column, row, f"{confusion[row, column]}", va="bottom", fontsize=9, **style)
         axes.text(column, row + 0.06, f"{rate:.0%}", va="top", fontsize=7, **style)

@@ -66,7 +66,7 @@ def predict_out_of_fold(
     linear, neighbours = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)
     losses = np.empty(len(labels))
 
-    def fit(fold: int) -> LinearHead:
+    def fit_and_predict(fold: int) -> LinearHead:
         test, train = folds == fold, folds != fold
         head = fit_head(features[train], labels[train], groups[train], num_classes, seed)
         logits = head.logits(features[test]).astype(np.float64)
@@ -77,7 +77,7 @@ def predict_out_of_fold(
     with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         heads = list(
             tqdm(
-                pool.map(fit, range(num_folds)),
+                pool.map(fit_and_predict, range(num_folds)),
                 "fitting",
                 num_folds,
                 unit="fold",

@@ -116,8 +116,8 @@ def probe(
     Args:
         data_dir: labelled images, as for training.
         models: values of ``--model``, or run folders.
-        image_size: side of the images in pixels. 0 takes the image size of a run, the only size that
-            a network accepts, or else 224.
+        image_size: side of the images in pixels. 0 takes the image size of a run, or the only size that
+            a network accepts, or otherwise 224.
         folds: the number of folds, or ``groups`` for one fold for each group.
         embed_batch: images in a batch while features are computed.
         flags: fields of ``TrainConfig`` that say how the data is read and grouped, and ``weights``,
