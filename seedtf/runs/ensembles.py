@@ -1,6 +1,6 @@
 """Writes and reads the folder of ``seedtf ensemble``, which names the averaged runs and their weights.
 
-The runs must have the same classes, which may be in another order.
+The runs must have the same classes, which may be in different orders.
 Nothing here imports TensorFlow or Keras.
 """
 
@@ -40,7 +40,7 @@ def write_ensemble(
         folder: an existing folder.
         runs: the runs that are averaged, which are called members.
         weights: the weight of each member; they add up to 1.
-        class_names: the classes in the order of the members' outputs.
+        class_names: the classes in the order of the first member's outputs.
         num_images: number of images that the weights were fitted on; 0 for equal weights.
     """
     members = [

@@ -37,9 +37,10 @@ __all__ = [
 
 
 def check_run_dir(config: TrainConfig) -> None:
-    """Raises UserError if ``run_dir`` already contains files.
+    """Raises UserError if ``run_dir`` is a file or already contains files.
 
-    Called before the data is decoded, which may take long. Hidden files and empty folders do not count.
+    Called before the data is decoded, which may take long. Hidden files, the lock file and empty
+    folders do not count.
     """
     folder = Path(config.run_dir)
     if not config.run_dir or not folder.exists():

@@ -197,10 +197,10 @@ def is_folds(path: str | os.PathLike[str]) -> bool:
 
 
 def read_folds(path: str | os.PathLike[str]) -> list[RunPaths]:
-    """The runs of all folds, which are finished.
+    """The runs of all folds of a finished cross-validation.
 
     Raises:
-        UserError: a fold is not finished.
+        UserError: folds.json cannot be read, or a fold is not finished.
     """
     paths = FoldsPaths(Path(path))
     count = paths.read_settings()["folds"]

@@ -46,7 +46,7 @@ class RunSummary:
         name: the run folder, relative to the listed folder.
         model, data: the network and the data folder; empty if config.json is damaged.
         state: ``finished``, ``training``, ``stopped`` before its last epoch, or ``damaged``.
-        epochs, planned_epochs: the completed epochs, and the value of ``--epochs``.
+        epochs, planned_epochs: the number of completed epochs, and the value of ``--epochs``.
         best_epoch: the epoch with the lowest validation loss, from 1; None before the first one.
         val_loss: the validation loss of the best epoch; NaN if unknown.
         accuracy: the accuracy in the report, or of the best epoch if there is no report; NaN if

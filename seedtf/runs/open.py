@@ -1,4 +1,7 @@
-"""Opens a finished run, or several that are averaged: settings, class names, models and images."""
+"""Opens a finished run, or several that are averaged: settings, class names, models and images.
+
+A store, which the functions for images return, decodes images or reads them from the cache.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,7 @@ class Run:
         """Loads the models whose probabilities are averaged, or the single model that predicts.
 
         These are the best models of all members, all snapshots of a run, or only ``load_model()``. All
-        have their classes in the order of ``class_names``; those of a member may be saved in another.
+        have their classes in the order of ``class_names``, even if a member was saved with another one.
 
         Args:
             use_snapshots: whether to load all snapshots of a single run.
@@ -156,9 +159,9 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """Reads the settings and class names of a run, or of several runs that are averaged.
 
     Args:
-        path: a run folder; a ``.keras`` file in a run, which is then used instead of the best model; or
-            a folder of ``seedtf folds`` or ``seedtf ensemble``. If it is not a folder, a line is
-            printed that names the run and the model.
+        path: a run folder, or its folder of checkpoints; a ``.keras`` file in a run, which is then used
+            instead of the best model; or a folder of ``seedtf folds`` or ``seedtf ensemble``. For a
+            file or a folder of checkpoints, a line is printed that names the run and the model.
 
     Raises:
         UserError: there is no such folder, it is not a run, or the file is not inside a run.

@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["AUGMENTED", "DATA_REPORT", "PARITY", "RUNS", "RUNS_PAGE", "ReportPaths", "RunPaths"]
 
 RUNS = Path("runs")
-"""Folder of runs that were not given a name, below the working directory."""
+"""Folder, in the working directory, of the runs that were started without ``--run_dir``."""
 
 DATA_REPORT = "data_report.csv"
 """Table of the files that were left out and why; ``seedtf check`` writes one, too."""
