@@ -47,7 +47,7 @@ def pack(source: Path | str, out: Path, *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder, tmp_path_factory) -> Path:
-    """Class folders with a duplicate, a damaged, an empty and a text file, and an image beside them."""
+    """Class folders with a duplicate, a cut, an empty and a text file; lost.png lies beside them."""
     root = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("pack") / "photos"))
     alder, other = root / "alder", root / "two words"
     (alder / "9.png").write_bytes((alder / "0.png").read_bytes())
@@ -76,14 +76,14 @@ def test_names_order_and_bytes_are_those_of_the_source(folder, packed):
     files = [
         file for file in labelled_files(folder) if "/" in file[0] and not file[0].endswith(".txt")
     ]
-    pack = open_pack(str(packed))
-    assert list(pack.names) == [path for path, *_ in files]
-    assert [pack.class_names[label] for label in pack.labels] == [name for _, name, _ in files]
+    opened = open_pack(str(packed))
+    assert list(opened.names) == [path for path, *_ in files]
+    assert [opened.class_names[label] for label in opened.labels] == [name for _, name, _ in files]
     order = list(range(len(files)))
     random.Random(0).shuffle(order)
-    assert [pack.read(index) for index in order] == [files[index][2] for index in order]
+    assert [opened.read(index) for index in order] == [files[index][2] for index in order]
     assert len(list(packed.glob("*.array_record"))) > 3
-    assert pack.left_out == [("lost.png", "no class folder", "lies directly in the data folder")]
+    assert opened.left_out == [("lost.png", "no class folder", "lies directly in the data folder")]
     assert json.loads((packed / "pack.json").read_text())["left_out"] == {"no class folder": 1}
     # Files in a pack are read by the paths that they would have in a folder.
     path = os.path.join(packed, files[0][0])
@@ -93,7 +93,7 @@ def test_names_order_and_bytes_are_those_of_the_source(folder, packed):
 
 
 @pytest.mark.parametrize("cache", ["ram", "off"])
-def test_the_dataset_is_that_of_the_folder(folder, packed, tmp_path, cache):
+def test_the_dataset_of_a_pack_is_that_of_its_folder(folder, packed, tmp_path, cache):
     options = {"image_size": 8, "cache": cache, "cache_dir": tmp_path / "cache", "seed": 3}
     one, other = (load_dataset(str(root), **options) for root in (folder, packed))
     catalogs = one.store.catalog, other.store.catalog
@@ -132,9 +132,7 @@ def test_evaluate_predict_and_check_read_a_pack(folder, packed, tmp_path, capsys
     settings["resolved"]["data_root"] = str(packed)  # as if it had trained on the pack
     (run_dir / "config.json").write_text(json.dumps(settings))
     result = evaluate_run(str(run_dir))
-    assert result.report.predictions.paths == tuple(
-        path for path in sorted(result.report.predictions.paths)
-    )
+    assert result.report.predictions.paths == tuple(sorted(result.report.predictions.paths))
     page = (run_dir / "report" / "index.html").read_text()
     assert "data:image/jpeg" in page  # thumbnails come from the pack
     store, records = open_labelled(load_run(run_dir), str(packed))
@@ -145,7 +143,8 @@ def test_evaluate_predict_and_check_read_a_pack(folder, packed, tmp_path, capsys
     assert len(list(list_images([f"{packed}/alder/0.png"]))) == 1
     check = check_data(str(packed))
     expected = check_data(str(folder))
-    assert [f for f in check.findings if f.fault != "seedtf output"] == [
+    # notes.txt is not in the pack.
+    assert list(check.findings) == [
         finding for finding in expected.findings if not finding.path.endswith("notes.txt")
     ]
     paths = open_validation(load_run(run_dir))[0].catalog.absolute_paths()
@@ -155,23 +154,23 @@ def test_evaluate_predict_and_check_read_a_pack(folder, packed, tmp_path, capsys
         ]
 
 
-def test_a_split_and_a_table_are_kept(tiny_folder, tmp_path):
+def test_a_pack_keeps_the_split_and_the_label_table_of_its_source(tiny_folder, tmp_path):
     root = tmp_path / "split"
     for side in ("train", "valid", "test"):
         shutil.copytree(tiny_folder, root / side)
-    one = list_files(str(root))
-    other = list_files(str(pack(root, tmp_path / "p1")))
-    assert one[0].paths == other[0].paths
-    assert one[0].labels.tolist() == other[0].labels.tolist()
-    for side, indices in one[1].sides.items():
-        assert np.array_equal(indices, other[1].sides[side])
+    catalog, split = list_files(str(root))
+    packed_catalog, packed_split = list_files(str(pack(root, tmp_path / "p1")))
+    assert catalog.paths == packed_catalog.paths
+    assert catalog.labels.tolist() == packed_catalog.labels.tolist()
+    for side, indices in split.sides.items():
+        assert np.array_equal(indices, packed_split.sides[side])
     table = tmp_path / "labels.csv"
     table.write_text("file,label\n" + "".join(f"{i}.png,{10 - i}\n" for i in range(6)))
     folder = str(tiny_folder / "alder")
-    flags = (folder, str(table), Columns())
-    one = list_files(*flags, min_images=1)
-    other = list_files(str(pack(folder, tmp_path / "p2", f"--labels_csv={table}")), min_images=1)
-    assert one[0].class_names == other[0].class_names == ("5", "6", "7", "8", "9", "10")
+    catalog, _ = list_files(folder, str(table), Columns(), min_images=1)
+    packed = pack(folder, tmp_path / "p2", f"--labels_csv={table}")
+    packed_catalog, _ = list_files(str(packed), min_images=1)
+    assert catalog.class_names == packed_catalog.class_names == ("5", "6", "7", "8", "9", "10")
     # A table can give the images of a pack other labels.
     table.write_text("file,label\nalder/0,a\nalder/1.png,a\ntwo words/0.png,b\ntwo words/1,b\n")
     relabelled, _ = list_files(str(pack(tiny_folder, tmp_path / "p3")), str(table))
@@ -213,10 +212,10 @@ def test_a_flipped_bit_gives_a_one_line_error(tiny_folder, tmp_path, capsys):
     assert f"{shard}: the pack is damaged" in error
 
 
-def name_a_shard_outside(pack):
-    meta = json.loads((pack / "pack.json").read_text())
-    meta["shards"][0]["file"] = f"../{pack.name}/{meta['shards'][0]['file']}"
-    (pack / "pack.json").write_text(json.dumps(meta))
+def name_a_shard_outside(root):
+    meta = json.loads((root / "pack.json").read_text())
+    meta["shards"][0]["file"] = f"../{root.name}/{meta['shards'][0]['file']}"
+    (root / "pack.json").write_text(json.dumps(meta))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +247,7 @@ def test_a_damaged_pack_gives_a_one_line_error(copy, damage, message, capsys):
     assert str(copy) in error
 
 
-def test_an_interrupted_pack_leaves_nothing_and_can_start_again(tiny_folder, tmp_path):
+def test_interrupted_packing_leaves_nothing_and_can_start_again(tiny_folder, tmp_path):
     def interrupted():
         yield Fault("a", "no label", "")
         raise KeyboardInterrupt
@@ -276,6 +275,7 @@ def test_an_interrupted_pack_leaves_nothing_and_can_start_again(tiny_folder, tmp
 
 
 def test_a_full_disk_gives_a_one_line_error_and_leaves_nothing(folder, tmp_path):
+    # A limit of 40 KiB for each file takes the place of a full disk.
     script = "ulimit -f 40; exec $0 -m seedtf pack $1 --out=$2"
     command = ["bash", "-c", script, sys.executable, str(folder), str(tmp_path / "p")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -313,7 +313,7 @@ def test_without_array_record_one_line_says_what_to_install(folder, tmp_path, ca
     assert "needs array-record; run: pip install 'seedtf[pack]'" in capsys.readouterr().err
 
 
-def test_workers_of_a_data_service_need_a_cache(packed, tmp_path):
+def test_workers_of_a_data_service_need_a_cache_of_a_pack(packed, tmp_path):
     from seedtf.data.service import portable_reader
 
     dataset = load_dataset(str(packed), image_size=8, cache="off", cache_dir=tmp_path)

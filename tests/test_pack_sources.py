@@ -21,7 +21,7 @@ def files(tiny_folder):
     return labelled_files(tiny_folder)
 
 
-def packed(source, tmp_path, *flags):
+def pack_and_open(source, tmp_path, *flags):
     out = tmp_path / "packed"
     assert main(["pack", str(source), f"--out={out}", *flags]) == 0
     return open_pack(str(out))
@@ -37,7 +37,7 @@ def left_out_faults(pack):
     return [(path, fault) for path, fault, _ in pack.left_out]
 
 
-def test_webdataset_tars(files, tmp_path):
+def test_webdataset_tars_are_packed_in_order(files, tmp_path):
     entries = {}
     for number, (_, label, data) in enumerate(files):
         entries[f"./{number:03}.png"] = data
@@ -54,7 +54,7 @@ def test_webdataset_tars(files, tmp_path):
     write_tar(tmp_path / "data" / "train-0.tar", first)
     write_tar(tmp_path / "data" / "train-1.tar", {**second, **extra})
     (tmp_path / "data" / "classnames.txt").write_text("".join(f"{name}\n" for name in CLASSES))
-    pack = packed(tmp_path / "data", tmp_path)
+    pack = pack_and_open(tmp_path / "data", tmp_path)
     assert contents(pack) == [(label, data) for _, label, data in files] + [(CLASSES[2], b"x")]
     assert pack.names[0] == "train-0/000.png"
     assert pack.names[len(pack.names) - 1] == "train-1/c.png"
@@ -66,7 +66,7 @@ def test_webdataset_tars(files, tmp_path):
     ]
 
 
-def test_labels_in_json_and_a_split_by_the_names_of_the_tars(files, tmp_path):
+def test_labels_in_json_and_a_split_by_the_names_of_tars_are_kept(files, tmp_path):
     import json
 
     for side, part in (("train", files), ("val", files[::3])):
@@ -76,14 +76,14 @@ def test_labels_in_json_and_a_split_by_the_names_of_the_tars(files, tmp_path):
             entries[f"{key}.json"] = json.dumps({"id": 7, "species": label}).encode()
             entries[f"{key}.png"] = data
         write_tar(tmp_path / "data" / f"plants-{side}-000.tar", entries)
-    pack = packed(tmp_path / "data", tmp_path, "--label_column=species")
+    pack = pack_and_open(tmp_path / "data", tmp_path, "--label_column=species")
     assert contents(pack) == [(label, data) for _, label, data in (*files, *files[::3])]
     catalog, split = list_files(str(tmp_path / "packed"))
     assert split.train.tolist() == list(range(len(files)))
     assert split.val.tolist() == list(range(len(files), len(catalog)))
 
 
-def test_tfrecords(files, tmp_path):
+def test_tfrecords_are_packed_in_order(files, tmp_path):
     rows = [
         {
             "image/encoded": data,
@@ -100,7 +100,7 @@ def test_tfrecords(files, tmp_path):
     ]
     write_tfrecord(tmp_path / "data" / "train-00000-of-00002", rows[:5])
     write_tfrecord(tmp_path / "data" / "train-00001-of-00002", rows[5:] + bad, "GZIP")
-    pack = packed(tmp_path / "data", tmp_path)
+    pack = pack_and_open(tmp_path / "data", tmp_path)
     assert contents(pack) == [(label, data) for _, label, data in files]
     assert list(pack.names)[:2] == ["train-00000-of-00002/0.png", "train-00000-of-00002/1.png"]
     assert "train-00001-of-00002/0~2.png" in pack.names  # 0.png of another class
@@ -108,20 +108,20 @@ def test_tfrecords(files, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
-def test_tables_of_hugging_face(files, tmp_path, suffix):
+def test_tables_of_hugging_face_are_packed_in_order(files, tmp_path, suffix):
     rows = [(data, path.split("/")[1], CLASSES.index(label)) for path, label, data in files]
     rows += [(None, "lost.png", 0), (files[0][2], None, -1)]
     write_hf_table(tmp_path / "data" / f"train-00000-of-00002.{suffix}", rows[:7], CLASSES)
     write_hf_table(tmp_path / "data" / f"train-00001-of-00002.{suffix}", rows[7:], CLASSES)
     write_hf_table(tmp_path / "data" / f"test-00000-of-00001.{suffix}", rows[:6], CLASSES)
-    pack = packed(tmp_path / "data", tmp_path)
+    pack = pack_and_open(tmp_path / "data", tmp_path)
     expected = [(label, data) for _, label, data in files]
     assert contents(pack) == expected[:6] + expected
     assert pack.sides.tolist() == ["test"] * 6 + ["train"] * 18
     assert [fault for _, fault in left_out_faults(pack)] == ["no image", "no label"]
 
 
-def test_a_table_of_bytes_and_names(files, tmp_path):
+def test_a_table_of_image_bytes_and_class_names_is_packed(files, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -129,14 +129,14 @@ def test_a_table_of_bytes_and_names(files, tmp_path):
         {"photo": [data for *_, data in files], "kind": [label for _, label, _ in files]}
     )
     pq.write_table(table, tmp_path / "one.parquet")
-    pack = packed(tmp_path / "one.parquet", tmp_path, "--label_column=kind")
+    pack = pack_and_open(tmp_path / "one.parquet", tmp_path, "--label_column=kind")
     assert contents(pack) == [(label, data) for _, label, data in files]
     assert pack.names[0] == "one/0000000.png"
 
 
 def test_an_archive_of_class_folders_is_not_read_as_webdataset(tiny_folder, files, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "plants"), "tar", tiny_folder)
-    assert contents(packed(archive, tmp_path)) == [(label, data) for _, label, data in files]
+    assert contents(pack_and_open(archive, tmp_path)) == [(label, data) for _, label, data in files]
 
 
 def break_tar(folder, png):
@@ -157,7 +157,7 @@ def break_parquet(folder, png):
     path.write_bytes(path.read_bytes()[:-9])
 
 
-def two_labels(folder, png):
+def write_two_label_columns(folder, png):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -165,7 +165,7 @@ def two_labels(folder, png):
     pq.write_table(table, folder / "a.parquet")
 
 
-def two_kinds(folder, png):
+def write_two_kinds_of_files(folder, png):
     write_tfrecord(folder / "a.tfrecord", [])
     write_hf_table(folder / "b.parquet", [(png, "1.png", 0)], CLASSES)
 
@@ -176,8 +176,11 @@ def two_kinds(folder, png):
         (break_tar, "a.tar: damaged tar"),
         (break_tfrecord, "a.tfrecord: damaged TFRecord"),
         (break_parquet, "a.parquet: damaged table"),
-        (two_labels, "has the columns label, class; pass --label_column"),
-        (two_kinds, "has files of several kinds: TFRecord (a.tfrecord), table (b.parquet)"),
+        (write_two_label_columns, "has the columns label, class; pass --label_column"),
+        (
+            write_two_kinds_of_files,
+            "has files of several kinds: TFRecord (a.tfrecord), table (b.parquet)",
+        ),
     ],
 )
 def test_a_damaged_or_ambiguous_source_gives_a_one_line_error(

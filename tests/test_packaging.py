@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments that setup.py passes to ``setuptools.setup``."""
     arguments_of_setup: dict[str, Any] = {}
     monkeypatch.setattr(
         setuptools, "setup", lambda **arguments: arguments_of_setup.update(arguments)
@@ -80,7 +81,7 @@ def operators(requirement: Requirement) -> set[str]:
     return {specifier.operator for specifier in requirement.specifier} - {"!="}
 
 
-def test_the_requirements_allow_one_environment_or_the_other(metadata: dict[str, Any]) -> None:
+def test_the_requirements_allow_tensorflow_2_15_and_2_21_alone(metadata: dict[str, Any]) -> None:
     def allowed(lines: list[str], name: str, versions: list[str]) -> list[str]:
         found = [Requirement(line).specifier for line in lines if Requirement(line).name == name]
         return [version for version in versions if all(version in each for each in found)]
@@ -116,8 +117,8 @@ SCRIPTS = [path.name for path in (ROOT / "scripts").glob("*.py") if path.stem in
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_a_script_runs_its_command(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = importlib.import_module("seedtf.commands.main")
-    monkeypatch.setattr(command, "main", lambda argv: f"main got {argv}")
+    main_module = importlib.import_module("seedtf.commands.main")
+    monkeypatch.setattr(main_module, "main", lambda argv: f"main got {argv}")
     monkeypatch.setattr(sys, "argv", [script, "--seed=1"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as end:

@@ -20,7 +20,7 @@ TABLE = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
 
 
 class Export(tf.Module):
-    """An export that predicts row 0 or 1 of TABLE for a file with the text "0" or "1"."""
+    """Predicts row 0 or 1 of TABLE for a file with the text "0" or "1"; a longer text is corrupt."""
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:
         super().__init__()
@@ -123,19 +123,19 @@ def test_the_other_process_imports_neither_keras_nor_seedtf(
     assert '"top1_agreement": 1.0, "max_abs_difference": 0.0' in completed.stdout
 
 
-def make_parity(name: str, agreement: float, difference: float | None) -> Parity:
-    return Parity(name, "x 1", 200, agreement, difference, (), 0.1)
+def make_parity(export_format: str, agreement: float, difference: float | None) -> Parity:
+    return Parity(export_format, "x 1", 200, agreement, difference, (), 0.1)
 
 
-@pytest.mark.parametrize("name", ["saved_model", "litert", "onnx"])
-def test_float_formats_must_agree_on_every_image(name: str) -> None:
-    assert not make_parity(name, 1.0, 1e-4).fault
-    assert make_parity(name, 0.995, 1e-6).fault
-    assert make_parity(name, 1.0, 1.1e-4).fault
-    assert make_parity(name, 1.0, None).fault
+@pytest.mark.parametrize("export_format", ["saved_model", "litert", "onnx"])
+def test_float_formats_must_agree_on_every_image(export_format: str) -> None:
+    assert not make_parity(export_format, 1.0, 1e-4).fault
+    assert make_parity(export_format, 0.995, 1e-6).fault
+    assert make_parity(export_format, 1.0, 1.1e-4).fault
+    assert make_parity(export_format, 1.0, None).fault
 
 
-def test_int8_is_kept_with_a_warning_below_98_percent() -> None:
+def test_int8_warns_below_98_percent_of_agreement_and_is_a_fault_below_90() -> None:
     assert make_parity("litert_int8", 0.98, 0.3).as_row()["warning"] is False
     assert make_parity("litert_int8", 0.97, 0.3).as_row()["warning"] is True
     assert not make_parity("litert_int8", 0.97, 0.3).fault

@@ -78,7 +78,7 @@ def test_bad_and_foreign_files_in_a_bucket_are_named(bucket: str, tmp_path: Path
     }
     assert dataset.store.catalog.others == {".json": 1}
     assert "St. John's wort" in dataset.store.catalog.class_names
-    assert dataset.duplicates == 1  # found by reading files of one size
+    assert dataset.duplicates == 1  # found by reading the files whose sizes are equal
     findings = {(f.path, f.fault) for f in check_data(bucket).findings}
     assert ("alder/1.png", "truncated") in findings
     assert ("St. John's wort/2.png", "identical file") in findings

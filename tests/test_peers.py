@@ -35,7 +35,9 @@ def test_the_table_marks_missed_targets(script: ModuleType) -> None:
     ]
 
 
-def test_the_packages_of_an_environment_are_in_its_requirements(script: ModuleType) -> None:
+def test_every_requirement_of_an_environment_is_among_its_reported_packages(
+    script: ModuleType,
+) -> None:
     for name, environment in script.ENVIRONMENTS.items():
         text = (SCRIPTS / environment.requirements).read_text(encoding="utf-8")
         required = set(re.findall(r"^([\w-]+).*==", text, re.M))
@@ -97,20 +99,20 @@ def worker(script: ModuleType, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
 def test_child_processes_of_a_library_run_only_in_its_turn(worker: tuple[Any, Path]) -> None:
     started, path = worker
 
-    def written() -> int:
+    def bytes_written() -> int:
         time.sleep(0.1)  # ten times as long as the child process takes for a line
         return path.stat().st_size if path.exists() else 0
 
     assert json.loads(started.greeting)["pytest"] == pytest.__version__
-    before = written()
-    assert written() == before
-    assert float(started.ask("0.1")) > 0
-    after = written()
+    before = bytes_written()
+    assert bytes_written() == before
+    assert float(started.ask("0.1")) > 0  # images per second, measured for 0.1 s
+    after = bytes_written()
     assert after > before
-    assert written() == after
+    assert bytes_written() == after
     started.kill()
     started._send(signal.SIGCONT)  # a child process that was only paused would go on
-    assert written() == after
+    assert bytes_written() == after
 
 
 def test_a_library_that_does_not_start_is_named(script: ModuleType) -> None:

@@ -50,7 +50,7 @@ def training_dataset(
     return train_dataset(store, RECORDS, order, augmentation, **options)
 
 
-def batches(dataset: tf.data.Dataset, count: int) -> list[Batch]:
+def take_batches(dataset: tf.data.Dataset, count: int) -> list[Batch]:
     return list(dataset.take(count).as_numpy_iterator())
 
 
@@ -72,7 +72,7 @@ def with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
 @pytest.fixture(scope="module")
 def first_six(store: Store) -> list[Batch]:
     """The first six training batches, with which those of other datasets are compared."""
-    return batches(training_dataset(store), 6)
+    return take_batches(training_dataset(store), 6)
 
 
 # The implementation with TensorFlow Addons is tested in test_addons.py.
@@ -88,7 +88,7 @@ def test_images_are_those_of_the_records_and_keep_their_labels(
 ) -> None:
     colors = [tiny_colors[path] for path in store.catalog.paths]
     seen = []
-    for images, labels in batches(training_dataset(store, Policy().scaled(0.0)), 2):
+    for images, labels in take_batches(training_dataset(store, Policy().scaled(0.0)), 2):
         for image, label in zip(images, labels, strict=True):
             record = colors.index(tuple(np.round(image[0, 0]).astype(int)))
             assert np.abs(image - colors[record]).max() < 0.01
@@ -100,13 +100,13 @@ def test_images_are_those_of_the_records_and_keep_their_labels(
 
 def test_threads_change_no_pixel(store: Store, first_six: list[Batch]) -> None:
     for threads in (1, 4):
-        assert equal(batches(with_threads(training_dataset(store), threads), 6), first_six)
+        assert equal(take_batches(with_threads(training_dataset(store), threads), 6), first_six)
 
 
 def test_starting_at_any_step_continues_the_run(store: Store, first_six: list[Batch]) -> None:
     for step in (1, 3):
         dataset = training_dataset(store, start_step=step)
-        assert equal(batches(dataset, 4 - step), first_six[step:4])
+        assert equal(take_batches(dataset, 4 - step), first_six[step:4])
 
 
 def test_a_record_looks_different_in_every_epoch(first_six: list[Batch]) -> None:
@@ -114,8 +114,8 @@ def test_a_record_looks_different_in_every_epoch(first_six: list[Batch]) -> None
     assert len(means) == 16
 
 
-def test_both_implementations_give_the_same_images(store: Store, first_six: list[Batch]) -> None:
-    tf_image = batches(training_dataset(store, impl="tf_image"), 2)
+def test_fused_and_tf_image_give_the_same_images(store: Store, first_six: list[Batch]) -> None:
+    tf_image = take_batches(training_dataset(store, impl="tf_image"), 2)
     for (fused, labels), (images, same_labels) in zip(first_six[:2], tf_image, strict=True):
         assert np.array_equal(labels, same_labels)
         assert np.abs(fused - images).max() <= 0.05
@@ -162,4 +162,4 @@ def test_the_timer_changes_no_element(store: Store) -> None:
     plain = eval_dataset(store, RECORDS, 4)
     timed = DataWaitTimer().attach(plain)
     assert timed.element_spec == plain.element_spec
-    assert equal(batches(timed, 3), batches(plain, 3))
+    assert equal(take_batches(timed, 3), take_batches(plain, 3))

@@ -1,4 +1,8 @@
-"""Augmentation in the train step gives the same pixels and history as on the host."""
+"""Augmentation in the train step gives the same pixels and history as on the host.
+
+``--placement`` is the place: ``host``, in the input pipeline, or ``device``, in the train step. On the
+device, all decoded images are resident, or those of each batch are streamed to it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ def store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def choose_placement(store: Store, gpus: int, replicas: int, **flags: object) -> Placement:
-    """The placement of a run on a machine with ``gpus`` GPUs, or without GPU and ``replicas`` CPUs."""
+    """The placement on a machine with ``gpus`` GPUs or, without any, with ``replicas`` CPU devices."""
     machine = Machine(gpus=((8, 0),) * gpus, cpu_devices=1 if gpus else replicas)
     strategy = "mirrored" if replicas > 1 else "none"
     config = TrainConfig(data_dir="x", model="tiny", image_size=SIZE, batch_size=4, **flags)
@@ -62,24 +66,24 @@ def test_the_train_step_augments_to_the_same_pixels_as_the_host(
     step = tf.function(prepare, jit_compile=True)  # as in a compiled train step
     steps = 0
     for (images, labels), batch in zip(host.take(4), device.take(4), strict=True):
-        made, kept = step(batch)
-        np.testing.assert_allclose(made, images, atol=1e-3)
-        np.testing.assert_array_equal(kept, labels)
+        step_images, step_labels = step(batch)
+        np.testing.assert_allclose(step_images, images, atol=1e-3)
+        np.testing.assert_array_equal(step_labels, labels)
         assert ("image" in batch[0]) is streamed
         steps += 1
-    assert steps == 4  # across the end of an epoch
+    assert steps == 4  # An epoch has two steps, so these are of three epochs.
 
 
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("strength", [1.0, "auto"])
-def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
+def test_a_run_that_augments_on_the_device_has_the_history_of_one_on_the_host(
     strength: float | str,
     tiny_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # another strength in every epoch
+    # Each epoch gets another strength.
     monkeypatch.setattr(learning_rate, "next_strength", lambda rows, *_, **__: 0.5 + len(rows))
     histories = []
     for placement in ("host", "device"):
@@ -118,7 +122,7 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
         ({"placement": "device"}, 0, 1, "device, resident"),
     ],
 )
-def test_auto_chooses_the_device_if_there_is_a_gpu_that_can_augment(
+def test_the_placement_follows_the_flags_and_by_default_the_gpus(
     store: Store, flags: dict[str, str], gpus: int, replicas: int, chosen: str
 ) -> None:
     placement = choose_placement(store, gpus, replicas, **flags)
@@ -127,6 +131,8 @@ def test_auto_chooses_the_device_if_there_is_a_gpu_that_can_augment(
 
 
 @pytest.mark.parametrize("flags", [{"augment_impl": "tf_image"}, {"data_service": "a:1"}])
-def test_what_the_device_cannot_do_is_refused(store: Store, flags: dict[str, str]) -> None:
+def test_the_device_is_refused_with_flags_that_need_the_host(
+    store: Store, flags: dict[str, str]
+) -> None:
     with pytest.raises(UserError, match=f"--placement=device: --{next(iter(flags))}"):
         choose_placement(store, 0, 1, placement="device", **flags)

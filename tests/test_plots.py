@@ -16,7 +16,7 @@ from seedtf.plots.base import clip_label, figure_png, save_figure
 from seedtf.plots.training import draw_curves, draw_schedule
 
 
-def history(epochs):
+def make_history(epochs):
     return [
         {
             "epoch": epoch,
@@ -44,8 +44,8 @@ def size(png):
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 300])
-def test_curves_of_any_length(epochs):
-    figure = draw_curves(history(epochs), title="run", best_epoch=1, planned_lr=[0.1] * 300)
+def test_curves_of_any_length_are_drawn(epochs):
+    figure = draw_curves(make_history(epochs), title="run", best_epoch=1, planned_lr=[0.1] * 300)
     assert min(size(figure_png(figure, dpi=50))) > 0
     loss, accuracy, rate = figure.axes
     assert [len(curve) for curve in points(loss)[:2]] == [epochs, epochs]
@@ -56,28 +56,28 @@ def test_curves_of_any_length(epochs):
 
 
 def test_curves_mark_the_best_epoch():
-    loss, accuracy, _ = draw_curves(history(5), title="run", best_epoch=4).axes
+    loss, accuracy, _ = draw_curves(make_history(5), title="run", best_epoch=4).axes
     assert [(4, pytest.approx(0.625))] in points(loss)
     assert [(4, pytest.approx(0.78))] in points(accuracy)
     assert "epoch 4, validation 0.6250" in loss.get_title(loc="right")
 
 
 @pytest.mark.parametrize("best_epoch", [None, 9])
-def test_no_epoch_is_marked_without_a_best_epoch(best_epoch):
-    loss = draw_curves(history(5), title="run", best_epoch=best_epoch).axes[0]
+def test_no_epoch_is_marked_if_the_best_one_is_unknown_or_beyond_the_history(best_epoch):
+    loss = draw_curves(make_history(5), title="run", best_epoch=best_epoch).axes[0]
     assert len(points(loss)) == 2
     assert loss.get_title(loc="right") == ""
 
 
 def test_curves_can_contain_non_finite_values():
-    rows = history(3)
+    rows = make_history(3)
     rows[1] |= {"loss": math.nan, "val_loss": math.inf}
     rows[2] |= {"val_loss": math.nan, "val_accuracy": math.nan}
     assert size(figure_png(draw_curves(rows, title="run", best_epoch=3), dpi=50))
 
 
 def test_the_strength_has_a_panel_if_requested():
-    rows = history(5)
+    rows = make_history(5)
     rows[0]["augment_strength"] = math.nan  # as in a history that an older version began
     figure = draw_curves(rows, title="run", planned_lr=[0.1] * 9, show_strength=True)
     rate, strength = figure.axes[2:]
@@ -91,15 +91,15 @@ def test_the_strength_has_a_panel_if_requested():
 
 
 def test_one_huge_loss_does_not_flatten_the_others():
-    rows = history(20)
+    rows = make_history(20)
     assert draw_curves(rows[:5], title="run").axes[0].get_yscale() == "linear"
     rows[0]["val_loss"] = 1e4
     assert draw_curves(rows, title="run").axes[0].get_yscale() == "log"
 
 
 def test_curves_can_be_drawn_in_an_existing_figure():
-    figure = draw_curves(history(2), title="run")
-    assert draw_curves(history(3), title="run", figure=figure) is figure
+    figure = draw_curves(make_history(2), title="run")
+    assert draw_curves(make_history(3), title="run", figure=figure) is figure
     assert len(figure.axes) == 3
 
 
@@ -117,28 +117,28 @@ def test_schedule_over_many_powers_of_ten_is_logarithmic():
     assert draw_schedule(lambda e: 10.0**-e, 6, title="smooth").axes[0].get_yscale() == "log"
 
 
-@pytest.mark.parametrize(("count", "batch"), [(0, 1), (7, 8), (11, 19)])
-def test_augmentations_show_every_image_with_its_label(count, batch):
+@pytest.mark.parametrize(("num_augmented", "batch_size"), [(0, 1), (7, 8), (11, 19)])
+def test_augmentations_show_every_image_with_its_label(num_augmented, batch_size):
     image = np.full((6, 4, 3), 300.0, np.float32)  # above white: clipped, not wrapped around
-    labels = [f"class {i}" for i in range(batch)]
-    figure = draw_augmentations(image, image[None].repeat(count, 0), image[None].repeat(batch, 0),
-                                labels, title="strength 1")  # fmt: skip
+    labels = [f"class {i}" for i in range(batch_size)]
+    augmented, batch = (image[None].repeat(number, 0) for number in (num_augmented, batch_size))
+    figure = draw_augmentations(image, augmented, batch, labels, title="strength 1")
     shown = [axes for axes in figure.findobj(lambda part: bool(getattr(part, "images", None)))
              if hasattr(axes, "get_xlim")]  # fmt: skip
-    assert len(shown) == 1 + count + batch
-    assert [axes.get_title() for axes in shown[-batch:]] == labels
+    assert len(shown) == 1 + num_augmented + batch_size
+    assert [axes.get_title() for axes in shown[-batch_size:]] == labels
     assert shown[0].get_title() == "original"
     assert np.all(shown[0].images[0].get_array() == 255)
     assert size(figure_png(figure, dpi=40))
 
 
-def test_no_name_breaks_a_figure(tmp_path, recwarn):
+def test_any_class_name_and_title_can_be_drawn(tmp_path, recwarn):
     names = ["a$b^{$c", "$\\frac$", "小麦", "bad\udcffbyte", "two\nlines", "", "x" * 500]
     image = np.zeros((4, 4, 3), np.uint8)
     figure = draw_augmentations(image, image[None], np.stack([image] * 7), names, title="$\\x^{$小")
     save_figure(figure, tmp_path / "augmented.png", dpi=40)
     assert size((tmp_path / "augmented.png").read_bytes())
-    assert size(figure_png(draw_curves(history(1), title="$\\x^{$\udcff小"), dpi=40))
+    assert size(figure_png(draw_curves(make_history(1), title="$\\x^{$\udcff小"), dpi=40))
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
@@ -149,15 +149,15 @@ def test_labels_are_clipped_to_one_line():
 
 
 def test_a_saved_figure_is_written_atomically_and_reproducibly(tmp_path):
-    figure = draw_curves(history(2), title="run")
+    figure = draw_curves(make_history(2), title="run")
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
     save_figure(figure, path, dpi=50)
-    assert path.read_bytes() == figure_png(draw_curves(history(2), title="run"), dpi=50)
+    assert path.read_bytes() == figure_png(draw_curves(make_history(2), title="run"), dpi=50)
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_no_figure_needs_pyplot():
-    figures = "seedtf.plots.report, seedtf.plots.training"
-    code = f"import sys, {figures}; sys.exit('matplotlib.pyplot' in sys.modules)"
+def test_importing_the_figures_of_reports_and_trainings_does_not_import_pyplot():
+    modules = "seedtf.plots.report, seedtf.plots.training"
+    code = f"import sys, {modules}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""``seedtf predict``: a row for each file, the probabilities of evaluate, shards, whole tables only."""
+"""``seedtf predict``: a row for each file, the probabilities of evaluate, shards, no partial table."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ def content_as_class(file):
     return Prediction((file.decode(),), (np.float32(1),))
 
 
-def stub(prepare=lambda data: data, classify=lambda files, k: [content_as_class(f) for f in files]):
-    return Classifier(3, prepare, classify)
+def stub_classifier(
+    prepare=lambda data: data, classify=lambda files, k: [content_as_class(f) for f in files]
+):
+    return Classifier(num_classes=3, prepare=prepare, classify=classify)
 
 
 def write_files(folder, count):
@@ -160,10 +162,12 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
     def prepare(data):
         if data.startswith(b"class 5") or data == b"no image":
             raise RefusedError("corrupt", "on purpose")
-        return data[:8]
+        return data[:8]  # the whole text, or the beginning of a PNG file
 
     counts = write_predictions(
-        stub(prepare, lambda files, k: [Prediction((str(f),), (np.float32(1),)) for f in files]),
+        stub_classifier(
+            prepare, lambda files, k: [Prediction((str(f),), (np.float32(1),)) for f in files]
+        ),
         inputs,
         tmp_path / "p.csv",
         topk=1,
@@ -188,14 +192,14 @@ def test_the_shards_in_order_are_the_whole_table(tmp_path_factory, files, shards
     photos = write_files(folder / "photos", files)
     (photos / "000.txt").touch()  # cannot be predicted
 
-    def predicted(name, shard):
+    def predict_shard(name, shard):
         out = folder / f"{name}.{suffix}"
-        write_predictions(stub(), [str(photos)], out, topk=1, batch_size=2, shard=shard)
+        write_predictions(stub_classifier(), [str(photos)], out, topk=1, batch_size=2, shard=shard)
         return read_rows(out)
 
-    parts = [predicted(number, (number, shards)) for number in range(1, shards + 1)]
+    parts = [predict_shard(number, (number, shards)) for number in range(1, shards + 1)]
     joined = [row for part in parts for row in part]
-    assert joined == predicted("whole", (1, 1))
+    assert joined == predict_shard("whole", (1, 1))
     assert len(joined) == files + 1
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -233,20 +237,20 @@ def test_without_pyarrow_one_line_says_what_to_install(run_dir, flat, capsys, mo
 
 def test_at_most_one_batch_is_decoded_ahead(tmp_path):
     folder = write_files(tmp_path / "many", 40)
-    prepared, seen = [], []
+    prepared, num_prepared_at_call = [], []
 
     def classify(files, k):
         assert len(files) <= 4
-        seen.append(len(prepared))
+        num_prepared_at_call.append(len(prepared))
         return [content_as_class(file) for file in files]
 
-    model = stub(lambda data: prepared.append(1) or data, classify)
+    model = stub_classifier(lambda data: prepared.append(1) or data, classify)
     predictions = predict_files(model, list_images([str(folder)]), 1, 4)
     taken = [next(predictions) for _ in range(5)]
     assert len(taken) == 5
     predictions.close()
     assert len(prepared) <= 12  # of 40: two batches that were used, and the next one
-    assert seen[0] <= 8
+    assert num_prepared_at_call[0] <= 8
 
 
 def test_the_table_appears_only_when_complete(tmp_path):
@@ -256,14 +260,16 @@ def test_the_table_appears_only_when_complete(tmp_path):
     out.write_text("old table")
 
     def classify(files, k):
-        # Rows are written to a temporary file, so the old one is unchanged.
+        # Rows are written to a temporary file, so the old table is unchanged.
         assert out.read_text() == "old table"
         if b"class 8" in files:
             raise KeyboardInterrupt
         return [content_as_class(file) for file in files]
 
     with pytest.raises(KeyboardInterrupt):
-        write_predictions(stub(classify=classify), [str(folder)], out, topk=1, batch_size=2)
+        write_predictions(
+            stub_classifier(classify=classify), [str(folder)], out, topk=1, batch_size=2
+        )
     assert out.read_text() == "old table"
     assert [path.name for path in out.parent.iterdir()] == ["p.csv"]
 
@@ -342,6 +348,7 @@ class _Export(tf.Module):
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
+    """An export with two versions: 2 is damaged, and 10, the newest, is not."""
     folder = tmp_path_factory.mktemp("export")
     module = _Export()
     for version in ("2", "10"):
@@ -391,7 +398,9 @@ def sample(tmp_path):
 
 
 def submit(folder, sample_path, out):
-    return write_submission(stub(), [str(folder)], read_sample(str(sample_path)), out, batch_size=2)
+    return write_submission(
+        stub_classifier(), [str(folder)], read_sample(str(sample_path)), out, batch_size=2
+    )
 
 
 def test_a_submission_copies_heading_and_order(tmp_path, sample):
@@ -409,7 +418,7 @@ def test_a_submission_keeps_the_order_of_columns(tmp_path, sample):
     assert out.read_text() == "species,file\nclass 2,002.png\nclass 0,000.png\n"
 
 
-def test_a_submission_for_the_command_line(run_dir, tiny_folder, tmp_path, sample):
+def test_the_command_writes_a_submission(run_dir, tiny_folder, tmp_path, sample):
     path = sample("file,species", "3.png,x", "0.png,x")
     out = tmp_path / "s.csv"
     command = ["predict", str(run_dir), str(tiny_folder / "alder"), f"--out={out}"]
@@ -444,7 +453,9 @@ def test_a_submission_that_cannot_be_complete_writes_nothing(tmp_path, sample, l
         return data
 
     with pytest.raises(UserError, match=message):
-        write_submission(stub(prepare), [str(folder)], read_sample(str(path)), out, batch_size=8)
+        write_submission(
+            stub_classifier(prepare), [str(folder)], read_sample(str(path)), out, batch_size=8
+        )
     assert not out.exists()
 
 

@@ -1,4 +1,4 @@
-"""Presets of pretrained networks: names, folders, sizes, licences and caches; no network is built."""
+"""Presets of pretrained networks: names, folders, sizes, licences and caches; no preset is loaded."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ needs_hub = pytest.mark.skipif(
 
 @pytest.fixture
 def vit(tmp_path: Path) -> Path:
+    """The folder of a preset of a vision transformer, without its weights."""
     return write_texts(tmp_path / "vit", "ViTBackbone")
 
 
@@ -82,7 +83,9 @@ def test_progressive_sizes_are_refused_where_position_embeddings_have_one_size(v
         resolve(config, Machine(), find_preset(str(vit)))
 
 
-def test_a_folder_is_not_taken_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_network_is_not_taken_for_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("resnet50").mkdir()
     Path("mine").mkdir()
@@ -148,7 +151,7 @@ def test_a_folder_becomes_absolute_in_the_flags(vit: Path, monkeypatch: pytest.M
     assert address.with_absolute_paths().model == "hf://owner/name"
 
 
-def test_other_addresses_are_refused() -> None:
+def test_an_address_of_neither_hugging_face_nor_kaggle_is_refused() -> None:
     with pytest.raises(UserError, match="--model=s3://bucket/x: pass hf://"):
         find_preset("s3://bucket/x")
 
@@ -158,8 +161,8 @@ def test_the_presets_of_keras_hub_are_listed() -> None:
     presets = builtin_presets("x", PACKAGES)
     assert len(presets) > 90
     assert presets["dinov2_small"].parameters == 22_582_656
-    # KerasHub 0.32 gives efficientnet_el, _em and _es the address of efficientnet_b1_ft. If this fails,
-    # KerasHub has been corrected, and `builtin_presets` needs no condition any more.
+    # KerasHub 0.32 gives efficientnet_el, _em and _es the address of efficientnet_b1_ft, so
+    # `builtin_presets` leaves them out. If the next line fails, it no longer needs to.
     assert not {"efficientnet_el_ra_imagenet", "efficientnet_es_ra_imagenet"} & presets.keys()
     sizes = {str(image_sizes_from_name(each.class_name, name)) for name, each in presets.items()}
     assert sizes == {"32 or more", "224", "384", "multiples of 14", "multiples of 16"}
@@ -289,7 +292,7 @@ def test_models_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("models", ["nothing"]) == 2
 
 
-def test_weights_of_keras_are_cached_by_the_names_of_its_files(
+def test_cached_weights_of_keras_are_found_by_the_names_of_their_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
@@ -325,13 +328,13 @@ def test_every_network_of_keras_has_a_number_of_parameters() -> None:
         ("imagenet", "RegNetX002", "not stated"),
     ],
 )
-def test_the_licence_of_the_first_weights(weights: str, model: str, licence: str) -> None:
+def test_the_licence_of_the_initial_weights(weights: str, model: str, licence: str) -> None:
     config = TrainConfig(data_dir="x", model=model, weights=weights)
     assert initial_weights_licence(config, None) == licence
     assert weights_licence("ResNet50V2") == "bsd"
 
 
-def test_a_run_that_starts_from_another_reads_the_preset_recorded_there(
+def test_a_run_that_starts_from_another_run_reads_the_preset_recorded_in_it(
     vit: Path, tmp_path: Path
 ) -> None:
     preset = find_preset(str(vit))

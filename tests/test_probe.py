@@ -125,7 +125,9 @@ def test_the_images_of_a_fold_do_not_change_the_head_that_predicts_them(cloud: C
     np.testing.assert_array_equal(heads[0].bias, heads[1].bias)
 
 
-def test_two_classes_and_a_class_without_images(cloud: Cloud) -> None:
+def test_a_class_without_images_is_never_predicted_and_two_classes_equal_scikit_learn(
+    cloud: Cloud,
+) -> None:
     two = cloud.labels < 2
     head = fit_head(cloud.features[two], cloud.labels[two] * 2, np.arange(80), 3)
     x, _ = standardized(cloud.features[two], cloud.features[two])

@@ -31,7 +31,8 @@ NAMES = ("alder", "two words", "öland rye")
 def table(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Predictions for twelve files, eight of them confident.
 
-    Of the eight, one is a copy of a labelled image and one is not an image.
+    Of the eight, one is a copy of a labelled image and one is not an image. Two more rows are of a
+    labelled image, and of a file that could not be predicted.
     """
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "unlabelled"

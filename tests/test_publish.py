@@ -103,9 +103,10 @@ def test_the_card_states_what_was_measured(run: RunPaths, tmp_path) -> None:
     ],
 )
 def test_what_is_missing_is_named_and_nothing_is_left(run, tmp_path, missing, message) -> None:
-    getattr(run, missing).rename(tmp_path / "gone") if missing != "report" else (
+    if missing == "report":
         run.report.values.unlink()
-    )
+    else:
+        getattr(run, missing).rename(tmp_path / "gone")
     with pytest.raises(UserError, match=message):
         publish_run(run.root, str(tmp_path / "plants"))
     assert not (tmp_path / "plants").exists()
@@ -166,7 +167,7 @@ def test_nothing_that_is_published_names_a_folder_of_the_machine(run: RunPaths, 
         parity.write_text(
             json.dumps({"version": int(version), "run": f"{secret}/oak", "rows": rows})
         )
-    local = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
 
     folder = tmp_path / "plants"
     publish_run(run.root, str(folder))
@@ -180,10 +181,10 @@ def test_nothing_that_is_published_names_a_folder_of_the_machine(run: RunPaths, 
         "run": "oak",
         "rows": [{"format": "onnx", "refused": ["a.png: corrupt"], "kept": True}],
     }
-    assert {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()} == local
+    assert {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()} == before
 
 
-def test_a_damaged_comparison_is_not_published_with_its_paths(run: RunPaths, tmp_path) -> None:
+def test_a_damaged_parity_json_is_not_published(run: RunPaths, tmp_path) -> None:
     parity = run.export / "10" / "assets.extra" / "parity.json"
     parity.parent.mkdir()
     parity.write_text('{"run": "/home/ann/')
@@ -211,7 +212,7 @@ def test_a_damaged_comparison_is_not_published_with_its_paths(run: RunPaths, tmp
         ("class_weights", "a:2,b:3", "a:2,b:3"),
     ],
 )
-def test_a_path_is_published_by_its_last_part(name: str, value: str, published: str) -> None:
+def test_a_path_is_published_as_its_last_part(name: str, value: str, published: str) -> None:
     assert remove_local_paths({name: value}) == {name: published}
     assert remove_local_paths({"resolved": [{name: value}]}) == {"resolved": [{name: published}]}
 
