@@ -24,7 +24,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from race import watch
 
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(watch, "MEMORY_POLL_SECONDS", 0.1)  # of a process that lives for 0.3 s
+    monkeypatch.setattr(watch, "MEMORY_POLL_SECONDS", 0.1)  # the watched process lives for 0.3 s
     return watch
 
 
@@ -36,7 +36,7 @@ def summary(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return summary
 
 
-def result(tool: str, accuracies: list[float], **changes: Any) -> dict[str, Any]:
+def make_result(tool: str, accuracies: list[float], **changes: Any) -> dict[str, Any]:
     history = [
         {"epoch": i + 1, "seconds": 60.0 * (i + 1), "cpu_seconds": 100.0, "accuracy": accuracy}
         for i, accuracy in enumerate(accuracies)
@@ -111,10 +111,10 @@ def test_a_training_that_exceeds_the_limit_is_killed(watch: ModuleType, tmp_path
 
 
 def test_the_table_has_the_minutes_until_an_accuracy_was_reached(summary: ModuleType) -> None:
-    reached = result("seedtf", [0.8, 0.9, 0.89])
+    reached = make_result("seedtf", [0.8, 0.9, 0.89])
     assert summary.minutes_to(reached, 0.90) == 2.0
     assert summary.minutes_to(reached, 0.95) is None
-    started = result("timm", [], finished=False, first_step=None, images_per_second=None)
+    started = make_result("timm", [], finished=False, first_step=None, images_per_second=None)
     head, _, first, second = summary.table([reached, started]).splitlines()
     assert first.split(" | ")[2:6] == ["seedtf", "2.0", "–", "0.900"]
     assert second.split(" | ")[2:6] == ["timm (unfinished)", "–", "–", "–"]
@@ -122,9 +122,11 @@ def test_the_table_has_the_minutes_until_an_accuracy_was_reached(summary: Module
 
 
 def test_the_figure_is_drawn_from_partial_results(summary: ModuleType, tmp_path: Path) -> None:
-    scratch = result("fastai", [0.3, 0.4], weights="scratch", setting="default")
-    summary.draw([result("seedtf", [0.8, 0.9]), scratch, result("keras", [])], tmp_path / "a.png")
-    summary.draw([result("keras", [])], tmp_path / "b.png")
+    scratch = make_result("fastai", [0.3, 0.4], weights="scratch", setting="default")
+    summary.draw(
+        [make_result("seedtf", [0.8, 0.9]), scratch, make_result("keras", [])], tmp_path / "a.png"
+    )
+    summary.draw([make_result("keras", [])], tmp_path / "b.png")
     assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 0
 
 

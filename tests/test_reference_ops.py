@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from seedtf.augment import FLIPS, fused, reference
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
 
+# Height and width of the input, and of the output.
 SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((9, 30), (9, 30)), ((12, 12), (29, 23))]
 
 
-def smooth(batch: int, height: int, width: int) -> np.ndarray:
-    """Waves of all directions and colours, uint8 [B, H, W, 3]."""
+def draw_waves(batch: int, height: int, width: int) -> np.ndarray:
+    """Waves along both axes, different ones in each image and channel, uint8 [B, H, W, 3]."""
     y, x = np.mgrid[:height, :width] / 6.0
     waves = [np.sin(x + k) + np.cos(y * (k + 1) / 2) for k in range(3 * batch)]
     pixels = np.stack(waves).reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
@@ -45,7 +46,7 @@ def test_fused_equals_the_chain_of_plain_operations(
     sizes: tuple[tuple[int, int], tuple[int, int]], seed: int, policy: Policy
 ) -> None:
     in_size, out_size = sizes
-    images = tf.constant(smooth(6, *in_size))
+    images = tf.constant(draw_waves(6, *in_size))
     drawn = draw_parameters(policy, seed, tf.constant(0, tf.int64), tf.range(6, dtype=tf.int64))
     actual = fused.augment_images(images, drawn, out_size).numpy()
     expected = reference.augment_images(images, drawn, out_size).numpy()
@@ -59,7 +60,8 @@ def constant(batch: int, value: float) -> tf.Tensor:
     return tf.fill([batch], float(value))
 
 
-def geometry(batch: int, **changes: float) -> Parameters:
+def parameters_with(batch: int, **changes: float) -> Parameters:
+    """Parameters that leave every image of a batch as it is, except for ``changes``."""
     values = dict.fromkeys(Parameters._fields, 0.0)
     values |= {"scale_x": 1, "scale_y": 1, "center_x": 0.5, "center_y": 0.5}
     values |= {"flip_x": 1, "flip_y": 1, "contrast": 1, "saturation": 1, **changes}
@@ -70,7 +72,7 @@ IMAGES = tf.constant(np.random.default_rng(1).uniform(0, 255, (2, 6, 6, 3)).asty
 
 
 @pytest.mark.parametrize(
-    ("changes", "same"),
+    ("changes", "expected"),
     [
         ({}, tf.identity),
         ({"flip_x": -1}, tf.image.flip_left_right),
@@ -78,13 +80,13 @@ IMAGES = tf.constant(np.random.default_rng(1).uniform(0, 255, (2, 6, 6, 3)).asty
         ({"rotate": math.pi / 2}, tf.image.rot90),
     ],
 )
-def test_geometry_equals_tf_image(changes, same) -> None:
-    result = reference.transform(IMAGES, geometry(2, **changes), (6, 6))
-    assert np.abs(result - same(IMAGES)).max() < 0.01
+def test_flips_and_rotation_equal_those_of_tf_image(changes, expected) -> None:
+    result = reference.transform(IMAGES, parameters_with(2, **changes), (6, 6))
+    assert np.abs(result - expected(IMAGES)).max() < 0.01
 
 
-def test_a_window_equals_crop_and_resize() -> None:
-    window = geometry(2, scale_x=0.5, scale_y=0.5, center_x=0.25, center_y=0.75)
+def test_a_window_of_the_output_size_equals_a_crop() -> None:
+    window = parameters_with(2, scale_x=0.5, scale_y=0.5, center_x=0.25, center_y=0.75)
     result = reference.transform(IMAGES, window, (3, 3))
     assert np.abs(result - IMAGES[:, 3:, :3]).max() < 0.01
 

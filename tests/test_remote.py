@@ -67,8 +67,9 @@ def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, store, tiny_folder,
 def test_the_cache_key_follows_a_changed_object(bucket, store):
     before = cache_key(scan_folder(bucket), 8)
     assert cache_key(scan_folder(bucket), 8) == before
+    # The object keeps its size, but is written later.
     store.pipe_file("/b/images/alder/0.png", store.cat_file("/b/images/alder/0.png"))
-    assert cache_key(scan_folder(bucket), 8) != before  # of the same size, but written later
+    assert cache_key(scan_folder(bucket), 8) != before
 
 
 def test_a_table_may_be_remote_and_files_are_copied_for_tensorflow(bucket, store):
@@ -112,6 +113,7 @@ def test_a_pack_in_a_bucket_is_copied_once(store, tiny_folder, tmp_path, capsys)
     store.rm(shard)
     with pytest.raises(UserError, match="cannot be copied: No such file"):
         unpack_archive(url, "--data_dir", tmp_path / "other")
+    # The path of anything but a pack or an archive is returned unchanged.
     assert unpack_archive("memory://b/none", "--data_dir", cache) == "memory://b/none"
 
 

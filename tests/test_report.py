@@ -49,7 +49,7 @@ def read_table(path):
         return list(csv.DictReader(file))
 
 
-def test_accuracy_is_one_number_in_every_file(evaluation):
+def test_the_accuracy_is_the_same_in_every_file(evaluation):
     folder = evaluation.page.parent
     assert {path.name for path in folder.iterdir()} == FILES
     values = json.loads((folder / "report.json").read_text())
@@ -121,7 +121,7 @@ def test_a_repeated_report_has_the_same_bytes(evaluation, run_dir, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_the_smallest_report(tmp_path):
+def test_a_report_of_one_image_has_no_mistakes_to_show(tmp_path):
     found = Predictions(
         ("a.png",), np.array([1], np.int32), np.array([[0.2, 0.8]], np.float32), ("x", "y")
     )
@@ -189,15 +189,15 @@ FACTS = """{
   mistakes: document.querySelectorAll("ol.mistakes li").length,
   broken: [...document.images].filter(image => !image.naturalWidth).length,
   images: document.images.length,
-  wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-  ink: getComputedStyle(document.body).color,
+  overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  color: getComputedStyle(document.body).color,
   font: parseFloat(getComputedStyle(document.querySelector("td")).fontSize),
 }"""
 
 
-def test_the_page_in_a_browser(evaluation):
+def test_the_page_opens_in_a_browser_without_messages_requests_or_overflow(evaluation):
     num_mistakes = len(evaluation.report.losses) - int(evaluation.report.confusion.trace())
-    inks = set()
+    text_colors = set()
     with open_browser() as browser:
         for width, height, dark in ((1280, 900, False), (390, 844, True)):
             page = browser.open_page(evaluation.page, FACTS, width=width, height=height, dark=dark)
@@ -211,11 +211,11 @@ def test_the_page_in_a_browser(evaluation):
             assert page.facts["broken"] == 0
             # each mistake has its image and its heat map
             assert page.facts["images"] == 2 * page.facts["mistakes"] + 3
-            assert page.facts["wide"] <= 0
+            assert page.facts["overflow"] <= 0
             assert page.facts["font"] >= 12
             assert page.png.startswith(b"\x89PNG")
-            inks.add(page.facts["ink"])
-    assert len(inks) == 2
+            text_colors.add(page.facts["color"])
+    assert len(text_colors) == 2
 
 
 def test_the_browser_reports_requests_errors_and_overflow(tmp_path):

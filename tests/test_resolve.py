@@ -164,7 +164,7 @@ def test_what_cannot_work_is_refused_before_any_data(
 
 
 @given(st.integers(1, 10**6))
-def test_the_statistics_of_one_epoch_replace_those_of_the_epoch_before(
+def test_batch_norm_statistics_of_one_epoch_replace_those_of_the_epoch_before(
     steps_per_epoch: int,
 ) -> None:
     momentum = batch_norm_momentum(steps_per_epoch)
@@ -173,7 +173,7 @@ def test_the_statistics_of_one_epoch_replace_those_of_the_epoch_before(
         assert momentum**steps_per_epoch < 1e-4
 
 
-def test_momentum_of_long_epochs_is_that_of_keras() -> None:
+def test_batch_norm_momentum_rises_with_the_length_of_an_epoch_up_to_that_of_keras() -> None:
     assert batch_norm_momentum(74) == pytest.approx(1 - 10 / 74)
     assert batch_norm_momentum(100_000) == 0.99
     assert batch_norm_momentum(3) == 0.8

@@ -51,7 +51,7 @@ def start(arguments: list[str]) -> forked.Process:
 
 
 def run(arguments: list[str], fatal_write: int = 0) -> subprocess.CompletedProcess:
-    """Runs a command, which kills itself at the write with this number; see ``killed_run.py``."""
+    """Runs a command that kills itself at write ``fatal_write``, or never if 0; see killed_run.py."""
     return forked.run("killed_run:main", [str(fatal_write), *arguments])
 
 
@@ -194,13 +194,13 @@ def stop(arguments: list[str], line_start: str, number: int) -> list[str | int]:
     return [*process.communicate(timeout=60), process.returncode]
 
 
-def step(interrupted: Path, name: str) -> tuple[str, str, int]:
+def read_step(interrupted: Path, name: str) -> tuple[str, str, int]:
     return tuple(json.loads((interrupted / "steps.json").read_text())[name])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_exits_with_75(interrupted, end_of_interrupted, wanted, number) -> None:
-    _, errors, returncode = step(interrupted, number.name)
+    _, errors, returncode = read_step(interrupted, number.name)
     assert returncode == 75, errors
     assert f"continue with --resume={interrupted / 'run'}" in errors.splitlines()[-1]
     assert_same(end_of_interrupted, wanted)
@@ -209,7 +209,7 @@ def test_a_signal_saves_and_exits_with_75(interrupted, end_of_interrupted, wante
 def test_a_run_stopped_by_a_time_limit_within_an_epoch_resumes_exactly(
     interrupted, end_of_interrupted, wanted
 ) -> None:
-    output, errors, returncode = step(interrupted, "time limit")
+    output, errors, returncode = read_step(interrupted, "time limit")
     assert returncode == 0, errors
     assert "the time limit" in output
     assert_same(end_of_interrupted, wanted)
@@ -218,7 +218,7 @@ def test_a_run_stopped_by_a_time_limit_within_an_epoch_resumes_exactly(
 def test_a_run_resumes_after_its_folder_and_its_data_were_moved(
     interrupted, end_of_interrupted, wanted
 ) -> None:
-    _, errors, returncode = step(interrupted, "moved")
+    _, errors, returncode = read_step(interrupted, "moved")
     assert returncode == 0, errors
     assert_same(end_of_interrupted, wanted)
 
@@ -226,7 +226,7 @@ def test_a_run_resumes_after_its_folder_and_its_data_were_moved(
 def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
     interrupted, end_of_interrupted, wanted
 ) -> None:
-    output, errors, returncode = step(interrupted, "full disk")
+    output, errors, returncode = read_step(interrupted, "full disk")
     assert returncode == 2, output
     assert "Traceback" not in errors
     assert "--resume" in errors.splitlines()[-1]

@@ -19,7 +19,7 @@ FLAGS = {"model": "ResNet50", "data_dir": "/data/plants", "epochs": 3, "lr": 0.0
 
 
 def make_run(root: Path, name: str, accuracies: list[float], **flags: object) -> RunPaths:
-    """The files of a run whose loss falls with every epoch; each epoch took a minute."""
+    """The files of a run whose validation loss falls with every epoch; each epoch took a minute."""
     paths = RunPaths(root / name)
     paths.state.mkdir(parents=True)
     paths.config.write_text(json.dumps({**FLAGS, **flags, "resolved": {"lr": 1}}))
@@ -48,11 +48,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_each_run_is_listed_with_its_best_epoch(root: Path) -> None:
-    c, b, a = sorted(list_runs(root), key=lambda run: run.accuracy)
-    assert (a.name, b.name, c.name) == ("deep/b", "a", "c")
-    assert (a.epochs, a.planned_epochs, a.best_epoch, a.val_loss) == (2, 3, 2, 0.5)
-    assert (a.accuracy, a.interval, a.state, a.seconds) == (0.9, None, "stopped", 120.0)
-    assert (b.accuracy, b.state) == (0.7, "finished")
+    c, a, b = sorted(list_runs(root), key=lambda run: run.accuracy)
+    assert (c.name, a.name, b.name) == ("c", "a", "deep/b")
+    assert (b.epochs, b.planned_epochs, b.best_epoch, b.val_loss) == (2, 3, 2, 0.5)
+    assert (b.accuracy, b.interval, b.state, b.seconds) == (0.9, None, "stopped", 120.0)
+    assert (a.accuracy, a.state) == (0.7, "finished")
     assert (c.accuracy, c.interval, c.page) == (0.35, (0.3, 0.4), "c/report/index.html")
 
 
@@ -66,7 +66,9 @@ def test_each_run_is_listed_with_its_best_epoch(root: Path) -> None:
         ("seconds", ["deep/b", "a", "c"]),
     ],
 )
-def test_the_best_or_newest_run_comes_first(root: Path, sort: str, names: list[str]) -> None:
+def test_the_best_quickest_longest_or_last_named_run_comes_first(
+    root: Path, sort: str, names: list[str]
+) -> None:
     assert [run.name for run in list_runs(root, sort)] == names
 
 
