@@ -15,7 +15,7 @@ from seedtf.data.sample.write import MARKER, write_sample
 from seedtf.errors import UserError
 
 
-def tiny(root: Path, **changes: int) -> Path:
+def write_tiny(root: Path, **changes: int) -> Path:
     return write_sample(root, **{"images_per_class": 2, "image_size": 24, **changes})
 
 
@@ -24,7 +24,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def leaf_pixels(species_index: int, image: int) -> float:
+def count_leaf_pixels(species_index: int, image: int) -> float:
     """The number of pixels whose green clearly exceeds red and blue."""
     rng = np.random.default_rng([0, species_index, image])
     red, green, blue = np.moveaxis(draw_seedling(SPECIES[species_index], 64, rng).astype(int), 2, 0)
@@ -32,7 +32,7 @@ def leaf_pixels(species_index: int, image: int) -> float:
 
 
 def test_writes_twelve_class_folders_of_rgb_pngs(tmp_path: Path) -> None:
-    root = tiny(tmp_path / "deep" / "sample")
+    root = write_tiny(tmp_path / "deep" / "sample")
     folders = sorted(path.name for path in root.iterdir() if path.is_dir())
     assert len(folders) == 12
     assert folders == sorted(species.name for species in SPECIES)
@@ -45,25 +45,28 @@ def test_writes_twelve_class_folders_of_rgb_pngs(tmp_path: Path) -> None:
 
 
 def test_the_seed_determines_the_bytes(tmp_path: Path) -> None:
-    first, second = contents(tiny(tmp_path / "a")), contents(tiny(tmp_path / "b"))
+    first, second = contents(write_tiny(tmp_path / "a")), contents(write_tiny(tmp_path / "b"))
     assert first == second
-    other = contents(tiny(tmp_path / "c", seed=1))
+    other = contents(write_tiny(tmp_path / "c", seed=1))
     assert all(first[name] != other[name] for name in first)
 
 
 def test_more_images_per_class_keep_the_first_ones(tmp_path: Path) -> None:
-    few, more = contents(tiny(tmp_path / "a")), contents(tiny(tmp_path / "b", images_per_class=3))
+    few, more = (
+        contents(write_tiny(tmp_path / "a")),
+        contents(write_tiny(tmp_path / "b", images_per_class=3)),
+    )
     assert all(more[name] == data for name, data in few.items() if name != MARKER)
 
 
 def test_all_images_differ(tmp_path: Path) -> None:
-    images = list(contents(tiny(tmp_path / "a", images_per_class=3)).values())
+    images = list(contents(write_tiny(tmp_path / "a", images_per_class=3)).values())
     assert len(set(images)) == len(images)
 
 
 def test_every_image_shows_a_plant_and_species_differ_in_leaf_area() -> None:
     area = {
-        species.name: np.array([leaf_pixels(index, image) for image in range(8)])
+        species.name: np.array([count_leaf_pixels(index, image) for image in range(8)])
         for index, species in enumerate(SPECIES)
     }
     assert all(np.median(values) > 20 for values in area.values())
@@ -73,34 +76,34 @@ def test_every_image_shows_a_plant_and_species_differ_in_leaf_area() -> None:
 
 
 def test_a_complete_sample_is_kept_even_if_files_were_added(tmp_path: Path) -> None:
-    root = tiny(tmp_path / "a")
+    root = write_tiny(tmp_path / "a")
     added = root / "Maize" / "mine.png"
     added.write_bytes(b"mine")
     (root / "Maize" / "0000.png").write_bytes(b"touched")
-    assert tiny(root) == root
+    assert write_tiny(root) == root
     assert (root / "Maize" / "0000.png").read_bytes() == b"touched"
     assert added.exists()
 
 
 def test_an_incomplete_sample_is_drawn_again(tmp_path: Path) -> None:
-    root = tiny(tmp_path / "a")
+    root = write_tiny(tmp_path / "a")
     before = contents(root)
     (root / "Maize" / "0000.png").unlink()
-    assert contents(tiny(root)) == before
+    assert contents(write_tiny(root)) == before
 
 
-def test_other_arguments_replace_a_sample_but_never_a_users_file(tmp_path: Path) -> None:
-    root = tiny(tmp_path / "a")
-    tiny(root, images_per_class=1)
+def test_other_arguments_replace_a_sample_but_never_a_file_of_the_user(tmp_path: Path) -> None:
+    root = write_tiny(tmp_path / "a")
+    write_tiny(root, images_per_class=1)
     assert not (root / "Maize" / "0001.png").exists()
     (root / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"notes\.txt"):
-        tiny(root)
+        write_tiny(root)
     assert (root / "notes.txt").read_text() == "mine"
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
-    assert len(contents(tiny(tmp_path))) == 12 * 2 + 1
+    assert len(contents(write_tiny(tmp_path))) == 12 * 2 + 1
 
 
 @pytest.mark.parametrize("marker", [None, "", "[]", "{}", '{"images_per_class": "2"}'])
@@ -112,14 +115,14 @@ def test_a_folder_that_is_not_a_sample_is_refused_and_unchanged(
         (tmp_path / MARKER).write_text(marker)
     before = contents(tmp_path)
     with pytest.raises(UserError, match=str(tmp_path)):
-        tiny(tmp_path)
+        write_tiny(tmp_path)
     assert contents(tmp_path) == before
 
 
 def test_a_file_at_the_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sample").write_text("mine")
     with pytest.raises(UserError, match="sample"):
-        tiny(tmp_path / "sample")
+        write_tiny(tmp_path / "sample")
 
 
 def test_interrupted_drawing_leaves_nothing(
@@ -145,11 +148,11 @@ def test_a_sample_that_another_process_wrote_first_is_kept(
     def draw_after_another_process(root: Path, *others: object) -> None:
         original(root, *others)  # type: ignore[arg-type]
         monkeypatch.setattr(sample, "_draw_all", original)
-        tiny(tmp_path / "a")
+        write_tiny(tmp_path / "a")
         (tmp_path / "a" / "Maize" / "0000.png").write_bytes(b"theirs")
 
     monkeypatch.setattr(sample, "_draw_all", draw_after_another_process)
-    tiny(tmp_path / "a")
+    write_tiny(tmp_path / "a")
     assert (tmp_path / "a" / "Maize" / "0000.png").read_bytes() == b"theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

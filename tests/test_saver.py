@@ -1,4 +1,4 @@
-"""Checkpoints and states are written in order while training continues, each from one step."""
+"""Checkpoints and states are written in order during training; each has the weights of one step."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 def test_listing_splitting_and_writing_take_few_bytes_per_file(
     many: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    def everything(root: Path) -> None:
+    def list_split_and_write(root: Path) -> None:
         catalog = scan_folder(root)
         store = build_store(catalog, 8, CachePlan("off", 0, ""), tmp_path, sample=10)
         split = split_catalog(store.catalog, 0.15, 0, np.arange(len(catalog)))
@@ -65,9 +65,9 @@ def test_listing_splitting_and_writing_take_few_bytes_per_file(
         assert np.array_equal(again.val, split.val)
         cache_key(catalog, 8)
 
-    # The memory of graphs and code does not depend on the number of files.
-    base = peak_bytes(lambda: everything(tiny_folder))
-    assert peak_bytes(lambda: everything(many)) - base < BYTES_PER_FILE * MANY
+    # The memory of graphs and code is the same for few files, and is subtracted.
+    base = peak_bytes(lambda: list_split_and_write(tiny_folder))
+    assert peak_bytes(lambda: list_split_and_write(many)) - base < BYTES_PER_FILE * MANY
 
 
 def test_files_that_are_not_images_take_few_bytes_too(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_memory_does_not_grow_while_training(mode: str, tiny_folder: Path, tmp_p
 
 @pytest.fixture
 def load(tmp_path: Path):
-    """``load_dataset`` for small images that are not cached."""
+    """``load_dataset`` for small images, which are not cached unless an option says so."""
 
     def load_uncached(root: Path, **options: object) -> Dataset:
         settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
@@ -107,7 +107,7 @@ def load(tmp_path: Path):
     return load_uncached
 
 
-def test_a_long_list_is_opened_in_part_and_reported(
+def test_of_many_files_a_sample_is_opened_and_the_rest_is_reported(
     load, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset_module, "_MAX_OPENED", MANY - 1)
@@ -130,7 +130,7 @@ def test_all_files_of_a_short_list_are_opened(load, tiny_folder: Path, tmp_path:
     assert (tmp_path / "report.csv").read_text() == "path,fault,detail\n"
 
 
-def test_a_bad_file_among_the_first_ones_opened_leads_to_opening_all(
+def test_a_bad_file_in_the_sample_leads_to_opening_all_files(
     load, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(dataset_module, "_MAX_OPENED", 10)

@@ -59,7 +59,7 @@ def test_the_hash_equals_that_of_python_integers_in_every_mode(
 
 
 @given(st.integers(0, 2**40), st.lists(int64s, min_size=4, max_size=4))
-def test_compiled_draws_are_the_same_bits(
+def test_draws_compiled_by_xla_are_the_same_bits(
     compiled_uniforms: Callable[..., tf.Tensor], epoch: int, records: list[int]
 ) -> None:
     arguments = tf.constant(epoch, tf.int64), tf.constant(records, tf.int64)
@@ -75,9 +75,9 @@ def test_the_hash_has_no_successive_additions() -> None:
     graph = function.get_concrete_function(records).graph
     additions = [op for op in graph.get_operations() if op.type in ("Add", "AddV2")]
     assert len(additions) == 2 and {op.inputs[0].dtype for op in additions} == {tf.uint64}
-    assert not [op for op in additions for name in sources(op) if "add" in name.lower()]
+    assert not [op for op in additions for name in input_types(op) if "add" in name.lower()]
 
 
-def sources(op: tf.Operation) -> Iterator[str]:
+def input_types(op: tf.Operation) -> Iterator[str]:
     """The types of the operations that feed ``op`` directly."""
     return (tensor.op.type for tensor in op.inputs)

@@ -1,4 +1,7 @@
-"""The segments of a run, one ``fit`` call each: image size, frozen body, start of a resumed run."""
+"""The segments of a run, one ``fit`` call each: image size, frozen body, start of a resumed run.
+
+A size stage is a range of epochs with one image size, from ``--progressive_sizes``.
+"""
 
 import pytest
 from hypothesis import given
@@ -12,12 +15,12 @@ def test_off_is_one_stage() -> None:
     assert parse_size_stages("off", 64, 7, 32) == [SizeStage(64, 0, 7)]
 
 
-def test_auto_is_two_thirds_for_the_first_half() -> None:
+def test_auto_trains_the_first_half_at_about_two_thirds_of_the_size() -> None:
     assert parse_size_stages("auto", 224, 20, 32) == [SizeStage(144, 0, 10), SizeStage(224, 10, 20)]
     assert parse_size_stages("auto", 48, 12, 32) == [SizeStage(32, 0, 6), SizeStage(48, 6, 12)]
 
 
-def test_auto_is_at_least_the_smallest_size_of_the_network() -> None:
+def test_auto_is_one_stage_if_two_thirds_are_too_small_for_the_network() -> None:
     assert parse_size_stages("auto", 40, 12, 32) == [SizeStage(40, 0, 12)]
 
 

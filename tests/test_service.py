@@ -1,4 +1,4 @@
-"""Batches from a tf.data service: the same ones in the same order, even when workers fail."""
+"""Batches from a tf.data service: the same as without it, in the same order, even if workers fail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ ORDER = BatchIndices(30, 4, seed=5)
 def wait_for_clients(
     seconds: float = 20.0, ignore: frozenset[threading.Thread] = frozenset()
 ) -> None:
-    """Waits until no client is left, because stopping a server with a client would take minutes."""
+    """Waits, for a limited time, until no client is left.
+
+    Stopping a server that has a client would take minutes. Threads in ``ignore`` are not counted.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         gc.collect()
@@ -85,7 +88,7 @@ class ClusterProcess:
 
 
 def serve(_: list[str]) -> None:
-    """What a ``ClusterProcess`` runs: for each line of input it prints the tasks of each worker."""
+    """What a ``ClusterProcess`` runs: answers each line of input with each worker's number of tasks."""
     cluster = Cluster(2)
     print(cluster.address, flush=True)
     for _ in sys.stdin:
@@ -104,15 +107,15 @@ def indices_only(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Te
 
 
 def served_indices(
-    address: str, first: int, order: BatchIndices = ORDER, remote_fn=indices_only
+    address: str, start_step: int, order: BatchIndices = ORDER, remote_fn=indices_only
 ) -> tf.data.Dataset:
     return service_dataset(
-        order, first, local_fn=indices_only, remote_fn=remote_fn, address=address
+        order, start_step, local_fn=indices_only, remote_fn=remote_fn, address=address
     )
 
 
-def local_batches(order: BatchIndices, first: int, count: int) -> list[tuple[int, list[int]]]:
-    return [(int(e), i.tolist()) for e, i in order.dataset(first).take(count).as_numpy_iterator()]
+def local_batches(order: BatchIndices, start_step: int, count: int) -> list[tuple[int, list[int]]]:
+    return take_batches(order.dataset(start_step), count)
 
 
 def take_batches(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:

@@ -31,19 +31,19 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class FakeWorker:
-    """Answers as a worker does; an image takes 1 ms in the first turn, and longer in each next one."""
+    """Answers as a worker does; an image takes 1 ms in the first turn, then 10 ms and 100 ms."""
 
     milliseconds = 1.0
 
     def ask(self, line: str) -> str:
         order = json.loads(line)
         request = self.milliseconds * order["batch_size"]
-        self.milliseconds *= 10  # so that a mean over three turns is not their median
         rate = 1000 * order["callers"] / self.milliseconds
+        self.milliseconds *= 10  # so that a mean over three turns is not their median
         return json.dumps({"images_per_second": rate, "p50_ms": request, "p99_ms": 2 * request})
 
 
-def test_figures_are_medians_over_the_rounds(
+def test_the_reported_speeds_are_medians_over_the_rounds(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(script, "BATCH_SIZES", (4,))
@@ -52,10 +52,10 @@ def test_figures_are_medians_over_the_rounds(
     (row,) = script.summarize(turns)
     assert (row["kind"], row["runtime"], row["batch_size"]) == ("256", "seedtf", 4)
     assert (row["p50_ms"], row["p99_ms"]) == (40.0, 80.0)
-    assert row["images_per_second"] == 20.0
+    assert row["images_per_second"] == 200.0
 
 
-def row(runtime: str, size: int, rate: float, kind: str = "256") -> dict[str, Any]:
+def make_row(runtime: str, size: int, rate: float, kind: str = "256") -> dict[str, Any]:
     figures = {"images_per_second": rate, "p50_ms": 12.34, "p99_ms": 56.78}
     return {"kind": kind, "runtime": runtime, "batch_size": size, **figures}
 
@@ -67,8 +67,8 @@ def test_the_table_compares_seedtf_with_the_faster_bare_function(script: ModuleT
         "frozen": (60.0, 160.0),
         "timm": (500.0, 500.0),
     }
-    rows = [row(name, (1, 8)[i], pair[i]) for name, pair in rates.items() for i in (0, 1)]
-    lines = script.table([*rows, row("timm", 1, 7.0, "leaves")])
+    rows = [make_row(name, (1, 8)[i], pair[i]) for name, pair in rates.items() for i in (0, 1)]
+    lines = script.table([*rows, make_row("timm", 1, 7.0, "leaves")])
     assert lines[0].split() == ["JPEG", "256²", "requests", "of", "1", "requests", "of", "8"]
     assert lines[2].split()[-6:] == ["90.0", "12.3", "56.8", "200.0", "12.3", "56.8"]
     assert lines[6].split()[-4:] == ["0.90", "×", "1.25", "×"]
@@ -123,6 +123,7 @@ def test_a_worker_sends_whole_requests_of_the_kind(
 
     runtime = runtimes.Runtime(lambda setup: predict, "a stub", "numpy")
     monkeypatch.setitem(runtimes.RUNTIMES, "stub", runtime)
+    # An empty order asks for the versions and for the probabilities of check.jpg.
     orders = [{}, {"kind": "leaves", "batch_size": 4, "callers": 2, "seconds": 0.01}]
     (tmp_path / "check.jpg").write_text("check")
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{json.dumps(o)}\n" for o in orders)))

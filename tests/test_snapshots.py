@@ -82,13 +82,13 @@ def test_the_snapshot_of_a_cycle_has_its_lowest_rate(cycle_epochs, epochs, per_s
 
     found = snapshot_epochs(cycle_epochs, epochs, per_step=per_step)
     for number, epoch in enumerate(found):
-        of_cycle = [
+        epochs_of_cycle = [
             each
             for each in range(1, epochs + 1)
             if number * cycle_epochs <= time_of_last_rate(each) < (number + 1) * cycle_epochs
         ]
-        assert epoch in of_cycle
-        assert rate(epoch) <= min(map(rate, of_cycle)) + 1e-9
+        assert epoch in epochs_of_cycle
+        assert rate(epoch) <= min(map(rate, epochs_of_cycle)) + 1e-9
     assert len(found) == math.floor(epochs / cycle_epochs)
 
 
@@ -101,7 +101,7 @@ def test_a_resumed_run_saves_the_missing_snapshots(cycle_epochs, epochs, data):
     assert rest == [name for name in uninterrupted if int(name[9:13]) > done]
 
 
-def test_an_ensemble_predicts_the_mean_of_probabilities(run_dir):
+def test_several_models_predict_the_mean_of_their_probabilities(run_dir):
     models = [load_model(run_dir / "checkpoints" / f"snapshot-{e:04d}.keras") for e in EPOCHS]
     pixels = np.random.default_rng(0).uniform(0, 255, (5, IMAGE_SIZE, IMAGE_SIZE, 3))
     images = tf.constant(pixels, tf.float32)
@@ -126,12 +126,11 @@ def test_evaluate_and_predict_use_all_snapshots(run_dir, tiny_folder, tmp_path, 
     with (report / "predictions_val.csv").open(newline="", encoding="utf-8") as file:
         evaluated = next(csv.DictReader(file))
 
+    # The image has noise, because all views of an image of one colour would be equal.
     noise = np.random.default_rng(1).integers(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    image_paths, out = (
-        [str(tiny_folder / evaluated["path"]), str(tmp_path / "noise.png")],
-        tmp_path / "p",
-    )
+    image_paths = [str(tiny_folder / evaluated["path"]), str(tmp_path / "noise.png")]
+    out = tmp_path / "p"
     confidences = []
     for flags in ([], ["--snapshots"], ["--snapshots", "--tta=8"]):
         command = ["predict", str(run), *image_paths, *flags, f"--out={out}", "--overwrite"]
@@ -142,11 +141,10 @@ def test_evaluate_and_predict_use_all_snapshots(run_dir, tiny_folder, tmp_path, 
         if flags == ["--snapshots"]:
             assert first["top1"] == evaluated["top1"]
             assert float(first["p1"]) == pytest.approx(float(evaluated["p1"]), abs=1e-6)
-    # The image has noise, because all views of an image of one colour would be equal.
     assert len(set(confidences)) == 3
 
 
-def test_the_ensemble_uses_the_temperature_fitted_on_it(run_dir, tiny_folder, tmp_path):
+def test_snapshots_use_the_temperature_fitted_on_their_mean(run_dir, tiny_folder, tmp_path):
     run = copy_run(run_dir, tmp_path / "run")
     for name, temperature in (("report", 0.5), ("report-snapshots", 1.5)):
         (run / name).mkdir()

@@ -37,7 +37,7 @@ def unique_groups(catalog: Catalog) -> np.ndarray:
     return np.arange(len(catalog), dtype=np.int64)
 
 
-def expected_val(fraction: float, count: int) -> int:
+def expected_val_count(fraction: float, count: int) -> int:
     return min(max(round(fraction * count), 1), count - 1)
 
 
@@ -58,7 +58,7 @@ def test_without_duplicates_every_class_gives_its_exact_fraction(
     assert np.array_equal(split.val, np.sort(split.val))
     assert split.train.dtype == split.val.dtype == np.int64
     val_counts = np.bincount(catalog.labels[split.val], minlength=len(counts))
-    assert val_counts.tolist() == [expected_val(fraction, count) for count in counts]
+    assert val_counts.tolist() == [expected_val_count(fraction, count) for count in counts]
 
 
 @given(class_counts, fractions, seeds, st.data())
@@ -75,7 +75,9 @@ def test_identical_files_stay_on_one_side(
     assert len(split.train) + len(split.val) == n
     assert not np.intersect1d(groups[split.train], groups[split.val]).size
     val_counts = np.bincount(catalog.labels[split.val], minlength=len(counts))
-    assert all(v <= expected_val(fraction, c) for v, c in zip(val_counts, counts, strict=True))
+    assert all(
+        v <= expected_val_count(fraction, c) for v, c in zip(val_counts, counts, strict=True)
+    )
     # Groups with two labels are used for training only.
     with_two_labels = {g for g in groups if len(set(catalog.labels[groups == g])) > 1}
     assert not with_two_labels & set(groups[split.val])

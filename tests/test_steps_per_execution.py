@@ -1,4 +1,7 @@
-"""Several steps in one call train as single steps do; resume and the check for NaN see each step."""
+"""Several steps in one call train as single steps do; resume and the check for NaN see each step.
+
+A chunk holds the batches of one call of the train function.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ def test_chunks_are_the_batches_in_order_and_end_with_their_epoch() -> None:
 
 
 def test_chunks_have_the_labels_of_single_batches() -> None:
-    """Also the soft labels of ``--teacher`` and ``--pseudo_labels``."""
+    """The labels may be the soft ones of ``--teacher`` and ``--pseudo_labels``."""
     images, hard = np.zeros((6, 8, 8, 3), np.uint8), np.arange(6, dtype=np.int32) % 2
     catalog = Catalog(Path(), [f"{row}.png" for row in range(6)], hard, ("elm", "oak"), ())
     soft = np.random.default_rng(0).random((6, 2), np.float32)
@@ -88,7 +91,7 @@ def whole(train: Callable[..., Path]) -> Path:
     return train(steps_per_execution=2)
 
 
-def history(folder: Path) -> bytes:
+def read_history(folder: Path) -> bytes:
     return (folder / "history.csv").read_bytes()
 
 
@@ -151,7 +154,7 @@ def test_a_run_that_was_stopped_between_two_calls_resumes_exactly(
         with pytest.raises(StoppedError, match="step 2 of epoch 2") as stopped:
             train(steps_per_execution=2)
     resumed = train(resume=str(stopped.value).rpartition("--resume=")[2])
-    assert history(resumed) == history(whole)
+    assert read_history(resumed) == read_history(whole)
     states = [load_newest_state(folder / "state")[0] for folder in (resumed, whole)]
     assert states[0] is not None and states[1] is not None
     for group, arrays in states[1].arrays.items():
@@ -159,7 +162,7 @@ def test_a_run_that_was_stopped_between_two_calls_resumes_exactly(
             np.testing.assert_array_equal(found, expected)
 
 
-def test_every_callback_sees_every_step_and_the_last_one_of_the_epoch() -> None:
+def test_callbacks_see_each_step_of_a_call_and_no_filler_after_the_last_step() -> None:
     seen: list[Any] = []
     position = Position(resumed_epoch=1, resumed_step=3)
     watch = keras.callbacks.LambdaCallback(

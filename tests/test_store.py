@@ -94,7 +94,7 @@ def test_bad_files_are_named_and_labels_stay_right(
     tiny_colors: dict[str, tuple[int, int, int]],
     cache: Path,
 ) -> None:
-    for attempt in range(2):  # With mode "disk", the second one reads the cache.
+    for attempt in range(2):  # With mode "disk", the second attempt reads the cache.
         store = build(damaged, mode, cache)
         assert store.from_cache == (mode == "disk" and attempt == 1)
         assert {fault.path: fault.fault for fault in store.catalog.faults} == {

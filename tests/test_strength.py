@@ -1,4 +1,8 @@
-"""The rule of --augment_strength=auto: bounded, monotone, robust to noise, convergent."""
+"""The rule of --augment_strength=auto: bounded, monotone, robust to noise, convergent.
+
+The dead zone is a range of differences between train and validation accuracy that do not change the
+strength, unless the losses diverge. The push, from -1 to 1, is the part of a full step that is made.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ from seedtf.augment.strength import INITIAL_STRENGTH, MAX_STRENGTH, MIN_STRENGTH
 many = settings(max_examples=100)  # which is quick, because the rule is plain arithmetic
 
 EPOCHS = 12
-STEP = math.exp(3.3 / EPOCHS)
+STEP = math.exp(3.3 / EPOCHS)  # the factor by which a full step changes the strength
 
 
-def row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
+def make_row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
     return {
         "loss": loss,
         "accuracy": accuracy,
@@ -30,7 +34,7 @@ def row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
 
 def constant_rows(accuracy, val_accuracy, epochs=6, strength=1.0):
     """The history of a run that has converged; without noise, the dead zone is narrow."""
-    return [row(accuracy, val_accuracy, strength)] * epochs
+    return [make_row(accuracy, val_accuracy, strength)] * epochs
 
 
 fraction = st.one_of(st.floats(0, 1), st.just(math.nan))
@@ -38,7 +42,7 @@ loss = st.one_of(st.floats(0, 100), st.sampled_from([math.nan, math.inf]))
 strength = st.one_of(
     st.floats(MIN_STRENGTH, MAX_STRENGTH), st.sampled_from([math.nan, math.inf, 0.0, -1.0])
 )
-histories = st.lists(st.builds(row, fraction, fraction, strength, loss, loss), max_size=9)
+histories = st.lists(st.builds(make_row, fraction, fraction, strength, loss, loss), max_size=9)
 
 
 # --- invariants ------------------------------------------------------------------------------
@@ -54,7 +58,8 @@ def test_any_history_gives_a_bounded_step_and_is_not_modified(rows, epochs, mixe
     assert MIN_STRENGTH <= strength <= MAX_STRENGTH
     last = rows[-1]["augment_strength"] if rows else INITIAL_STRENGTH
     used = last if math.isfinite(last) and last > 0 else INITIAL_STRENGTH
-    # The strength is rounded to 4 decimals and is at least 0.1.
+    # The largest step is 0.35. The strength, at least 0.1, is rounded to 4 decimals, which adds less
+    # than 0.001.
     assert abs(math.log(strength / used)) <= 0.35 + 0.001
 
 
@@ -68,7 +73,7 @@ def test_any_history_gives_a_bounded_step_and_is_not_modified(rows, epochs, mixe
 def test_more_train_accuracy_never_means_less_strength(accuracies, more, diverging, mixed):
     def strength(rise):
         rows = [
-            row(a + rise, v, loss=-i, val_loss=i if diverging else -i)
+            make_row(a + rise, v, loss=-i, val_loss=i if diverging else -i)
             for i, (a, v) in enumerate(accuracies)
         ]
         return next_strength(rows, EPOCHS, mixed=mixed)
@@ -84,7 +89,7 @@ def test_strength_does_not_change_inside_the_dead_zone(validation, gap, strength
 
 
 @many
-@given(st.lists(st.builds(row, fraction, fraction), max_size=2), st.integers(1, 300))
+@given(st.lists(st.builds(make_row, fraction, fraction), max_size=2), st.integers(1, 300))
 def test_strength_does_not_change_before_three_epochs(rows, epochs):
     assert next_strength(rows, epochs) == INITIAL_STRENGTH
 
@@ -115,20 +120,20 @@ def test_a_wide_gap_makes_a_full_step_within_the_limits():
 
 def test_averaging_train_accuracy_over_the_epoch_does_not_count_as_behind():
     """Train accuracy is a mean over the epoch, so it lags validation by half an epoch's progress."""
-    rows = [row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
+    rows = [make_row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
     assert next_strength(rows, EPOCHS) == 1.0
 
 
 @many
 @given(st.integers(0, 5), st.floats(0, 1))
-def test_one_bad_validation_changes_nothing(when, value):
+def test_one_unusual_validation_changes_nothing(when, value):
     rows = constant_rows(0.8, 0.8)
-    rows[when] = row(0.8, value)
+    rows[when] = make_row(0.8, value)
     assert next_strength(rows, EPOCHS) == 1.0
 
 
 def test_the_dead_zone_grows_with_the_noise_of_validation():
-    noisy = [row(0.87, 0.8 + wiggle) for wiggle in (0, 0.03, 0, 0.03, 0, 0.03)]
+    noisy = [make_row(0.87, 0.8 + wiggle) for wiggle in (0, 0.03, 0, 0.03, 0, 0.03)]
     # Second differences of 0.06 mean a noise of 0.0363 and a dead zone of 0.0514. Train accuracy is
     # ahead of the best validation by 0.04.
     assert next_strength(noisy, EPOCHS) == 1.0
@@ -139,7 +144,7 @@ def test_the_dead_zone_grows_with_the_noise_of_validation():
 
 
 def test_the_dead_zone_is_limited_and_wide_while_the_noise_is_unknown():
-    wild = [row(0.95, validation) for validation in (0.2, 0.6) * 3]
+    wild = [make_row(0.95, validation) for validation in (0.2, 0.6) * 3]
     assert next_strength(wild, EPOCHS) == pytest.approx(STEP, abs=1e-4)
     # Before the noise is known, the dead zone is 2 / sqrt(2) * 0.05 = 0.0707.
     assert next_strength(constant_rows(0.865, 0.8, epochs=3), EPOCHS) == 1.0
@@ -147,7 +152,7 @@ def test_the_dead_zone_is_limited_and_wide_while_the_noise_is_unknown():
 
 
 def diverging_rows(accuracy, validation=0.8):
-    return [row(accuracy, validation, loss=1 - i / 10, val_loss=1 + i / 10) for i in range(6)]
+    return [make_row(accuracy, validation, loss=1 - i / 10, val_loss=1 + i / 10) for i in range(6)]
 
 
 def test_diverging_losses_raise_the_strength_unless_train_accuracy_is_behind():
@@ -168,14 +173,14 @@ def test_with_mixed_labels_the_strength_never_falls():
 
 
 @pytest.mark.parametrize("name", ["accuracy", "val_accuracy"])
-def test_without_an_accuracy_the_strength_stays_and_then_continues(name):
+def test_an_epoch_without_accuracy_keeps_the_strength_and_does_not_stop_the_rule(name):
     rows = constant_rows(0.99, 0.5, strength=1.5)
     unknown = [*rows, rows[-1] | {name: math.nan}]
     assert next_strength(unknown, EPOCHS) == 1.5
     assert next_strength([*unknown, rows[-1]], EPOCHS) > 1.5
 
 
-def test_a_history_without_the_column_starts_at_one():
+def test_a_history_without_strengths_starts_at_one():
     rows = [
         {k: v for k, v in each.items() if k != "augment_strength"}
         for each in constant_rows(0.8, 0.8)
@@ -198,7 +203,9 @@ def simulate(epochs, target, *, noise=0.0, seed=0, sensitivity=0.15):
         before = 0.9 * (1 - math.exp(-6 * epoch / epochs))
         accuracy = (validation + before) / 2 + sensitivity * math.log(target / strength)
         measured = validation + random.normal(scale=noise)
-        rows.append(row(accuracy, measured, strength, loss=1 - accuracy, val_loss=1 - measured))
+        rows.append(
+            make_row(accuracy, measured, strength, loss=1 - accuracy, val_loss=1 - measured)
+        )
         strength = next_strength(rows, epochs)
     return [each["augment_strength"] for each in rows]
 

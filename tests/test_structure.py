@@ -187,7 +187,7 @@ def is_private(name: object) -> bool:
 
 
 def own_names(tree: ast.Module) -> set[str]:
-    """The private names that a module defines: functions, classes, and attributes it assigns to."""
+    """The names that a module defines: functions, classes, variables, and attributes it assigns to."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -209,10 +209,10 @@ def private_uses(path: Path) -> list[str]:
             owner = ast.unparse(node.value)
             text = f"{owner}.{node.attr}"
             swapped = node.attr in ("__class__", "__name__") and isinstance(node.ctx, ast.Store)
-            inherited = is_private(node.attr) and (
+            of_a_library = is_private(node.attr) and (
                 owner not in ("self", "cls", "super()") or node.attr not in own
             )
-            if text in DOCUMENTED or not (swapped or inherited):
+            if text in DOCUMENTED or not (swapped or of_a_library):
                 text = ""
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "getattr",
