@@ -14,7 +14,7 @@ from seedtf.data.check.quality import QUALITY_SIZE, find_poor, halve, measure_qu
 RNG = np.random.default_rng(1)
 
 
-def photograph(blobs: int) -> Image.Image:
+def draw_photograph(blobs: int) -> Image.Image:
     """Blobs with the fine texture of a photograph."""
     coarse = Image.fromarray(RNG.integers(40, 200, (blobs, blobs, 3)).astype(np.uint8))
     smooth = np.asarray(coarse.resize((QUALITY_SIZE,) * 2, Image.Resampling.BICUBIC), np.float32)
@@ -22,7 +22,7 @@ def photograph(blobs: int) -> Image.Image:
     return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
 
 
-PHOTOGRAPHS = [photograph(4 + number % 5) for number in range(60)]
+PHOTOGRAPHS = [draw_photograph(4 + number % 5) for number in range(60)]
 GOOD = [measure_quality(np.asarray(image)) for image in PHOTOGRAPHS]
 
 

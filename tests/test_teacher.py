@@ -52,7 +52,7 @@ def teacher(dataset: Dataset, tmp_path: Path) -> Path:
     return folder
 
 
-def config(tiny_folder: Path, teacher: Path, **flags: object) -> TrainConfig:
+def make_config(tiny_folder: Path, teacher: Path, **flags: object) -> TrainConfig:
     return TrainConfig(data_dir=str(tiny_folder), teacher=str(teacher), **flags)
 
 
@@ -60,7 +60,7 @@ def test_only_training_images_get_soft_labels(
     dataset: Dataset, teacher: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {"teacher_weight": 0.25, "teacher_temperature": 2.0}
-    store = with_teacher(config(tiny_folder, teacher, **flags), dataset).store
+    store = with_teacher(make_config(tiny_folder, teacher, **flags), dataset).store
     soft, labels = store.soft_labels, dataset.store.catalog.labels
     one_hot = np.eye(3, dtype=np.float32)[labels]
     # Temperature 2 takes the square root of the probabilities.
@@ -77,7 +77,7 @@ def test_only_training_images_get_soft_labels(
 def test_batches_carry_the_soft_labels_and_mix_them(
     dataset: Dataset, teacher: Path, tiny_folder: Path
 ) -> None:
-    store = with_teacher(config(tiny_folder, teacher), dataset).store
+    store = with_teacher(make_config(tiny_folder, teacher), dataset).store
     train, order = dataset.split.train, BatchIndices(12, batch_size=12, seed=0)
     augmentation = make_augmentation(Policy(), seed=0, size=16, impl="tf_image")
     _, labels = next(iter(train_dataset(store, train, order, augmentation)))
@@ -94,18 +94,19 @@ def test_batches_carry_the_soft_labels_and_mix_them(
 
 def test_weight_0_keeps_the_labels_and_weight_1_gives_the_teacher_probabilities() -> None:
     labels, probabilities = np.eye(2)[[0, 1]], np.array([[0.6, 0.4], [0.9, 0.1]])
-    np.testing.assert_array_equal(soften(labels, probabilities, 0, 3), labels)
-    np.testing.assert_allclose(soften(labels, probabilities, 1, 1), probabilities, atol=1e-6)
+    np.testing.assert_array_equal(soften(labels, probabilities, weight=0, temperature=3), labels)
+    softened = soften(labels, probabilities, weight=1, temperature=1)
+    np.testing.assert_allclose(softened, probabilities, atol=1e-6)
 
 
 def test_a_wrong_teacher_folder_raises_a_user_error(
     dataset: Dataset, teacher: Path, tiny_folder: Path
 ) -> None:
     with pytest.raises(UserError, match=r"^--teacher=.*: not a folder of seedtf folds"):
-        with_teacher(config(tiny_folder, tiny_folder), dataset)
+        with_teacher(make_config(tiny_folder, tiny_folder), dataset)
     FoldsPaths(teacher).classes.write_text("a\nb\n")
     with pytest.raises(UserError, match=r"^--teacher=.*: has other classes"):
-        with_teacher(config(tiny_folder, teacher), dataset)
+        with_teacher(make_config(tiny_folder, teacher), dataset)
 
 
 def test_a_state_saved_before_a_flag_existed_resumes_with_its_default() -> None:

@@ -1,4 +1,4 @@
-"""The environment variables that are set before TensorFlow is imported."""
+"""The import of TensorFlow: environment variables before it, hidden logs and packages during it."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_stderr_is_hidden_during_the_start_and_shown_if_it_fails(
     with tensorflow_env.silent_start():
         os.write(2, b"a log line\n")
     assert capfd.readouterr().err == ""
-    os.environ.pop("TF_CPP_MIN_LOG_LEVEL")
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL")  # which the first start has set
     with pytest.raises(RuntimeError), tensorflow_env.silent_start():
         os.write(2, b"the cause\n")
         raise RuntimeError
     assert capfd.readouterr().err == "the cause\n"
 
 
-def test_a_hidden_package_is_missing_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_is_missing_only_while_it_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wave", sys)  # recorded first, so that monkeypatch restores it
     monkeypatch.delitem(sys.modules, "wave")
     with tensorflow_env._without_packages(["wave", "os"]):

@@ -1,7 +1,7 @@
-"""Trackers: a killed and resumed run is one tracked run with every epoch once; none ends a training.
+"""Trackers: a resumed run is one tracked run with every epoch once; no failing tracker ends a training.
 
-MLflow, Weights & Biases and TensorBoard are the real packages with local stores. The test of Trackio is
-skipped where Trackio is not installed, because it needs an older Pillow than the other tests.
+MLflow, Weights & Biases and TensorBoard are the real packages with local stores. Trackio needs an
+older Pillow than the other tests, so its test is skipped where Trackio is not installed.
 """
 
 from __future__ import annotations
@@ -219,6 +219,7 @@ def test_a_report_is_added_to_the_run_that_has_ended(tracked, monkeypatch) -> No
 
     trial, _ = tracked
     saved = json.loads(RunPaths(trial).trackers.read_text())
+    # As if wandb and x were trackers that this version of seedtf does not have.
     monkeypatch.setattr(group_module, "_read_saved", lambda file: {**saved, "wandb": {}, "x": {}})
     monkeypatch.setattr(
         group_module, "_CLASSES", {k: v for k, v in group_module._CLASSES.items() if k != "wandb"}

@@ -53,7 +53,7 @@ def seedlings(shared) -> Path:
     return shared("train-seedlings", draw) / "s"
 
 
-def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
+def train_flags(data: Path, run_dir: Path, *more: str) -> list[str]:
     settings = "--model=tiny --weights=none --image_size=16 --epochs=2 --batch_size=16 --lr=0.01"
     return [f"--data_dir={data}", f"--run_dir={run_dir}", *settings.split(), *more]
 
@@ -65,7 +65,7 @@ def seedtf(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def history(run_dir: Path) -> list[dict[str, str]]:
+def read_history(run_dir: Path) -> list[dict[str, str]]:
     with (run_dir / "history.csv").open() as file:
         return list(csv.DictReader(file))
 
@@ -89,7 +89,7 @@ def finished(faulty: Path, shared) -> tuple[subprocess.CompletedProcess, Path]:
     """The finished process of a run on the faulty folder, and the run folder."""
 
     def train(folder: Path) -> None:
-        done = seedtf("train", *flags(faulty, folder / "first"))
+        done = seedtf("train", *train_flags(faulty, folder / "first"))
         (folder / "done.json").write_text(json.dumps(vars(done), default=str))
 
     folder = shared("train-finished", train)
@@ -101,7 +101,7 @@ def test_a_run_exits_with_0_and_leaves_all_its_files(finished) -> None:
     done, run_dir = finished
     assert done.returncode == 0, done.stderr
     assert {name for name in EXPECTED_FILES if not (run_dir / name).is_file()} == set()
-    assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
+    assert [row["epoch"] for row in read_history(run_dir)] == ["1", "2"]
     assert not [path for path in run_dir.rglob(".*") if path.is_file()]  # no temporary files
 
 
@@ -118,12 +118,12 @@ def test_the_last_line_is_the_result(finished) -> None:
     done, run_dir = finished
     last = done.stdout.splitlines()[-1]
     result = json.loads(last.removeprefix("RESULT "))
-    row = history(run_dir)[result["best_epoch"] - 1]
+    row = read_history(run_dir)[result["best_epoch"] - 1]
     assert last.startswith("RESULT {")
     assert result["run_dir"] == str(run_dir)
     assert result["val_loss"] == float(row["val_loss"])
     assert result["val_accuracy"] == float(row["val_accuracy"])
-    assert result["val_loss"] == min(float(r["val_loss"]) for r in history(run_dir))
+    assert result["val_loss"] == min(float(r["val_loss"]) for r in read_history(run_dir))
     assert result["epoch_seconds"] > 0
     assert result["images_per_second"] > 0
 
@@ -203,7 +203,7 @@ def test_python_does_what_the_command_does(finished, faulty, tmp_path, capsys) -
     result = train_and_evaluate(config)
     capsys.readouterr()
     assert (tmp_path / "api" / "history.csv").read_bytes() == (run_dir / "history.csv").read_bytes()
-    assert result.val_loss == min(float(row["val_loss"]) for row in history(run_dir))
+    assert result.val_loss == min(float(row["val_loss"]) for row in read_history(run_dir))
 
 
 def test_the_best_checkpoint_predicts_as_in_training(finished, faulty) -> None:
@@ -228,7 +228,7 @@ def test_the_best_checkpoint_predicts_as_in_training(finished, faulty) -> None:
 def test_an_existing_run_folder_is_refused_and_kept(finished, faulty) -> None:
     _, run_dir = finished
     before = (run_dir / "history.csv").read_bytes()
-    done = forked.seedtf("train", *flags(faulty, run_dir))
+    done = forked.seedtf("train", *train_flags(faulty, run_dir))
     assert done.returncode == 2
     assert done.stderr == (
         f"seedtf train: --run_dir={run_dir}: already exists; pass a new folder or remove it\n"
@@ -242,7 +242,7 @@ def on_terminal(seedlings, shared) -> tuple[Path, str]:
     more = ("--freeze_epochs=1", "--augment_impl=tf_image", "--schedule=one_cycle", "--cache=disk")
 
     def train(folder: Path) -> None:
-        arguments = flags(seedlings, folder / "run", *more, "--schedule_per_step")
+        arguments = train_flags(seedlings, folder / "run", *more, "--schedule_per_step")
         leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         process = forked.Process("killed_run:main", [NEVER, "train", *arguments], terminal=follower)
@@ -267,9 +267,9 @@ def test_on_a_terminal_the_line_of_an_epoch_is_redrawn(on_terminal) -> None:
     assert "RESULT {" in seen
 
 
-def test_epochs_are_counted_through_from_frozen_to_full_training(on_terminal) -> None:
+def test_the_numbers_of_epochs_continue_from_frozen_to_full_training(on_terminal) -> None:
     run_dir, seen = on_terminal
-    assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
+    assert [row["epoch"] for row in read_history(run_dir)] == ["1", "2"]
     assert "only the head in the first epoch" in seen
 
 
@@ -278,7 +278,7 @@ def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
     seedlings, tmp_path, capsys
 ) -> None:
     more = ("--time_limit=0.00001", "--augment_impl=tf_image")
-    assert main(["train", *flags(seedlings, tmp_path / "run", *more)]) == 0
+    assert main(["train", *train_flags(seedlings, tmp_path / "run", *more)]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert result["epochs"] == 1
     assert "time limit" in result["stopped"]
@@ -299,7 +299,7 @@ def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
 def test_wrong_flags_give_a_one_line_error_and_exit_code_2(
     seedlings, tmp_path, capfd, more, message
 ) -> None:
-    assert main(["train", *flags(seedlings, tmp_path / "run", *more)]) == 2
+    assert main(["train", *train_flags(seedlings, tmp_path / "run", *more)]) == 2
     stderr = capfd.readouterr().err
     assert stderr.startswith("seedtf train: ")
     assert len(stderr.splitlines()) == 1, stderr
@@ -311,7 +311,7 @@ def test_wrong_flags_give_a_one_line_error_and_exit_code_2(
     ("more", "run"), [("--batch_size=1000", seedtf), ("--model=resnet5", forked.seedtf)]
 )
 def test_in_its_own_process_stderr_is_the_error_line_alone(seedlings, tmp_path, more, run) -> None:
-    done = run("train", *flags(seedlings, tmp_path / "run", more))
+    done = run("train", *train_flags(seedlings, tmp_path / "run", more))
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"seedtf train: {more}")
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -341,7 +341,7 @@ def test_the_history_does_not_depend_on_the_number_of_cores(
     _, run_dir = finished
 
     def train(name: str, *more: str) -> bytes:
-        arguments = [NEVER, "train", *flags(faulty, tmp_path / name), *more]
+        arguments = [NEVER, "train", *train_flags(faulty, tmp_path / name), *more]
         done = forked.run("killed_run:main", arguments)
         assert done.returncode == 0, done.stderr
         assert ("determinism" in done.stdout) == bool(more)

@@ -56,13 +56,13 @@ def _quick() -> Iterator[None]:
         yield
 
 
-def fixed(**flags) -> TrainConfig:
+def fixed_flags(**flags) -> TrainConfig:
     """The flags that are the same in all trials."""
     return TrainConfig(data_dir="data", weights="none", epochs=EPOCHS, **flags)
 
 
-def plan(tune_dir: Path, trials: int, **changes) -> Search:
-    config = changes.pop("config", fixed())
+def make_search(tune_dir: Path, trials: int, **changes) -> Search:
+    config = changes.pop("config", fixed_flags())
     space = choose_space(changes.pop("search", "lr,crop"), (), config)
     options = {"study": "s", "storage": "", "pruner": "none", **changes}
     return Search(config=config, space=space, trials=trials, tune_dir=tune_dir, **options)
@@ -73,7 +73,8 @@ def misbehave(monkeypatch: pytest.MonkeyPatch, **how) -> None:
     monkeypatch.setenv("FAKE", json.dumps(how))
 
 
-def table(tune_dir: Path) -> list[dict[str, str]]:
+def read_table(tune_dir: Path) -> list[dict[str, str]]:
+    """The rows of trials.csv without their seconds, which differ between searches."""
     with (tune_dir / "trials.csv").open(newline="") as file:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
@@ -103,17 +104,17 @@ def test_optimizers_without_decay_are_those_of_tensorflow_addons() -> None:
     keras_optimizers = {*OPTIMIZERS} - {*ADDONS_OPTIMIZERS}
     assert not any(needs_addons(name, keras_2=False) for name in keras_optimizers)
     assert {name for name in keras_optimizers if needs_addons(name, keras_2=True)} == {"lamb"}
-    names = [each.name for each in choose_space("", (), fixed(optimizer="ranger"))]
+    names = [each.name for each in choose_space("", (), fixed_flags(optimizer="ranger"))]
     assert "weight_decay" not in names
 
 
 def test_the_range_of_lr_is_a_tenth_to_ten_times_its_default() -> None:
-    (rate,) = choose_space("lr", (), fixed())
+    (rate,) = choose_space("lr", (), fixed_flags())
     assert (rate.low, rate.high, str(rate)) == (1e-4, 1e-2, "lr 0.0001 to 0.01 (log)")
 
 
 def test_a_given_flag_is_not_searched() -> None:
-    names = [each.name for each in choose_space("", {"crop", "epochs"}, fixed())]
+    names = [each.name for each in choose_space("", {"crop", "epochs"}, fixed_flags())]
     assert names == [name for name in SEARCHED_BY_DEFAULT if name != "crop"]
 
 
@@ -127,16 +128,18 @@ def test_a_given_flag_is_not_searched() -> None:
 )
 def test_what_cannot_be_searched_is_refused_in_one_line(text, given_flags, message) -> None:
     with pytest.raises(UserError, match=message):
-        choose_space(text, given_flags, fixed())
+        choose_space(text, given_flags, fixed_flags())
 
 
 def test_a_range_that_another_flag_forbids_is_refused_first() -> None:
     with pytest.raises(UserError, match=r"--search: lr .*--min_lr=0.001 exceeds --lr=0.0001"):
-        choose_space("lr", (), fixed(min_lr=1e-3))
+        choose_space("lr", (), fixed_flags(min_lr=1e-3))
 
 
 @given(name=st.sampled_from(sorted(SEARCHABLE)), fraction=st.floats(0, 1))
-def test_every_rounded_value_is_in_its_range_and_stays_the_same(name, fraction) -> None:
+def test_a_rounded_value_is_in_its_range_and_rounding_it_again_changes_nothing(
+    name, fraction
+) -> None:
     dimension = SEARCHABLE[name]
     if dimension.choices:
         value = dimension.choices[round(fraction * (len(dimension.choices) - 1))]
@@ -190,7 +193,7 @@ def test_the_error_line_is_found_among_other_lines(tmp_path) -> None:
     assert last_error_line(log) == "Killed"
 
 
-def test_a_process_that_ignores_the_request_is_killed(tmp_path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path) -> None:
     log = tmp_path / "log"
     code = "import signal,time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)"
     code += "; time.sleep(60)"
@@ -212,7 +215,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize(("error", "saved"), [(RuntimeError, True), (KeyboardInterrupt, False)])
-def test_a_process_is_stopped_and_saves_unless_interrupted(
+def test_after_an_error_a_process_can_save_and_after_ctrl_c_it_is_killed_at_once(
     tmp_path, monkeypatch, error, saved
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -236,7 +239,7 @@ def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) 
         records, "draw_importance", lambda *arguments, **_: drawn.append(arguments) or Figure()
     )
     folder = tmp_path / "tune"
-    rows = search(plan(folder, 6), command=FAKE)
+    rows = search(make_search(folder, 6), command=FAKE)
     assert [row.number for row in rows] == list(range(6))
     assert dict(rows[0].values) == {"lr": 0.001, "crop": 0.2}
     for row in rows:
@@ -250,7 +253,7 @@ def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) 
     assert (folder / "importance.png").read_bytes().startswith(b"\x89PNG")
     assert sum(drawn[-1][3].values()) == pytest.approx(1)
     assert set(drawn[-1][3]) == {"lr", "crop"}
-    assert [row["trial"] for row in table(folder)] == list("012345")
+    assert [row["trial"] for row in read_table(folder)] == list("012345")
     kept = [path.parent.parent.name for path in folder.glob("*/checkpoints/best.keras")]
     assert kept == [f"trial-{best.number:04d}"]
     lines = capsys.readouterr().out.splitlines()
@@ -264,16 +267,16 @@ def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) 
 def uninterrupted(tmp_path_factory) -> list[dict[str, str]]:
     """The table of a search of four trials."""
     tune_dir = tmp_path_factory.mktemp("uninterrupted")
-    search(plan(tune_dir, 4), command=FAKE)
-    return table(tune_dir)
+    search(make_search(tune_dir, 4), command=FAKE)
+    return read_table(tune_dir)
 
 
 def test_the_same_command_continues_where_it_stopped(tmp_path, uninterrupted) -> None:
-    search(plan(tmp_path / "parts", 2), command=FAKE)
-    search(plan(tmp_path / "parts", 4), command=FAKE)
-    assert table(tmp_path / "parts") == uninterrupted
+    search(make_search(tmp_path / "parts", 2), command=FAKE)
+    search(make_search(tmp_path / "parts", 4), command=FAKE)
+    assert read_table(tmp_path / "parts") == uninterrupted
     before = (tmp_path / "parts" / "trials.csv").read_bytes()
-    search(plan(tmp_path / "parts", 4), command=FAKE)
+    search(make_search(tmp_path / "parts", 4), command=FAKE)
     assert (tmp_path / "parts" / "trials.csv").read_bytes() == before
 
 
@@ -297,7 +300,9 @@ def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_search_ends_with_the_same_result(tmp_path, number, uninterrupted) -> None:
+def test_a_killed_or_stopped_search_ends_with_the_same_result(
+    tmp_path, number, uninterrupted
+) -> None:
     folder = tmp_path / "killed"
     done = tune_process(folder, "--trials=4", "--pruner=none", signal=[2, 3, int(number)])
     if number == signal.SIGKILL:
@@ -309,9 +314,9 @@ def test_a_killed_search_ends_with_the_same_result(tmp_path, number, uninterrupt
             "epochs are kept; repeat the same command to continue"
         )
     assert "Traceback" not in done.stderr
-    rows = search(plan(folder, 4), command=FAKE)
+    rows = search(make_search(folder, 4), command=FAKE)
     assert len(rows) == 4
-    assert table(folder) == uninterrupted
+    assert read_table(folder) == uninterrupted
     # Trial 2 was resumed, not started again.
     assert len((folder / "trial-0002" / "history.csv").read_text().splitlines()) == EPOCHS + 1
 
@@ -325,7 +330,7 @@ def test_a_bad_trial_is_pruned_and_its_process_is_ended(tmp_path, monkeypatch) -
 
     monkeypatch.setattr("seedtf.tuning.storage._make_pruner", lambda *_: PruneTrial1())
     misbehave(monkeypatch, hang=1)  # Trial 1 hangs for half a minute unless it is pruned.
-    rows = search(plan(tmp_path, 3), command=FAKE)
+    rows = search(make_search(tmp_path, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "pruned", "done"]
     lr, crop = rows[1].values["lr"], rows[1].values["crop"]
     assert rows[1].epochs == 1
@@ -335,31 +340,34 @@ def test_a_bad_trial_is_pruned_and_its_process_is_ended(tmp_path, monkeypatch) -
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_the_pruners_end_some_trials_and_never_the_best(tmp_path, pruner) -> None:
-    rows = search(plan(tmp_path, 12, pruner=pruner, config=fixed(), search="lr"), command=FAKE)
+    rows = search(
+        make_search(tmp_path, 12, pruner=pruner, config=fixed_flags(), search="lr"), command=FAKE
+    )
     pruned = [row for row in rows if row.outcome == "pruned"]
     done = [row for row in rows if row.outcome == "done"]
     assert pruned
     assert all(row.epochs < EPOCHS for row in pruned)
-    finals = [row.val_loss - 1 / row.epochs + 1 / EPOCHS for row in pruned]
-    assert min(finals) > min(row.val_loss for row in done)
+    # The loss of the fake training contains 1 / epochs, so these would be the losses after all epochs.
+    final_losses = [row.val_loss - 1 / row.epochs + 1 / EPOCHS for row in pruned]
+    assert min(final_losses) > min(row.val_loss for row in done)
 
 
 def test_a_trial_that_diverges_or_breaks_does_not_end_the_search(
     tmp_path, monkeypatch, capsys
 ) -> None:
     misbehave(monkeypatch, exit={"1": 4, "2": 2, "3": -9 % 256})
-    rows = search(plan(tmp_path, 4), command=FAKE)
+    rows = search(make_search(tmp_path, 4), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "diverged", "failed", "failed", "done", "done"]
     assert "failed    trial 2: --model=oak: no such network (see " in capsys.readouterr().out
-    assert sum(row["outcome"] == "failed" for row in table(tmp_path)) == 2
+    assert sum(row["outcome"] == "failed" for row in read_table(tmp_path)) == 2
 
 
 def test_flags_that_no_trial_can_train_with_end_the_search_at_once(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"0": 2})
     with pytest.raises(UserError, match="trial 0 could not train: --model=oak: no such network"):
-        search(plan(tmp_path, 3), command=FAKE)
+        search(make_search(tmp_path, 3), command=FAKE)
     # With a corrected flag the same study starts again, with the defaults first.
-    rows = search(plan(tmp_path, 1, config=fixed(image_size=32)), command=FAKE)
+    rows = search(make_search(tmp_path, 1, config=fixed_flags(image_size=32)), command=FAKE)
     assert [row.outcome for row in rows] == ["failed", "done"]
     assert rows[1].values == rows[0].values
 
@@ -367,24 +375,24 @@ def test_flags_that_no_trial_can_train_with_end_the_search_at_once(tmp_path, mon
 def test_failures_in_a_row_end_the_search(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit=dict.fromkeys("123456789", 2))
     with pytest.raises(UserError, match="3 trials failed in a row"):
-        search(plan(tmp_path, 9), command=FAKE)
+        search(make_search(tmp_path, 9), command=FAKE)
 
 
 def test_a_study_continues_only_with_its_own_flags(tmp_path) -> None:
-    search(plan(tmp_path, 1), command=FAKE)
+    search(make_search(tmp_path, 1), command=FAKE)
     with pytest.raises(UserError, match=r"--batch_size=8: the study 's' has 32"):
-        search(plan(tmp_path, 2, config=fixed(batch_size=8)), command=FAKE)
+        search(make_search(tmp_path, 2, config=fixed_flags(batch_size=8)), command=FAKE)
     with pytest.raises(
         UserError, match=r"--search=lr: the study 's' searches lr .*, crop 0 to 0.6"
     ):
-        search(plan(tmp_path, 2, search="lr"), command=FAKE)
-    search(plan(tmp_path, 1, config=fixed(cache="ram")), command=FAKE)
+        search(make_search(tmp_path, 2, search="lr"), command=FAKE)
+    search(make_search(tmp_path, 1, config=fixed_flags(cache="ram")), command=FAKE)
 
 
 def test_two_folders_use_one_study_in_a_database(tmp_path) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
-    search(plan(tmp_path / "a", 2, storage=storage), command=FAKE)
-    rows = search(plan(tmp_path / "b", 4, storage=storage), command=FAKE)
+    search(make_search(tmp_path / "a", 2, storage=storage), command=FAKE)
+    rows = search(make_search(tmp_path / "b", 4, storage=storage), command=FAKE)
     assert [row.number for row in rows] == [0, 1, 2, 3]
     assert sorted(path.name for path in (tmp_path / "b").glob("trial-*[0-9]")) == [
         "trial-0002",
@@ -398,9 +406,9 @@ def test_a_trial_of_another_machine_is_not_resumed_here(tmp_path, monkeypatch) -
     flags = ("--trials=3", "--pruner=none", f"--storage={storage}")
     done = tune_process(tmp_path / "a", *flags, signal=[1, 1, int(signal.SIGKILL)])
     assert done.returncode == -signal.SIGKILL
-    rows = search(plan(tmp_path / "b", 2, storage=storage), command=FAKE)
+    rows = search(make_search(tmp_path / "b", 2, storage=storage), command=FAKE)
     assert [row.number for row in rows] == [0, 2]
-    rows = search(plan(tmp_path / "a", 3, storage=storage), command=FAKE)
+    rows = search(make_search(tmp_path / "a", 3, storage=storage), command=FAKE)
     assert [row.number for row in rows] == [0, 1, 2]
 
 
@@ -427,11 +435,11 @@ def test_a_database_failure_is_a_one_line_error_and_the_search_can_continue(
         r"^--storage=sqlite:.*study\.db: the database failed \(no such table: trial_\w+\); repeat"
     )
     with pytest.raises(UserError, match=message):
-        search(plan(folder, 3), command=FAKE)
+        search(make_search(folder, 3), command=FAKE)
     misbehave(monkeypatch)
     change("ALTER TABLE away RENAME TO trial_values")
     change("ALTER TABLE away_too RENAME TO trial_intermediate_values")
-    rows = search(plan(folder, 3), command=FAKE)
+    rows = search(make_search(folder, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "done", "done"]
     # The process of trial 1 was ended, and its run resumed.
     assert len((folder / "trial-0001" / "history.csv").read_text().splitlines()) == EPOCHS + 1
@@ -442,17 +450,17 @@ def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
         search_module._lock_tune_dir(tmp_path),
         pytest.raises(UserError, match="another search is running there"),
     ):
-        search(plan(tmp_path, 1), command=FAKE)
+        search(make_search(tmp_path, 1), command=FAKE)
 
 
 def test_a_signal_to_the_trial_alone_stops_the_search(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"1": 75})
     with pytest.raises(StoppedError, match="stopped in trial 1, whose first 4 of 4 epochs"):
-        search(plan(tmp_path, 3), command=FAKE)
+        search(make_search(tmp_path, 3), command=FAKE)
 
 
 def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
-    space = choose_space("lr,rotate,flip", (), fixed())
+    space = choose_space("lr,rotate,flip", (), fixed_flags())
     values = {"lr": 0.001, "rotate": 15.0, "flip": "both"}
     rows = [
         TrialRow(0, "done", 0.5, 0.9, 4, 1.0, values),

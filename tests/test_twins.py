@@ -62,7 +62,7 @@ def test_twins_stay_together_unless_they_are_ignored(photos: Path, tmp_path: Pat
     assert any(were_divided)
 
 
-def test_the_search_is_read_from_the_cache_until_a_file_changes(
+def test_the_result_of_the_search_is_cached_for_the_same_files(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog, searches = scan_folder(photos), []

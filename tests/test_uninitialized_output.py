@@ -12,7 +12,10 @@ SIDE = 512
 
 @tf.function(jit_compile=True, autograph=False)
 def _filled(value: tf.Tensor, result: tf.Tensor | None = None) -> tf.Tensor:
-    """A matrix filled with ``value``, written row by row in a loop, as the augmentation does."""
+    """A matrix filled with ``value``, written row by row in a loop, as the augmentation does.
+
+    If ``result``, a variable, is given, the matrix is written into it and not returned.
+    """
     rows = tf.TensorArray(tf.float32, SIDE, element_shape=[SIDE])
     if result is not None:
         rows = rows.unstack(tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32))

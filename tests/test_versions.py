@@ -17,26 +17,26 @@ from seedtf.export.versions import new_version
 from seedtf.runs.saved_model import find_saved_model
 
 
-def versions(folder: Path) -> list[str]:
+def list_versions(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.name.isdigit())
 
 
-def publish(folder: Path) -> int:
+def write_version(folder: Path) -> int:
     with new_version(folder) as version:
         (version.folder / "saved_model.pb").write_text("x")
     return version.number
 
 
 def test_versions_count_up_over_gaps_and_leading_zeros(tmp_path: Path) -> None:
-    assert publish(tmp_path / "new" / "deep") == 1
+    assert write_version(tmp_path / "new" / "deep") == 1
     for name in ("2", "007", "draft", "9.5", "-12"):
         (tmp_path / name).mkdir()
-    assert publish(tmp_path) == 8
-    assert publish(tmp_path) == 9
+    assert write_version(tmp_path) == 8
+    assert write_version(tmp_path) == 9
 
 
 def test_an_existing_version_is_never_touched(tmp_path: Path) -> None:
-    publish(tmp_path)
+    write_version(tmp_path)
     with new_version(tmp_path) as version:
         (version.folder / "other").write_text("y")
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "x"
@@ -46,7 +46,7 @@ def test_an_existing_version_is_never_touched(tmp_path: Path) -> None:
 def test_a_version_is_hidden_until_complete_and_removed_on_failure(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), new_version(tmp_path) as version:
         (version.folder / "part").write_text("x")
-        assert versions(tmp_path) == []
+        assert list_versions(tmp_path) == []
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -54,7 +54,7 @@ def test_a_version_is_hidden_until_complete_and_removed_on_failure(tmp_path: Pat
 def test_the_folder_can_be_read_by_another_user(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        publish(tmp_path)
+        write_version(tmp_path)
     finally:
         os.umask(before)
     assert (tmp_path / "1").stat().st_mode & 0o777 == 0o755
@@ -62,15 +62,15 @@ def test_the_folder_can_be_read_by_another_user(tmp_path: Path) -> None:
 
 def test_only_one_export_at_a_time(tmp_path: Path) -> None:
     with new_version(tmp_path), pytest.raises(UserError, match="another export"):
-        publish(tmp_path)
-    assert versions(tmp_path) == ["1"]
-    assert publish(tmp_path) == 2
+        write_version(tmp_path)
+    assert list_versions(tmp_path) == ["1"]
+    assert write_version(tmp_path) == 2
 
 
 def test_a_file_in_the_way_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match=r"--out=.*out: .*pass a folder"):
-        publish(tmp_path / "out")
+        write_version(tmp_path / "out")
 
 
 def test_killed_exports_leave_only_complete_versions(tmp_path: Path) -> None:
@@ -81,16 +81,16 @@ def test_killed_exports_leave_only_complete_versions(tmp_path: Path) -> None:
         writer.stdout.readline()
         until = time.monotonic() + rng.uniform(0.0, 0.12)
         while time.monotonic() < until:  # polls as a server does
-            for name in versions(tmp_path):
+            for name in list_versions(tmp_path):
                 assert len(list((tmp_path / name).iterdir())) == FILES
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
         killed_midway += any(entry.name.startswith(".") for entry in tmp_path.iterdir())
-        for name in versions(tmp_path):
+        for name in list_versions(tmp_path):
             assert {file.read_text() for file in (tmp_path / name).iterdir()} == {name}
     assert killed_midway  # otherwise the test would prove nothing
-    number = publish(tmp_path)
+    number = write_version(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {str(n + 1) for n in range(number)}
 
 

@@ -1,7 +1,7 @@
 """Writes tests/README.md: what seedtf promises, and the tests that hold it. Run by ``make promises``.
 
-The promises are listed here, each with its tests, and the cases that people have reported in
-``reported_cases.py``. The last table has the first sentence of every test module's docstring.
+The promises are listed here, each with its tests. ``reported_cases.py`` lists the cases that people
+have reported. The last table has the first paragraph of every test module's docstring.
 ``test_docs.py`` fails if the page is not up to date.
 """
 
@@ -32,7 +32,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "LiteRT and ONNX files of these networks predict as the network does.": (
             "test_converted_networks_predict_the_same",
         ),
-        "What is in the caches of Hugging Face and Kaggle needs no network; a failed download is one "
+        "What is in the caches of Hugging Face and Kaggle needs no internet; a failed download is one "
         "line.": (
             "test_a_preset_by_name_comes_from_the_cache_of_kaggle",
             "test_files_of_hugging_face_come_from_its_cache",
@@ -171,7 +171,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Images with predicted labels train, and neither validate nor change the split.": (
             "test_confident_images_train_and_the_split_stays",
         ),
-        "Each fault of an image is reported by name; what most images of a folder share is none.": (
+        "Each fault of an image is reported by name; what many images share is no fault.": (
             "test_each_fault_is_reported_under_its_name",
             "test_a_property_that_many_images_share_is_not_reported",
         ),
@@ -224,7 +224,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_failing_tracker_warns_once_and_others_continue",
             "test_a_tracker_that_hangs_is_left_out_with_a_warning",
         ),
-        "A search is one parent with its trials.": (
+        "A search is one parent run, and each of its trials a run below it.": (
             "test_a_continued_search_remains_one_parent_run",
             "test_mlflow_has_one_run_with_every_epoch_once",
         ),
@@ -236,7 +236,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "The notebook that is shipped runs without internet.": (
             "test_the_shipped_notebook_runs_from_top_to_bottom",
         ),
-        "The page of `seedtf demo` is calibrated, and local unless a flag says otherwise.": (
+        "The page of `seedtf demo` has calibrated values, and is local unless a flag says otherwise.": (
             "test_the_answers_are_calibrated",
             "test_the_page_is_local_unless_a_flag_says_otherwise",
         ),
@@ -264,7 +264,7 @@ Written by `make promises` from `tests/write_readme.py` and the docstrings of th
 
 
 def page() -> str:
-    """The text of tests/README.md. Raises ValueError for a promise whose test does not exist."""
+    """The text of tests/README.md. Raises ValueError for a promise or case whose test is missing."""
     modules = sorted(TESTS.glob("test_*.py"))
     trees = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in modules}
     modules_of: dict[str, list[str]] = {name: [name] for name in trees}
@@ -294,7 +294,7 @@ def _table(
 
 
 def _links(test: str, modules_of: dict[str, list[str]]) -> str:
-    """Links to a test, which may stand in more than one module; or to a whole module."""
+    """The links to a test, one for each module that has it, or the link to a whole module."""
     if test not in modules_of:
         raise ValueError(
             f"{Path(__file__).name}: there is no test {test}; correct PROMISES or CASES"
