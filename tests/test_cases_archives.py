@@ -208,7 +208,8 @@ def test_an_archive_that_would_fill_the_disk_is_refused_early(tmp_path: Path) ->
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2000}))
     path = make_zip(tmp_path / "a.zip", {"1.jpg": bytes(1000), "2.jpg": bytes(1000)})
-    assert "with 0.0 MB of the disk to use; unpack it and pass the folder" in refusal(path)
+    message = "and only 0.0 MB of the disk may be used; unpack it and pass the folder"
+    assert message in refusal(path)
 
 
 def test_overlapping_files_are_refused(tmp_path: Path) -> None:

@@ -44,11 +44,11 @@ _OTHER_ARCHIVES = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7-Zip arc
 
 
 def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
-    """Unpacks an archive, or copies a pack from a URL, and returns the folder; or returns ``path``.
+    """Unpacks an archive, or copies a packed folder from a URL; returns the new folder.
 
     An archive is unpacked below ``cache_dir`` when it is first used, and again after it has changed.
     Archives are recognised by their content: ZIP, or tar, which may be compressed by gzip, bzip2 or xz.
-    Any other path is returned unchanged.
+    Any other path is returned unchanged. ``seedtf pack`` writes packed folders.
 
     Args:
         path: a folder or an archive.
@@ -79,9 +79,9 @@ def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
             head = file.read(512)
     except OSError as error:
         raise UserError(f"{source}: {error.strerror}") from error
-    for magic, kind in _OTHER_ARCHIVES.items():
+    for magic, description in _OTHER_ARCHIVES.items():
         if head.startswith(magic):
-            raise UserError(f"{source}: is {kind}; unpack it and pass the folder")
+            raise UserError(f"{source}: is {description}; unpack it and pass the folder")
     kind = archive_kind(head)
     if not kind:
         return path
@@ -144,7 +144,9 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
 
 def _damaged(source: str, error: Exception) -> UserError:
     reason = first_line(error)
-    return UserError(f"{source}: cannot be unpacked ({reason}); unpack it and pass the folder")
+    return UserError(
+        f"{source}: cannot be unpacked ({reason}); copy it again, or pass a folder with its files"
+    )
 
 
 class _EntryChecker:
@@ -183,7 +185,7 @@ class _EntryChecker:
             reason = (
                 f"over {_MAX_RATIO} times its own size, as only archives made to fill a disk are"
                 if self._total > self._max_by_ratio
-                else f"with {format_bytes(self._max_by_disk)} of the disk to use"
+                else f"and only {format_bytes(self._max_by_disk)} of the disk may be used"
             )
             raise UserError(
                 f"{self._source}: unpacks to {size} or more, {reason}; unpack it and pass the folder"

@@ -69,8 +69,9 @@ def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
 
 
 def _copy_files(url: str, flag: str, digests: dict[str, str], folder: Path) -> None:
-    hidden = True if is_silent() else None
-    for file, digest in tqdm(digests.items(), "copying", unit="file", disable=hidden, leave=False):
+    # With disable=None, tqdm prints nothing if stderr is not a terminal.
+    disable = True if is_silent() else None
+    for file, digest in tqdm(digests.items(), "copying", unit="file", disable=disable, leave=False):
         # A hostile pack could name a file outside of it, which the copy would overwrite.
         if os.path.basename(file) != file:
             raise UserError(f"{flag}={url}: {META} names {file!r}, which lies outside the pack")

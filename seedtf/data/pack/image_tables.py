@@ -57,7 +57,9 @@ def table_records(
                 if not data:
                     yield Fault(shown, "no image", cell.get("path") or "the cell is empty")
                 elif not (name := name_image(cell.get("path") or "", data)):
-                    yield Fault(shown, "not an image", "neither its name nor its bytes are of one")
+                    yield Fault(
+                        shown, "not an image", "neither name nor bytes are those of an image"
+                    )
                 elif not label:
                     yield Fault(name, "no label", f"{columns.label} is {value}")
                 else:

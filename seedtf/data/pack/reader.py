@@ -92,7 +92,7 @@ class Pack:
         self._lock = threading.Lock()
 
     def find(self, name: str) -> int:
-        """The number of the image called ``name``, or -1."""
+        """The index of the image called ``name``, or -1."""
         return self._finder.find(name)
 
     def read(self, index: int) -> bytes:

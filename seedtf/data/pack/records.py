@@ -1,4 +1,7 @@
-"""What the readers of all sources of ``seedtf pack`` share: records, names, classes, and sides."""
+"""What the readers of all sources of ``seedtf pack`` share: records, names, classes, and sides.
+
+A *source* is the folder or the files that are packed. A *side* of the split is train, val or test.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +102,7 @@ class ClassNamer:
     """
 
     def __init__(self, folder: str) -> None:
-        """Reads the first of the files ``classnames.txt``, ``names.txt``, … in ``folder``."""
+        """Reads the first of ``_NAME_FILES`` that is in ``folder``, if there is one."""
         paths = (os.path.join(folder, name) for name in _NAME_FILES)
         self.source = next(filter(os.path.isfile, paths), "")
         self._names: list[str] = []

@@ -31,6 +31,8 @@ from seedtf.report import report
 __all__ = ["Source", "open_source"]
 
 _Reader = Callable[[str, str, str, ClassNamer, str], Records]
+"""``(path, folder, side, name_class, label_key) → records``, see ``webdataset_records``."""
+
 _KINDS: dict[str, _Reader] = {
     "WebDataset": webdataset_records,
     "TFRecord": tfrecord_records,
@@ -58,7 +60,7 @@ class Source:
 def open_source(
     path: str, labels_csv: str, columns: Columns, layout: str, cache_dir: Path
 ) -> Source:
-    """Recognises all that ``--data_dir`` accepts, and WebDataset tars, TFRecords and image tables.
+    """Opens all that ``--data_dir`` accepts, and WebDataset tars, TFRecords and tables with images.
 
     Args:
         path: a folder, a file, or the URL of a folder of images.

@@ -47,7 +47,7 @@ def tfrecord_records(
         label_key: the feature of the label; empty for the usual ones.
 
     Raises:
-        UserError: the file is damaged, or has no images or no such feature.
+        UserError: the file is damaged, or has no feature of images or no feature ``label_key``.
     """
     import_tensorflow()
     tf = importlib.import_module("tensorflow")
@@ -67,7 +67,7 @@ def tfrecord_records(
             label = _to_text(_first_value(features, label_keys))
             name = name_image(_to_text(_first_value(features, _FILES)), data)
             if not name:
-                yield Fault(shown, "not an image", "neither its name nor its bytes are of one")
+                yield Fault(shown, "not an image", "neither name nor bytes are those of an image")
             elif not label:
                 yield Fault(name, "no label", f"no {label_keys[0]}")
             else:
@@ -83,7 +83,8 @@ def tfrecord_records(
 def _check_features(path: str, features: Any, label_key: str) -> None:
     names = ", ".join(sorted(features)[:8])
     if not any(name in features for name in _IMAGES):
-        raise UserError(f"{path}: no feature {' or '.join(_IMAGES)}, only {names}; rename it")
+        wanted = " or ".join(_IMAGES)
+        raise UserError(f"{path}: no feature {wanted}, only {names}; rename the feature of images")
     if label_key and label_key not in features:
         raise UserError(f"--label_column={label_key}: {path} has only the features {names}")
 

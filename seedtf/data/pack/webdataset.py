@@ -57,7 +57,7 @@ def webdataset_records(
         label_key: the key of the label in ``key.json``; empty for the usual ones.
 
     Raises:
-        UserError: the tar is damaged, or ``label_key`` is missing.
+        UserError: the tar or a ``key.json`` is damaged, or a ``key.json`` has no ``label_key``.
     """
     name_image = ImageNamer(folder)
     try:

@@ -93,10 +93,11 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
         ):
             index.write(csv_line(*INDEX_COLUMNS))
             faults.write(csv_line("path", "fault", "detail"))
-            hidden = True if is_silent() else None
+            # With disable=None, tqdm prints nothing if stderr is not a terminal.
+            disable = True if is_silent() else None
             records = source.records()
             for record in tqdm(
-                records, "packing", source.count, unit="img", disable=hidden, leave=False
+                records, "packing", source.count, unit="img", disable=disable, leave=False
             ):
                 if isinstance(record, Fault):
                     faults.write(csv_line(record.path, record.fault, record.detail))
@@ -155,6 +156,7 @@ class _Shards:
     """Writes images one after the other into shards of at most ``limit`` bytes, or of one image."""
 
     def __init__(self, folder: Path, limit: int) -> None:
+        # These are about the completed shards.
         self.images, self.bytes = 0, 0
         self.written: list[dict[str, Any]] = []
         self._folder, self._limit = folder, limit
