@@ -21,9 +21,9 @@ from typing import IO, Any, BinaryIO
 
 __all__ = ["DAMAGED", "ArchiveEntry", "archive_kind", "tar_entries", "zip_entries"]
 
-# The largest header of a tar archive, in bytes, that is read; no real file name is as long.
+# A header of a tar archive with more bytes than this is refused; no real file name is as long.
 _MAX_TAR_READ = 4 << 20
-_BLOCK = 512
+_BLOCK = 512  # bytes of a block of a tar archive
 
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -166,12 +166,12 @@ class _ForwardStream:
         if not 0 <= size <= _MAX_TAR_READ:
             raise tarfile.ReadError(f"a header of {size} bytes")
         start = len(self._kept) - (self._end - self._position)
-        again = self._kept[start : start + size]
-        fresh = self._stream.read(size - len(again)) if len(again) < size else b""
-        self._end += len(fresh)
-        self._position += len(again) + len(fresh)
-        self._kept = (self._kept + fresh)[-_BLOCK:]
-        return again + fresh
+        kept = self._kept[start : start + size]
+        new = self._stream.read(size - len(kept)) if len(kept) < size else b""
+        self._end += len(new)
+        self._position += len(kept) + len(new)
+        self._kept = (self._kept + new)[-_BLOCK:]
+        return kept + new
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ _SHOWN_SUFFIXES = 5
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A file that cannot be used, and why.
+    """A file that cannot be used or that a report has to name, and why.
 
     Attributes:
         path: relative to the data folder.
@@ -120,14 +120,14 @@ def scan_folder(
 
     A file is an image if its suffix or its first bytes say so; other files are counted. An image that
     is not in a class folder becomes a fault. Hidden files and folders, and those of the system, are
-    skipped, and so are folders that seedtf wrote itself; one line names the skipped folders. Links to
-    folders are followed, but not in a loop.
+    skipped, and so are folders that seedtf wrote itself; one line names the skipped folders that are
+    not hidden. Links to folders are followed, but not in a loop.
 
     Args:
         root: a folder, or the URL of one.
         flag: the flag that named the folder, for error messages.
         on_skip: called for each skipped entry, as in ``walk_files``, and for each file that is not an
-            image.
+            image. If given, nothing about these is printed.
         flat: whether there are no class folders, and the name of an image is its class and a number,
             such as ``cat.1.jpg``.
         split_folders: whether the first folder below ``root`` is a side of a split, and the second one
@@ -157,7 +157,7 @@ def scan_folder(
     faults: list[Fault] = []
     skipped_folders: list[str] = []
     others: Counter[str] = Counter()
-    # The folders in which an image was found, and the suffixes in those in which none was found yet.
+    # The class folders in which an image was found, and the suffixes of the files in the other folders.
     with_images: set[str] = set()
     others_of: dict[str, Counter[str]] = {}
 

@@ -49,7 +49,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""The words, in lower case, for the sides of a split in tables and names of folders; and the sides."""
+"""Maps the words that mean a side of a split, in tables and folder names, to that side; lower case."""
 
 
 @dataclass(frozen=True)

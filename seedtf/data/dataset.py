@@ -39,7 +39,7 @@ from seedtf.report import report
 
 __all__ = ["Dataset", "load_dataset", "write_data_report"]
 
-# With --check=auto, at most this many files are all opened, which takes about a minute on two cores.
+# --check=auto opens all files if there are at most this many: about a minute's work for two cores.
 _MAX_OPENED = 20_000
 _SAMPLE_SIZE = 1_000
 
@@ -63,7 +63,7 @@ class Dataset:
         conflicting_labels: pairs of paths of identical files with different labels.
         split_source: the folder or table that gives the split; empty if it was drawn.
         grouping: the user's groups of the images; None if there are none.
-        together: int64 ``[N]``, the number of the group of each image; a split divides no group.
+        together: int64 ``[N]``, the number of the group of each image; a drawn split divides no group.
         changes: one row of ``data_report.csv`` for each image that ``--fixes`` changed or left out, or
             that has a pseudo-label.
         pseudo: int64, the indices of the training images with a pseudo-label.
@@ -129,9 +129,10 @@ def load_dataset(
 ) -> Dataset:
     """Lists, decodes and splits the images.
 
-    Every file is opened before training starts, unless ``cache`` is ``"off"``. In that case,
-    ``check="sample"`` opens 1,000 files, spread evenly over the list. ``check="auto"`` opens all of up
-    to 20,000 files; of a longer list it opens 1,000, and all if one of these cannot be used.
+    Every file is opened before training starts, unless ``cache`` is ``"off"`` or a cache file is used
+    again. With ``cache="off"``, ``check="sample"`` opens 1,000 files, spread evenly over the list.
+    ``check="auto"`` opens all of up to 20,000 files; of a longer list it opens 1,000, and all if one of
+    these cannot be used.
 
     The arguments are the fields of ``TrainConfig`` with these names. The classes are those of all
     listed files, before any is opened, so a damaged file never changes the label of another one. The
@@ -338,8 +339,8 @@ def _conflicting_labels(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str
 
 
 def _strict_message(catalog: Catalog) -> str:
-    first, others = catalog.faults[0], len(catalog.faults) - 1
-    and_others = f" and {others} more files" if others else ""
+    first, num_others = catalog.faults[0], len(catalog.faults) - 1
+    and_others = f" and {num_others} more files" if num_others else ""
     return (
         f"--strict: {first.path} ({first.fault}: {first.detail}){and_others} cannot be used; "
         "seedtf check lists them: repair or remove them"

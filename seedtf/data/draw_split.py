@@ -52,8 +52,8 @@ def draw_split(
             )
         drawn = _draw(catalog, given.train, related, (val_fraction, 0.0), seed)
         return Split(drawn.train, drawn.val, given.test)
-    everything = np.arange(len(catalog), dtype=np.int64)
-    return _draw(catalog, everything, related, (val_fraction, test_fraction), seed)
+    all_images = np.arange(len(catalog), dtype=np.int64)
+    return _draw(catalog, all_images, related, (val_fraction, test_fraction), seed)
 
 
 def _draw(
@@ -70,6 +70,7 @@ def _draw(
     if related.user_groups is None and not test_fraction:
         split = split_catalog(part, val_fraction, seed, together)
     else:
+        # Images that look alike but have different labels must not be validation or test images.
         conflicting = groups_with_two_labels(part.labels, related.alike[records])
         locked = np.unique(together[np.isin(related.alike[records], conflicting)])
         split = split_groups(part, fractions, seed, groups=together, locked=locked)

@@ -29,7 +29,7 @@ class FileReader:
         paths: the absolute paths of the files.
         size: side in pixels that images are resized to.
         max_pixels: a file with more pixels is refused before memory is allocated for it.
-        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
+        fit: how an image that is not square becomes square, see ``images.decode.resize_image``.
     """
 
     def __init__(self, catalog: Catalog, size: int, max_pixels: int, fit: str = STRETCH) -> None:

@@ -29,7 +29,7 @@ def find_tables(folder: Folder) -> tuple[FoundTable, ...]:
     """Finds the table of labels in a folder, or the tables in its folders train, val and test.
 
     Tables are recognised by the names that Hugging Face and Roboflow use. The tables in folders of a
-    split are returned only if train has one.
+    split are returned only if train has one, and if no two are of the same side.
 
     Example:
         >>> from pathlib import Path

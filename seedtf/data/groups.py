@@ -69,9 +69,9 @@ class Grouping:
         """The number of groups and the size of the largest group, for the console."""
         named = {name for name in self.names if name}
         largest = np.unique(self.groups, return_counts=True)[1].max()
-        without = self.names.count("")
+        num_ungrouped = self.names.count("")
         text = f"{len(named):,} groups, the largest of {largest:,} images"
-        return f"{text}; {without:,} images without a group" if without else text
+        return f"{text}; {num_ungrouped:,} images without a group" if num_ungrouped else text
 
 
 def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
@@ -130,13 +130,13 @@ def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
     )
     column = flags.group_by or _DEFAULT_COLUMN
     file_column = "" if flags.groups_csv else flags.file_column
-    finder = FileFinder(catalog.root)
+    file_finder = FileFinder(catalog.root)
     columns = Columns(file_column, column, label_flag="group_by")
-    table_format = detect_format(table, flag, columns, finder.is_file)
-    index_of = NameFinder(catalog.paths)
+    table_format = detect_format(table, flag, columns, file_finder.is_file)
+    index_finder = NameFinder(catalog.paths)
     names = [""] * len(catalog)
     for row, cell, group, _ in read_rows(table, table_format, flag):
-        index = index_of.find(finder.find(cell)) if cell else -1
+        index = index_finder.find(file_finder.find(cell)) if cell else -1
         if index < 0:  # The file is not in the data, or cannot be used.
             continue
         if names[index] not in ("", group):

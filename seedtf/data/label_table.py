@@ -157,7 +157,7 @@ class _Rows:
         return folder_at(self._path).parent
 
     def describe(self, names_detail: str) -> str:
-        """The format in one line, followed by ``names_detail``.
+        """The format in one line, then ``names_detail``: from which file the class names were read.
 
         The line is empty for the default format, unless there are details to describe.
         """

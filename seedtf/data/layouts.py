@@ -73,8 +73,8 @@ def find_layout(
 
     Folders called train, and val or test (or like these), are a split if train has class folders. A
     table called ``metadata.csv``, ``metadata.jsonl`` (Hugging Face) or ``_classes.csv`` (Roboflow), in
-    the folder or in those of the split, gives the labels unless class folders give the same ones. If
-    only one sub-folder has images, the sub-folder is searched in the same way.
+    the folder or in those of the split, gives the labels, unless folders give the same labels and
+    split. If only one sub-folder has images, the sub-folder is searched in the same way.
 
     Args:
         data_dir: a folder, or the URL of one.
@@ -238,7 +238,7 @@ class _Finder:
 def _by_table(
     folder: Folder, table: LabelTable, split: Layout | None, choice: str
 ) -> Layout | None:
-    """The layout with the labels of a table; None if class folders beside it give the same labels.
+    """The layout with the labels of a table; None if folders give the same labels and split.
 
     Raises:
         UserError: class folders and table contradict each other.
@@ -274,7 +274,7 @@ def _by_table(
 def _split_layout(
     top: Folder, flag: str, choice: str, has_table: bool, table_error: UserError | None
 ) -> Layout | None:
-    """The layout of a folder that has folders called train, and val or test; None for other folders.
+    """The layout of a folder with folders called train, and val or test; None for any other folder.
 
     Args:
         top: the folder.

@@ -243,8 +243,8 @@ def _test_rows(table: LabelTable) -> Catalog:
 def _split_by_table(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
     """The files of a table, and its split if it has validation or test rows; for ``list_files``."""
     catalog, sides = table.catalog, table.sides
-    if sides is not None and (held_out := int((sides == "test").sum())):
-        report("test", f"{held_out:,} images are kept for the end, not for training or validation")
+    if sides is not None and (num_test := int((sides == "test").sum())):
+        report("test", f"{num_test:,} images are kept for the end, not for training or validation")
     if sides is None or not {"val", "test"} & set(sides.tolist()):
         check_trainable(catalog, min_images)
         return catalog, None

@@ -95,8 +95,8 @@ class BatchIndices:
         """An endless dataset of ``(epoch int64 [], indices int64 [B])`` that begins at ``start_step``.
 
         ``B`` is static with ``drop_remainder``; without it, the last batch of an epoch may be short.
-        Earlier epochs than that of ``start_step`` are not computed. The batches of its epoch that come
-        before it are computed and skipped.
+        The epochs before that of ``start_step`` are not computed. In the epoch of ``start_step``, the
+        batches before it are computed and skipped.
         """
         first_epoch, skip = divmod(start_step, self.steps_per_epoch)
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
@@ -121,10 +121,11 @@ class BatchIndices:
         with tf.device("/cpu:0"):
             self._epochs_started = tf.Variable(0, dtype=tf.int64, trainable=False)
         started = self._epochs_started
-        epoch = tf.data.Dataset.range(1).map(
+        # A dataset with one element: the number of the epoch that an iteration starts.
+        epochs = tf.data.Dataset.range(1).map(
             _without_autograph(lambda _: started.assign_add(1) - 1)
         )
-        return epoch.flat_map(
+        return epochs.flat_map(
             _without_autograph(lambda epoch: self._batches(epoch, self.epoch_order(epoch)))
         )
 

@@ -1,6 +1,6 @@
 """Paths of packed folders and of the images in them, through which ``data/paths.py`` reads the images.
 
-This module does not import TensorFlow.
+``seedtf pack`` writes packed folders. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PackedPath(os.PathLike):
 
     Attributes:
         pack: the opened packed folder.
-        root: the path of the folder, as the user named it.
+        root: the path of the folder: as the user named it, or absolute in a result of ``resolve``.
         name: the name of an image in it; empty for the folder itself.
     """
 

@@ -45,7 +45,7 @@ _METADATA_BYTES = 64 << 20
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` starts with the scheme of a file system.
+    """Whether ``path`` is a URL, that is, contains ``://``.
 
     Example:
         >>> is_url("gs://bucket/photos"), is_url("photos")

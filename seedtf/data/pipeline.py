@@ -34,7 +34,10 @@ Augmentation = Callable[..., tf.Tensor]
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
-"""``indices → (images, rows)``, as in ``Store.look_up``: ``images[rows]``; ``images`` without rows."""
+"""``indices → (images, rows)``, as ``Store.look_up``: the wanted images are ``images[rows]``.
+
+If ``rows`` is None, they are ``images``.
+"""
 
 
 class DataWaitTimer:
@@ -50,15 +53,15 @@ class DataWaitTimer:
             self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns a dataset of the same elements with the measurement, which must be the last stage."""
-        now = tf.data.Dataset.counter().map(_without_autograph(lambda _: tf.timestamp()))
+        """Returns a dataset that yields the same elements and measures; it must be the last stage."""
+        clock = tf.data.Dataset.counter().map(_without_autograph(lambda _: tf.timestamp()))
 
         def add(before: tf.Tensor, batch: tuple, after: tf.Tensor) -> tuple:
             with tf.control_dependencies([self._seconds.assign_add(after - before)]):
                 return tf.nest.map_structure(tf.identity, batch)
 
         # `zip` takes one element from each of its inputs, in this order.
-        timed = tf.data.Dataset.zip((now, dataset, now)).map(_without_autograph(add))
+        timed = tf.data.Dataset.zip((clock, dataset, clock)).map(_without_autograph(add))
         options = tf.data.Options()
         # Otherwise TensorFlow appends a prefetch, and the waiting of its thread would be measured.
         options.experimental_optimization.inject_prefetch = False
@@ -288,7 +291,7 @@ def eval_dataset(
     Args:
         store: the decoded images.
         records: int64 ``[n]``, the store's records to evaluate.
-        batch_size: records in a batch.
+        batch_size: records in a batch of all replicas together.
         shard: the part of the records to evaluate in this process.
 
     Returns:

@@ -47,7 +47,7 @@ class DecoderWarnings:
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Collects during the ``with`` block; at its end, prints all lines that are not of libjpeg."""
+        """Collects during the ``with`` block; at its end, prints the lines that are not libjpeg's."""
         try:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
             real = os.dup(2)

@@ -28,12 +28,13 @@ THUMBNAIL = (12, 12, 3)
 """Shape of a thumbnail."""
 
 VIEWS = 2
-"""The views of an image that are compared: the image as it is, and the result of ``_turn``."""
+"""How many views of an image are compared: the image as it is, and the result of ``_turn``."""
 
 # The largest number of bits in which the hashes of two images that look alike may differ.
 _MAX_BITS = 6
-# The largest mean absolute difference of their thumbnails, of 255. Measured: half-size copies at JPEG
-# quality 60 stay below 3.5; different images of one series (seedlings on the same gravel) are above 8.
+# The largest mean absolute difference, of 255, of the thumbnails of two such images. Measured:
+# half-size copies at JPEG quality 60 stay below 3.5; different images of one series (seedlings on the
+# same gravel) are above 8.
 _MAX_DIFFERENCE = 4.0
 # Images whose thumbnail has a smaller standard deviation, of 255, are not compared, because the hash of
 # an image without structure is noise.
@@ -41,7 +42,7 @@ _MIN_CONTRAST = 4.0
 # A hash is divided into four bands of 16 bits, see ``near_duplicate_pairs``.
 _BANDS = 4
 _BAND_BITS = 16
-# In the order of a band, each image is compared with at most this many images after it.
+# When the images are sorted by a band, each is compared with at most this many images after it.
 _NEIGHBOURS = 32
 
 
@@ -116,7 +117,7 @@ def _pairs_in_view(hashes: np.ndarray, thumbnails: np.ndarray) -> Iterator[np.nd
 
 
 def _turn(images: np.ndarray) -> np.ndarray:
-    """Mirrors and transposes each image so that it is brighter on the right and, less, at the bottom.
+    """Mirrors and transposes each image so that it is brighter on the right, and less so at the bottom.
 
     The eight rotations and reflections of an image give the same result, unless two of its sides are
     equally bright; a copy of such an image may be missed.
@@ -144,7 +145,7 @@ def _candidates(hashes: np.ndarray) -> Iterator[np.ndarray]:
         keys = rotated[order]
         for step in range(1, min(_NEIGHBOURS, len(keys) - 1) + 1):
             differing = keys[step:] ^ keys[:-step]
-            at = np.flatnonzero(differing >> np.uint64(64 - _BAND_BITS) == 0)
-            bits = np.unpackbits(differing[at].view(np.uint8).reshape(-1, 8), axis=1).sum(1)
-            at = at[bits <= _MAX_BITS]
-            yield np.stack([order[at], order[at + step]])
+            rows = np.flatnonzero(differing >> np.uint64(64 - _BAND_BITS) == 0)
+            bits = np.unpackbits(differing[rows].view(np.uint8).reshape(-1, 8), axis=1).sum(1)
+            rows = rows[bits <= _MAX_BITS]
+            yield np.stack([order[rows], order[rows + step]])

@@ -30,9 +30,10 @@ are all 250 or more. ``contrast`` is the largest standard deviation of a channel
 BLURRED, DARK, WHITE, UNIFORM = "blurred", "dark", "over-exposed", "nearly uniform"
 QUALITY_FAULTS = (BLURRED, DARK, WHITE, UNIFORM)
 
-# An image is blurred if it is so many robust standard deviations (1.4826 · median absolute deviation)
-# below the median of the folder. Measured with Gaussian blur on 150-pixel photographs of seedlings: a
-# radius of 2 pixels is found in 97 %, of 1.5 pixels in 59 %; of the 4,027 originals one is reported.
+# An image is blurred if its sharpness or detail is so many robust standard deviations (1.4826 · median
+# absolute deviation) below the median of the folder. Measured with Gaussian blur on 150-pixel
+# photographs of seedlings: a radius of 2 pixels is found in 97 %, of 1.5 pixels in 59 %; of the 4,027
+# originals one is reported.
 _BLURRED = 3.0
 # Smaller standard deviations are raised to these, so that small differences in a folder of very similar
 # images are no fault.
@@ -93,8 +94,9 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
     is_white = ~is_uniform & (white > _WHITE)
     # Blur is looked for in the other images only, because uniform, dark and white images have a low
     # variance of the Laplacian even if they are in focus.
-    others = ~(is_uniform | is_dark | is_white)
-    is_blurred = _far_below(sharpness, "sharpness", others) | _far_below(detail, "detail", others)
+    is_other = ~(is_uniform | is_dark | is_white)
+    is_blurred = _far_below(sharpness, "sharpness", is_other)
+    is_blurred |= _far_below(detail, "detail", is_other)
     is_uniform, is_dark, is_white, is_blurred = map(
         _unless_common, (is_uniform, is_dark, is_white, is_blurred)
     )
@@ -106,7 +108,7 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
         if is_white[index]:
             yield index, WHITE, f"{100 * white[index]:.0f} % of the pixels are white"
         if is_blurred[index]:
-            ratio = np.exp(sharpness[index] - np.median(sharpness[others]))
+            ratio = np.exp(sharpness[index] - np.median(sharpness[is_other]))
             yield index, BLURRED, f"{ratio:.2g} times the sharpness of the median image"
 
 

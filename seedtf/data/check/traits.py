@@ -1,4 +1,4 @@
-"""Finds unusual properties of files that can be decoded; they are reported, but the files are used."""
+"""Finds unusual properties (traits) of files that can be decoded; training uses the files anyway."""
 
 from __future__ import annotations
 
