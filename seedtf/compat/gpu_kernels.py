@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["ops_without_gpu_kernel"]
 
-# TensorFlow removes these nodes, or places them on the device of their input.
+# These nodes need no kernel: TensorFlow removes them, or places them on the device of their input.
 _NOT_EXECUTED = frozenset({"Placeholder", "_Arg", "_Retval", "NoOp"})
 
 

@@ -84,7 +84,7 @@ def sublayers(layer: Any) -> list[Any]:
 
 
 def all_variables(model: Any) -> list[Any]:
-    """Weights, moving statistics and random states of a model without nested models.
+    """Weights, moving statistics and random states of a model that contains no other model.
 
     Keras 2.15 leaves the random states out of ``model.variables``; they are read from the layers'
     private generators.
@@ -115,7 +115,7 @@ def with_values(model: Any, values: Sequence[Any] | None) -> AbstractContextMana
     import keras
     import tensorflow as tf
 
-    with tf.device("/cpu:0"):
+    with tf.device("/cpu:0"):  # The scope turns the values into tensors, here without GPU memory.
         return keras.StatelessScope(
             state_mapping=list(zip(all_variables(model), values, strict=True))
         )

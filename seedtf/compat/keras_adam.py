@@ -10,11 +10,11 @@ __all__ = ["shared_bias_correction_class"]
 def shared_bias_correction_class(base: type) -> type:
     """Returns a subclass of Adam or AdamW that computes the bias correction once for all variables.
 
-    Keras adds some 20 operations for the same few scalars to the graph for every variable, which takes
-    seconds to trace in a network with hundreds of variables. The subclass computes the same values with
-    the same operations. It has the name and the variables of ``base``. Keras's own code runs with
-    ``amsgrad``, for sparse gradients, and for variables that are not float32. With a distribution
-    strategy, ``base`` itself is returned.
+    For every variable, Keras adds some 20 operations to the graph that compute the same few scalars. In
+    a network with hundreds of variables, tracing them takes seconds. The subclass computes the same
+    values with the same operations. It has the name and the variables of ``base``. Keras's own code
+    runs with ``amsgrad``, for sparse gradients, and for variables that are not float32. With a
+    distribution strategy, ``base`` itself is returned.
 
     Args:
         base: ``keras.optimizers.Adam`` or ``AdamW``.

@@ -1,4 +1,4 @@
-"""Keras 3 under a distribution strategy: the private names of Keras that training on devices needs.
+"""Keras 3 under a distribution strategy: the private names that training on several devices needs.
 
 Each docstring states the function's purpose, the versions it was tried with and the test that fails
 when Keras changes. Keras is imported inside the functions, so that importing this module is fast.
@@ -33,7 +33,7 @@ def run_on_replicas(strategy: Any, step: Callable[[Any], Any], data: Any) -> Any
 def updating_one_replica(optimizer: Any) -> Iterator[None]:
     """Inside the ``with`` block, ``optimizer.apply`` changes the variables of one replica only.
 
-    Keras's optimizers for TensorFlow sum the gradients of all replicas and update all of them.
+    Keras's optimizers for TensorFlow sum the gradients of all replicas and update all replicas.
     TensorFlow refuses that inside ``strategy.extended.update``, which calls a function for one replica
     after the other. So the methods of the base class, which is common to all backends, are used: they
     neither sum gradients nor update other replicas.

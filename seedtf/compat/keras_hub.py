@@ -129,7 +129,7 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
         wanted: the flag or command that needs KerasHub, for the error message.
 
     Returns:
-        ``class_name`` and ``config``, JSON values.
+        JSON values: ``class_name``, and in ``config`` the arguments of the class.
 
     Raises:
         UserError: KerasHub has no converter for this network.

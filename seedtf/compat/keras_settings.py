@@ -117,6 +117,7 @@ def _read_keras_json() -> tuple[Path, dict[str, Any]]:
         UserError: the file holds a value with which Keras cannot be imported.
     """
     home = os.path.expanduser("~")
+    # Keras looks for its folder in the same places.
     folder = os.environ.get("KERAS_HOME") or os.path.join(
         home if os.access(home, os.W_OK) else "/tmp", ".keras"
     )

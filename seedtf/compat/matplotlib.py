@@ -22,7 +22,8 @@ __all__ = ["default_style", "import_matplotlib"]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# Matplotlib's settings are global, and the curves are drawn in a thread beside the training.
+# Matplotlib's settings are global, and the curves are drawn in a thread beside the training. So one
+# thread at a time may change the settings.
 _settings_lock = threading.RLock()
 # Drawing does not change these settings, because a change of the backend closes the user's windows.
 _KEPT_SETTINGS = ("backend", "backend_fallback", "interactive", "toolbar")

@@ -168,8 +168,8 @@ def _creates_anonymous_variables() -> bool:
 def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int) -> None:
     """Sets how long TensorFlow's coordination service waits for the heartbeat of a worker.
 
-    Call it before ``MultiWorkerMirroredStrategy`` is created: without it the strategy uses ten seconds,
-    and TensorFlow has no public way to change that.
+    Call this before ``MultiWorkerMirroredStrategy`` is created. Otherwise the strategy sets ten
+    seconds, which TensorFlow has no public way to change.
 
     Args:
         roles: the role of each process, ``chief`` or ``worker``; the first process leads the service.
@@ -208,7 +208,8 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
     group key that TensorFlow itself does not use.
 
     Args:
-        length: length of the vector; it distinguishes the calls for different vectors.
+        length: length of the vector. It identifies the collective, so that calls for vectors of
+            different lengths do not wait for each other.
         workers: the number of worker processes, all of which have to call the function.
 
     Returns:
