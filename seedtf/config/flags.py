@@ -134,7 +134,7 @@ def field_types(config_class: type) -> dict[str, Any]:
 
 
 def flag_kind(config_class: type, name: str) -> type:
-    """The type of a flag on the command line: ``str`` if the field takes a number or ``auto``."""
+    """The type of a flag on the command line: ``str`` for a number or ``auto``, or an unknown name."""
     kind = field_types(config_class).get(name, str)
     types = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
     return types[0] if len(types) == 1 else str
@@ -218,7 +218,7 @@ def expand_home(name: str, value: str) -> str:
         value: the value that the user passed.
 
     Raises:
-        UserError: the home folder is unknown, or the value contains a zero byte or is not UTF-8, as
+        UserError: the home folder is unknown, the value contains a zero byte, or it is not UTF-8, which
             TensorFlow's file names and the files of a run must be.
     """
     if any("\udc80" <= char <= "\udcff" for char in value):

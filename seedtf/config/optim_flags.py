@@ -46,12 +46,15 @@ class OptimFlags(RecipeFlags):
         None,
         "Highest learning rate, above 0. The default is 5e-2 for sgd, 5e-3 for lamb and 1e-3 for other "
         "optimizers, and a tenth of these for pretrained weights; with --recipe=finetune, it is 2.5e-3 "
-        "for EfficientNets with adam or adamw.",
+        "for pretrained EfficientNets with adam or adamw.",
         low=1e-12,
         high=100.0,
     )
     min_lr: float = option(
-        1e-6, "Lowest learning rate of a schedule, 0 to --lr.", low=0.0, high=100.0
+        1e-6,
+        "Lowest learning rate of a schedule, 0 to --lr; above 0 for --schedule=smooth.",
+        low=0.0,
+        high=100.0,
     )
     schedule: str = by_recipe(
         "schedule",

@@ -127,8 +127,8 @@ class DeviceFlags(Flags):
     )
     steps_per_execution: int = option(
         0,
-        "Training steps that the host starts with one call, 1 to 1000; 0 chooses 10 if a GPU augments "
-        "the images, else 1.",
+        "Training steps that the host starts with one call, 1 to 1000; 0 chooses 10 on one GPU that "
+        "holds all images and uses XLA, else 1.",
         low=0,
         high=1000,
     )

@@ -59,7 +59,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
 
     @property
     def highest_rate(self) -> float:
-        """The value of ``lr``, or its default, for which the files of a preset may be read."""
+        """The value of ``lr`` or its default; finding the default may read the files of a preset."""
         return self.lr or self.default_rate(names_efficientnet(self.model))
 
     def default_rate(self, efficientnet: bool) -> float:
