@@ -33,12 +33,12 @@ class ProbeConfig(Flags):
     """The folder and the flags of ``seedtf probe``."""
 
     data_dir: str = option(
-        "", "Folder of labelled images in any layout that seedtf train takes, or an archive of it."
+        "", "Folder of labelled images in any layout that seedtf train takes, or an archive of one."
     )
     models: str = option(
         "",
-        "Networks to compare, separated by commas: as for --model of seedtf train, or run folders, for "
-        "the features that these runs have learned.",
+        "Networks to compare, separated by commas: names as for --model of seedtf train, or run "
+        "folders, whose trained networks are compared.",
     )
     image_size: int = option(
         0,
@@ -54,7 +54,7 @@ class ProbeConfig(Flags):
         "5", "Number of folds, 2 to 200, or 'groups' for one fold for each group of images."
     )
     group_by: str = option(
-        "", "What groups the images (as for seedtf train); a group is in one fold."
+        "", "What groups the images (as for seedtf train); no group is divided among folds."
     )
     group_regex: str = option(
         "", "Pattern whose captured part in a path is the group of the image."
@@ -62,7 +62,8 @@ class ProbeConfig(Flags):
     groups_csv: str = option("", "Table of files and their groups, as for seedtf train.")
     twins: str = option(
         AUTO,
-        "Whether near duplicates stay in one fold (together), as for seedtf train.",
+        "Near duplicates: keep them in one fold (together), or do not look for them (ignore); auto is "
+        "as for seedtf train.",
         choices=TWINS,
     )
     labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "DATA_DIR"))
@@ -76,8 +77,8 @@ class ProbeConfig(Flags):
     out: str = option("probe", "Folder for probe.csv, probe.png and predictions.csv.")
     save: str = option(
         "",
-        "New run folder for the network with the best logistic regression; its head is the regression "
-        "of the first fold. evaluate, predict, export and --continue accept the run.",
+        "New run folder for the network with the best logistic regression; its head is fitted without "
+        "the first fold. evaluate, predict, export and --continue accept the run.",
     )
     overwrite: bool = option(False, "Replace the files in --out if there are some.")
 
@@ -133,12 +134,12 @@ def run(arguments: list[str]) -> int:
     }
     if config.save:
         saved, accuracy = save_best_head(result, config.save)
-        images = int((result.folds == 0).sum())
+        num_val = int((result.folds == 0).sum())
         row = result.best_logistic_row
         report(
             "saved",
             f"{saved}: {row.embedder.name} with its fitted head; accuracy {accuracy:.4f} on its "
-            f"{images:,} validation images, the first fold",
+            f"{num_val:,} validation images, the first fold",
         )
         values |= {"saved": str(saved), "val_accuracy": accuracy}
     report_result(json.dumps(values))

@@ -25,7 +25,7 @@ __all__ = ["describe_os_error", "prepare_process", "restart_in_utf8", "write_fau
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
 _OUTPUT_FLAGS = {"train": "run_dir", "benchmark": "", "compare": "", "data_service": ""}
-"""The flag that an error about the output suggests, where it is not ``out``; empty for no flag."""
+"""The output flag of each command in which it is not ``out``, for error messages; empty for none."""
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 

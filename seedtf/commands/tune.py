@@ -60,8 +60,8 @@ class TuneConfig(TrainConfig):
     )
     pruner: str = option(
         "median",
-        "Which trials end early: those that are worse than the median of the others at the same epoch "
-        "(median), those that Hyperband stops (hyperband), or none.",
+        "Which trials end early: those that are worse than the median of the other trials at the same "
+        "epoch (median), those that Hyperband stops (hyperband), or none.",
         choices=PRUNERS,
     )
     keep_models: bool = option(
@@ -96,13 +96,13 @@ def run(arguments: list[str]) -> int:
     """Runs the search and returns the exit code."""
     given = parse_given_flags(TuneConfig, "tune", arguments)
     config = TuneConfig(**given)
-    training = to_base_class(config, TrainConfig)
-    space = choose_space(config.search, set(given), training)
+    train_config = to_base_class(config, TrainConfig)
+    space = choose_space(config.search, set(given), train_config)
     from seedtf.tuning.search import Search, search
 
     search(
         Search(
-            config=training,
+            config=train_config,
             space=space,
             trials=config.trials,
             study=config.study,
