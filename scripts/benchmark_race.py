@@ -169,12 +169,12 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the trainings that have not been finished, one after the other."""
-    names = list(TOOLS) if arguments.tool == "all" else arguments.tool.split(",")
+    names = list(TOOLS) if "all" in arguments.tool else arguments.tool
     root = arguments.out.resolve()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     failed = False
-    for weights in arguments.weights.split(","):
-        for setting in arguments.setting.split(","):
+    for weights in arguments.weights:
+        for setting in arguments.setting:
             for name in names:
                 out = root / "results" / f"{name}-{setting}-{weights}"
                 if not arguments.again and _is_finished(out / "result.json"):
@@ -315,15 +315,17 @@ def main() -> None:
     )
     run_parser = commands.add_parser("run", help="trains; finished trainings are kept")
     run_parser.set_defaults(function=run)
-    run_parser.add_argument("tool", help=f"all, or some of {', '.join(TOOLS)}")
+    run_parser.add_argument("tool", nargs="+", choices=["all", *TOOLS], help="what to train with")
     run_parser.add_argument("--out", type=Path, required=True, help="the prepared folder")
     run_parser.add_argument(
-        "--setting", default=",".join(SETTINGS), help="default, best, or default,best for both"
+        "--setting", nargs="+", choices=SETTINGS, default=SETTINGS, help="which flags to use"
     )
     run_parser.add_argument(
         "--weights",
-        default=",".join(WEIGHTS),
-        help="pretrained, scratch, or pretrained,scratch for both",
+        nargs="+",
+        choices=WEIGHTS,
+        default=WEIGHTS,
+        help="which initial weights to use",
     )
     run_parser.add_argument("--image_size", type=int, default=128, help="side in pixels")
     run_parser.add_argument("--epochs", type=int, default=6, help="number of epochs")
