@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hub_presets import TINY, write_texts
@@ -51,6 +52,27 @@ def test_mean_and_variance_of_an_older_preset_become_its_scaling(vit: Path) -> N
     assert preset is not None
     assert preset.scale == pytest.approx([2 / 255, 5 / 255, 1 / 255])
     assert preset.offset == pytest.approx([-1.0, -1.25, 0.0])
+
+
+@pytest.mark.parametrize(
+    "config, scale, offset",
+    [
+        (
+            {"scale": None, "mean": [1.0, 2.0, 3.0], "variance": [4.0] * 3},
+            [0.5] * 3,
+            [-0.5, -1.0, -1.5],
+        ),
+        ({"scale": 0.5, "mean": None, "variance": None}, 0.5, 0.0),
+        ({"scale": None, "offset": None}, 1.0, 0.0),
+    ],
+)
+def test_a_null_in_the_image_converter_changes_nothing(
+    vit: Path, config: dict[str, Any], scale: list[float] | float, offset: list[float] | float
+) -> None:
+    (vit / "image_converter.json").write_text(json.dumps({"config": config}))
+    preset = find_preset(str(vit))
+    assert preset is not None
+    assert (preset.scale, preset.offset) == (scale, offset)
 
 
 def test_a_preset_without_scaling_warns(vit: Path, capsys: pytest.CaptureFixture[str]) -> None:

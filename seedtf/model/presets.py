@@ -228,11 +228,11 @@ def _read_scaling(folder: Path) -> tuple[Numbers, Numbers]:
         )
         return _DEFAULT_SCALE, _DEFAULT_OFFSET
     config = converter.get("config", {})
-    scale, offset = config.get("scale"), config.get("offset")
-    if "mean" in config and "variance" in config:  # presets of KerasHub 0.17 and before
+    scale = 1.0 if config.get("scale") is None else config["scale"]
+    if config.get("mean") and config.get("variance"):  # presets of KerasHub 0.17 and before
         deviations = [variance**0.5 for variance in config["variance"]]
         return _standardization_as_scaling(config["mean"], deviations, scale)
-    return 1.0 if scale is None else scale, 0.0 if offset is None else offset
+    return scale, 0.0 if config.get("offset") is None else config["offset"]
 
 
 def _read_converted_scaling(folder: Path, config: Mapping[str, Any]) -> tuple[Numbers, Numbers]:
