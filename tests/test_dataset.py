@@ -25,7 +25,7 @@ def load(tmp_path: Path):
     return load_folder
 
 
-def names(loaded: Dataset, side: np.ndarray) -> set[str]:
+def paths_of(loaded: Dataset, side: np.ndarray) -> set[str]:
     return {loaded.store.catalog.paths[index] for index in side}
 
 
@@ -65,7 +65,7 @@ def test_a_damaged_file_shifts_no_label_and_is_reported(
         ]
 
 
-def test_a_class_that_loses_its_images_stops_training(load, tiny_copy: Path) -> None:
+def test_a_class_without_a_usable_image_is_refused(load, tiny_copy: Path) -> None:
     for file in (tiny_copy / "two words").iterdir():
         file.write_bytes(b"")
     with pytest.raises(UserError) as error:
@@ -83,18 +83,20 @@ def test_duplicates_are_counted_and_kept_on_one_side(load, tiny_copy: Path) -> N
         loaded = load(tiny_copy, seed=seed, val_fraction=0.5)
         assert (loaded.duplicates, loaded.duplicates_across_split) == (2, 0)
         identical = {"alder/0.png", "alder/a.png", "alder/b.png"}
-        assert len(identical & names(loaded, loaded.split.val)) in (0, 3)
+        assert len(identical & paths_of(loaded, loaded.split.val)) in (0, 3)
 
 
-def test_a_split_is_read_back_by_name(load, tiny_copy: Path, tmp_path: Path) -> None:
+def test_split_csv_repeats_a_split_and_leaves_new_files_out(
+    load, tiny_copy: Path, tmp_path: Path
+) -> None:
     first = load(tiny_copy, seed=1)
     path = tmp_path / "split.csv"
     write_split_csv(path, first.store.catalog, first.split)
     new = tiny_copy / "alder" / "new.png"
     shutil.copy(tiny_copy / "two words" / "0.png", new)
     second = load(tiny_copy, seed=2, split_csv=str(path))
-    assert names(second, second.split.val) == names(first, first.split.val)
-    assert names(second, second.split.train) == names(first, first.split.train)
+    assert paths_of(second, second.split.val) == paths_of(first, first.split.val)
+    assert paths_of(second, second.split.train) == paths_of(first, first.split.train)
 
 
 def test_a_validation_folder_is_used_without_its_bad_files(
@@ -106,18 +108,18 @@ def test_a_validation_folder_is_used_without_its_bad_files(
     (val / "öland rye" / "2.png").write_bytes(b"")
     loaded = load(tiny_copy, val_dir=str(val))
     assert len(loaded.split.train) == 17
-    assert names(loaded, loaded.split.val) == {
+    assert paths_of(loaded, loaded.split.val) == {
         f"held out/öland rye/{number}.png" for number in (0, 1, 3, 4, 5)
     }
     assert set(loaded.store.catalog.labels[loaded.split.val]) == {2}
-    assert loaded.duplicates_across_split == 5
+    assert loaded.duplicates_across_split == 5  # each of them is a copy of a training image
     assert {fault.path for fault in loaded.store.catalog.faults} == {
         "tiny/alder/3.png",
         "held out/öland rye/2.png",
     }
 
 
-def test_a_validation_class_that_never_trains_is_refused(
+def test_a_validation_class_without_training_images_is_refused(
     load, tiny_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_folder / "alder", tmp_path / "val" / "zebra")
@@ -148,7 +150,7 @@ def test_classes_of_identical_images_cannot_be_split(load, tmp_path: Path, tiny_
 
 
 def test_a_table_gives_the_labels(load, tiny_folder: Path, tmp_path: Path) -> None:
-    rows = [f"{c}/{n}.png,{'odd' if n % 2 else 'even'}" for c in ("alder",) for n in range(6)]
+    rows = [f"alder/{n}.png,{'odd' if n % 2 else 'even'}" for n in range(6)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
     loaded = load(tiny_folder, labels_csv=str(tmp_path / "labels.csv"), val_fraction=0.34)
     assert loaded.store.catalog.class_names == ("even", "odd")

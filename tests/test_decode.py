@@ -1,4 +1,4 @@
-"""Every image is decoded as Pillow shows it or refused, eagerly and in a tf.data pipeline."""
+"""Every image is decoded to the pixels of Pillow or refused, eagerly and in a tf.data pipeline."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def smooth(width: int, height: int) -> np.ndarray:
 
 RGB = smooth(23, 17)
 NOISE = np.random.default_rng(0).integers(0, 256, (17, 23, 4)).astype(np.uint8)
-DEEP = np.arange(17 * 23, dtype=np.uint16).reshape(17, 23) * 167
+GREY_16_BIT = np.arange(17 * 23, dtype=np.uint16).reshape(17, 23) * 167
 IMAGE, NOISY, RGBA = Image.fromarray(RGB), Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE)
 GREY, PALETTE = IMAGE.convert("L"), NOISY.quantize(16)
 
@@ -50,19 +50,23 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def oriented(value: int) -> Image.Exif:
+def exif_with_orientation(value: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = value
     return exif
 
 
+# In a name, "turned" comes before the value of the EXIF orientation, 1 to 8.
 LOSSY = {
     "jpeg": encode(IMAGE, "JPEG", quality=90),
     "grey jpeg": encode(GREY, "JPEG"),
     "progressive jpeg": encode(IMAGE, "JPEG", progressive=True),
     "cmyk jpeg": encode(IMAGE.convert("CMYK"), "JPEG", quality=95),
     "lossy webp": encode(IMAGE, "WEBP", quality=90),
-    **{f"jpeg turned {o}": encode(IMAGE, "JPEG", exif=oriented(o)) for o in range(1, 9)},
+    **{
+        f"jpeg turned {o}": encode(IMAGE, "JPEG", exif=exif_with_orientation(o))
+        for o in range(1, 9)
+    },
 }
 LOSSLESS = {
     "png": encode(NOISY, "PNG"),
@@ -84,7 +88,7 @@ LOSSLESS = {
     "palette bmp": encode(PALETTE, "BMP"),
     "tiff": encode(NOISY, "TIFF", compression="tiff_lzw"),
     "rgba tiff": encode(RGBA, "TIFF"),
-    "turned tiff": encode(NOISY, "TIFF", exif=oriented(6)),
+    "turned tiff": encode(NOISY, "TIFF", exif=exif_with_orientation(6)),
     "ppm": encode(NOISY, "PPM"),
     "lossless webp": encode(NOISY, "WEBP", lossless=True),
     "rgba webp": encode(RGBA, "WEBP", lossless=True, exact=True),
@@ -94,13 +98,13 @@ LOSSLESS = {
     "animated rgba webp": encode(
         RGBA, "WEBP", lossless=True, exact=True, save_all=True, append_images=[NOISY]
     ),
-    **{f"png turned {o}": encode(NOISY, "PNG", exif=oriented(o)) for o in range(1, 9)},
+    **{f"png turned {o}": encode(NOISY, "PNG", exif=exif_with_orientation(o)) for o in range(1, 9)},
     **{
-        f"webp turned {o}": encode(NOISY, "WEBP", lossless=True, exif=oriented(o))
+        f"webp turned {o}": encode(NOISY, "WEBP", lossless=True, exif=exif_with_orientation(o))
         for o in range(1, 9)
     },
 }
-if not DECODES_WEBP:  # test_compat.py tests that Pillow decodes WebP then
+if not DECODES_WEBP:  # seedtf then decodes WebP with Pillow, which test_compat.py tests
     LOSSY, LOSSLESS = (
         {name: data for name, data in table.items() if "webp" not in name}
         for table in (LOSSY, LOSSLESS)
@@ -109,7 +113,7 @@ WEBP = ["lossy webp"] if DECODES_WEBP else []
 
 
 def as_pillow_shows(data: bytes) -> np.ndarray:
-    """The first frame, upright, blended over white: uint8 [H, W, 3]."""
+    """The first frame as Pillow decodes it, turned upright and blended over white: uint8 [H, W, 3]."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     if transparent and image.format != "BMP":
@@ -119,6 +123,7 @@ def as_pillow_shows(data: bytes) -> np.ndarray:
 
 
 def decode_whole(data: bytes) -> np.ndarray:
+    """Decodes without resizing: uint8 [H, W, 3]."""
     decodable, header = to_decodable(data, read_header(data))
     return decode_image(tf.constant(decodable), tf.constant(header)).numpy()
 
@@ -139,7 +144,7 @@ def test_lossless_files_are_equal_to_pillow(name: str) -> None:
     image, expected = decode_whole(LOSSLESS[name]), as_pillow_shows(LOSSLESS[name])
     assert image.dtype == np.uint8
     assert image.shape == expected.shape
-    # Halves in the blend over white may be rounded up or down.
+    # A value that ends with .5 after blending over white may be rounded up or down.
     is_blended = "tRNS" in name or "rgba" in name or "alpha" in name
     assert np.abs(image.astype(int) - expected).max() <= is_blended
 
@@ -152,7 +157,7 @@ def test_lossy_files_are_close_to_pillow(name: str) -> None:
 
 
 def test_each_orientation_gives_different_pixels() -> None:
-    """If two were equal, the tests above could not show that the orientation is applied."""
+    """If two were equal, the comparisons with Pillow could not show that the orientation is applied."""
     turned = [decode_whole(LOSSLESS[f"png turned {o}"]).tobytes() for o in range(1, 9)]
     assert len(set(turned)) == 8
     assert np.array_equal(decode_whole(LOSSLESS["png turned 6"]), np.rot90(NOISE[..., :3], -1))
@@ -179,10 +184,10 @@ def test_an_image_blended_in_strips_is_the_same(rows: int, monkeypatch: pytest.M
     whole = decode_whole(LOSSLESS["rgba png"])
     monkeypatch.setattr(decode_module, "_STRIP_PIXELS", rows * RGBA.width)
     assert np.array_equal(decode_whole(LOSSLESS["rgba png"]), whole)
-    assert np.array_equal(tf.function(decode_whole_graph, autograph=False)(), whole)
+    assert np.array_equal(tf.function(decode_rgba_png, autograph=False)(), whole)
 
 
-def decode_whole_graph() -> tf.Tensor:
+def decode_rgba_png() -> tf.Tensor:
     data = LOSSLESS["rgba png"]
     return decode_image(tf.constant(data), tf.constant(read_header(data).for_decoder))
 
@@ -204,7 +209,7 @@ def test_each_fit_resizes_as_tensorflow_does(image: np.ndarray) -> None:
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.sampled_from(["pad", "crop"]))
 def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: str) -> None:
-    """White shows where the image is: everywhere after crop, in a part of its proportions after pad."""
+    """A white image covers the whole square after crop, and a part of its own proportions after pad."""
     white = tf.fill([height, width, 3], tf.constant(255, tf.uint8))
     result = resize_image(white, size, fit).numpy()
     assert result.shape == (size, size, 3)
@@ -231,34 +236,35 @@ def test_a_fit_gives_the_same_pixels_alone_and_in_a_batch(fit: str, tmp_path: Pa
     single = np.stack([decode(data).numpy() for data in files])
     batched = np.stack(list(make_batch_decoder(SIZE, fit=fit)(paths)))
     assert np.array_equal(batched, single)
+    # Only padding adds a black row above this image, which is wider than high.
     assert (single[0, 0] == 0).all() == (fit == "pad")
 
 
 def test_threads_share_one_budget_of_pixels() -> None:
     budget = decode_module._PixelBudget(100)
-    current, most, lock = 0, 0, threading.Lock()
+    current, peak, lock = 0, 0, threading.Lock()
 
     def decode(pixels: int) -> None:
-        nonlocal current, most
+        nonlocal current, peak
         with budget.reserve(pixels):
             with lock:
                 current += pixels
-                most = max(most, current)
+                peak = max(peak, current)
             time.sleep(0.002)
             with lock:
                 current -= pixels
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(decode, [60, 40, 30, 100, 10, 20, 50, 70] * 5))
-        assert most <= 100
+        assert peak <= 100
         # An image above the budget is decoded alone; it must not wait for ever.
         pool.submit(decode, 1000).result(timeout=10)
     assert current == 0
 
 
 def test_16_bit_png_keeps_the_high_byte() -> None:
-    image = decode_whole(encode(Image.fromarray(DEEP), "PNG"))
-    assert np.array_equal(image, np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, -1))
+    image = decode_whole(encode(Image.fromarray(GREY_16_BIT), "PNG"))
+    assert np.array_equal(image, np.repeat((GREY_16_BIT >> 8).astype(np.uint8)[..., None], 3, -1))
 
 
 @pytest.mark.skipif(not DECODES_WEBP, reason="TensorFlow 2.15 does not decode WebP")
@@ -267,19 +273,22 @@ def test_webp_is_recognised_by_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("name", [*LOSSLESS, *LOSSY])
-def test_a_tf_data_pipeline_decodes_the_same_pixels(name: str, pipeline: list[np.ndarray]) -> None:
-    names = [*LOSSLESS, *LOSSY]
-    assert np.array_equal(pipeline[names.index(name)], decode_whole({**LOSSLESS, **LOSSY}[name]))
+def test_a_tf_data_pipeline_decodes_the_same_pixels(
+    name: str, piped: dict[str, np.ndarray]
+) -> None:
+    assert np.array_equal(piped[name], decode_whole({**LOSSLESS, **LOSSY}[name]))
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> list[np.ndarray]:
-    """All images above, decoded by one graph inside tf.data."""
-    files = [*LOSSLESS.values(), *LOSSY.values()]
-    contents, headers = zip(*(to_decodable(data, read_header(data)) for data in files), strict=True)
+def piped() -> dict[str, np.ndarray]:
+    """Each image of LOSSLESS and LOSSY by name, decoded by one graph inside tf.data."""
+    files = {**LOSSLESS, **LOSSY}
+    contents, headers = zip(
+        *(to_decodable(data, read_header(data)) for data in files.values()), strict=True
+    )
     dataset = tf.data.Dataset.from_tensor_slices((list(contents), list(headers))).map(decode_image)
     assert dataset.element_spec.shape.as_list() == [None, None, 3]
-    return list(dataset.as_numpy_iterator())
+    return dict(zip(files, dataset.as_numpy_iterator(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "gif", "24-bit bmp", *WEBP])
@@ -299,12 +308,12 @@ def test_resizing_keeps_a_plain_colour_and_averages_when_shrinking() -> None:
     assert np.all(resize_image(plain, 70) == 201)
     checks = np.indices((64, 64)).sum(0) % 2 * 255
     grey = resize_image(tf.constant(np.repeat(checks[..., None], 3, -1).astype(np.uint8)), 8)
-    # Without antialiasing there would be 0 and 255.
+    # Antialiasing averages the checks to 128; without it there would be pixels of 0 and of 255.
     assert np.abs(grey.numpy().astype(int)[1:-1, 1:-1] - 128).max() <= 2
 
 
 def outcome(decoder: Decoder, data: bytes) -> str:
-    """The fault, or ``decoded``; checks the image or the message."""
+    """Decodes ``data`` and checks the image or the error; returns ``decoded`` or the fault."""
     try:
         image = decoder(data)
     except RefusedError as error:
@@ -342,7 +351,7 @@ def test_damaged_pixel_data_is_refused_as_corrupt(decoder: Decoder) -> None:
         decoder(bytes(data))
     assert error.value.fault == "corrupt"
     assert "PNG" in error.value.detail
-    assert "{{" not in error.value.detail
+    assert "{{" not in error.value.detail  # without the graph nodes of TensorFlow's message
 
 
 @pytest.mark.parametrize(
@@ -369,7 +378,7 @@ def test_max_pixels_limits_width_times_height() -> None:
     assert make_decoder(SIZE, max_pixels=391)(LOSSLESS["png"]).shape == [SIZE, SIZE, 3]
 
 
-def header_of_half_the_size(data: bytes, *_: int) -> Header:
+def read_header_with_half_the_width(data: bytes, *_: int) -> Header:
     header = read_header(data)
     return dataclasses.replace(header, width=header.width // 2)
 
@@ -377,8 +386,8 @@ def header_of_half_the_size(data: bytes, *_: int) -> Header:
 def test_an_image_of_another_size_than_its_header_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_module, "read_header", header_of_half_the_size)
-    monkeypatch.setattr(decode_files, "read_header", header_of_half_the_size)
+    monkeypatch.setattr(decode_module, "read_header", read_header_with_half_the_width)
+    monkeypatch.setattr(decode_files, "read_header", read_header_with_half_the_width)
     (tmp_path / "1.png").write_bytes(LOSSLESS["png"])
     (refusal,) = make_batch_decoder(SIZE)([str(tmp_path / "1.png")])
     with pytest.raises(RefusedError, match=r"^corrupt: .*the size in the header differs"):
@@ -390,23 +399,23 @@ def test_an_image_of_another_size_than_its_header_is_refused(
 def test_a_graph_refuses_an_image_of_another_size_than_its_header(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def half_the_size(contents: tf.Tensor, max_pixels: int) -> HeaderStatus:
+    def parse_half_the_width(contents: tf.Tensor, max_pixels: int) -> HeaderStatus:
         headers = parse_headers_graph(contents, max_pixels)
         return headers._replace(width=headers.width // 2)
 
-    monkeypatch.setattr(serving_graph, "parse_headers_graph", half_the_size)
+    monkeypatch.setattr(serving_graph, "parse_headers_graph", parse_half_the_width)
     files = tf.constant([LOSSLESS["png"], LOSSY["jpeg"]])
     assert [STATUSES[i] for i in serving_graph.decode_batch(files, SIZE)[1]] == ["corrupt"] * 2
 
 
 def test_a_graph_decodes_large_images_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    running, most, lock = 0, 0, threading.Lock()
+    running, peak, lock = 0, 0, threading.Lock()
 
     def count(header: np.ndarray) -> np.ndarray:
-        nonlocal running, most
+        nonlocal running, peak
         with lock:
             running += 1
-            most = max(most, running)
+            peak = max(peak, running)
         time.sleep(0.01)
         with lock:
             running -= 1
@@ -421,7 +430,7 @@ def test_a_graph_decodes_large_images_one_at_a_time(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(serving_graph, "decode_image", counting)
     monkeypatch.setattr(serving_graph, "_LARGE_PIXELS", 1)
     images, faults = tf.function(serving_graph.decode_batch, autograph=False)(files, SIZE)
-    assert most == 1
+    assert peak == 1
     assert np.array_equal(images, expected[0])
     assert np.array_equal(faults, expected[1])
 
@@ -440,7 +449,7 @@ def test_every_error_of_tensorflow_is_a_refusal(
         return tf.ensure_shape(tf.numpy_function(fail, [], tf.uint8), [None, None, 3])
 
     monkeypatch.setattr(decode_module, "decode_image", failing)
-    # Graphs that other tests have traced would still call the real decode_image.
+    # Trace new graphs: those of other tests are cached, and would still call the real decode_image.
     for module in (decode_module, decode_files):
         monkeypatch.setattr(module, "_decode_graph", module._decode_graph.__wrapped__)
     with pytest.raises(RefusedError) as refused:
@@ -454,11 +463,11 @@ def test_every_error_of_tensorflow_is_a_refusal(
 @settings(max_examples=300)
 @given(st.sampled_from([*LOSSLESS.values(), *LOSSY.values()]), st.data())
 def test_a_damaged_file_gives_an_image_or_a_refusal(
-    limited_decoder: Decoder, data: bytes, draw: st.DataObject
+    limited_decoder: Decoder, file: bytes, data: st.DataObject
 ) -> None:
-    end = draw.draw(st.one_of(st.just(len(data)), st.integers(1, len(data))))
-    damaged = bytearray(data[:end])
+    end = data.draw(st.one_of(st.just(len(file)), st.integers(1, len(file))))
+    damaged = bytearray(file[:end])
     changes = st.tuples(st.integers(0, end - 1), st.integers(0, 255))
-    for position, value in draw.draw(st.lists(changes, max_size=5)):
+    for position, value in data.draw(st.lists(changes, max_size=5)):
         damaged[position] = value
     outcome(limited_decoder, bytes(damaged))

@@ -20,8 +20,7 @@ def mixed(tmp_path: Path) -> list[str]:
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     for i in (0, 2, 3, 5, 7):
-        side = (9 + i, 20 - i)
-        Image.fromarray(rng.integers(0, 256, (*side, 3), np.uint8)).save(paths[i])
+        Image.fromarray(rng.integers(0, 256, (9 + i, 20 - i, 3), np.uint8)).save(paths[i])
     Image.fromarray(rng.integers(0, 256, (30, 30, 3), np.uint8)).save(tmp_path / "whole.png")
     damaged = bytearray((tmp_path / "whole.png").read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF

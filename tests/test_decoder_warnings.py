@@ -18,7 +18,7 @@ from PIL import Image
 from seedtf.data.check.check import WARNING, check_data
 from seedtf.data.check.decoder_warnings import DecoderWarnings
 
-WARNINGS = b"Corrupt JPEG data: bad Huffman code\n"
+WARNING_LINE = b"Corrupt JPEG data: bad Huffman code\n"
 
 
 def jpeg(seed: int, *, damaged: bool) -> bytes:
@@ -55,7 +55,7 @@ def test_warnings_belong_to_the_file_that_caused_them() -> None:
             called.append(number)
             time.sleep(0.001)
             if number % 5 == 0:
-                os.write(2, WARNINGS)
+                os.write(2, WARNING_LINE)
             return number
 
         return warnings.decode(function)
@@ -64,7 +64,8 @@ def test_warnings_belong_to_the_file_that_caused_them() -> None:
         results = list(pool.map(decode, range(40)))
     assert [number for number, _ in results] == list(range(40))
     assert [number for number, text in results if text] == list(range(0, 40, 5))
-    # A file during whose decoding a warning was printed is decoded again alone; at least these 8 are.
+    # Every file that was being decoded while a warning was printed is decoded again, alone. These are
+    # at least the 8 files that caused a warning.
     assert len(called) >= 48
 
 
@@ -93,7 +94,7 @@ print("after", file=sys.stderr)
 """
 
 
-def test_other_output_to_stderr_is_kept_and_stderr_may_be_closed(tmp_path: Path) -> None:
+def test_only_decoder_warnings_are_taken_from_stderr_which_may_be_closed(tmp_path: Path) -> None:
     def run(redirection: str) -> str:
         command = f"{sys.executable} -c '{PROGRAM}' {redirection}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

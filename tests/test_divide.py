@@ -1,4 +1,4 @@
-"""``seedtf folds`` divides any folder so that each image is predicted once, and no group is divided."""
+"""``seedtf folds`` divides any folder so that each image is predicted once, and no group is split."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from seedtf.commands.main import run_command
 from seedtf.data.table_text import read_csv
 from seedtf.runs.folds import FoldsPaths
 
-IMAGES = 36  # at most, with the copies
+MAX_IMAGES = 36  # with the copies
 
 
 def draw_image(number: int) -> Image.Image:
-    """An image of coarse noise; no two of them look alike."""
+    """An image of coarse noise; images of different numbers do not look alike."""
     noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), np.uint8)
     return Image.fromarray(noise).resize((32, 32), Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a random folder is made of; an image has a class, a plant, and perhaps an original.
+    """The contents of a random folder: each image shows a plant of a class, and may be a copy.
 
     Attributes:
-        labels, plants: the class and the plant of each image.
-        originals: the image that each image is a copy of, itself for most.
+        labels, plants: the number of the class and of the plant of each image.
+        originals: the number of the image of which each image is a copy; its own number if it is none.
         layout: ``folders``, ``nested`` (a folder for each plant) or ``table``.
         grouped: whether the plants are groups.
         test_fraction, folds, seed: flags.
@@ -47,10 +47,10 @@ class Folder:
 
     def name(self, image: int) -> str:
         file = f"plant{self.plants[image]}_{image}.png"
-        kind = f"class {self.labels[image]}"
+        label = f"class {self.labels[image]}"
         # Classes with the same folders in them would be taken for the folders of another layout.
         plant = f"{self.labels[image]}-{self.plants[image]}"
-        return {"folders": f"{kind}/{file}", "nested": f"{kind}/{plant}/{file}", "table": file}[
+        return {"folders": f"{label}/{file}", "nested": f"{label}/{plant}/{file}", "table": file}[
             self.layout
         ]
 
@@ -73,7 +73,10 @@ class Folder:
         return flags + ([r"--group_regex=(plant\d+)_"] if self.grouped else [])
 
     def related(self) -> np.ndarray:
-        """The number of each image's group, found by a search through plants and copies."""
+        """For each image, the smallest number of an image that must be in the same fold: int ``[N]``.
+
+        These are copies and, with ``grouped``, images of the same plant, also through chains of both.
+        """
         numbers = list(range(len(self.labels)))
         pairs = [(image, original) for image, original in enumerate(self.originals)]
         if self.grouped:
@@ -88,7 +91,7 @@ class Folder:
 def folders(draw: st.DrawFn) -> Folder:
     rng = np.random.default_rng(draw(st.integers(0, 2**31 - 1)))
     classes, layout = draw(st.integers(2, 3)), draw(st.sampled_from(["folders", "nested", "table"]))
-    count = draw(st.integers(6 * classes, IMAGES))
+    count = draw(st.integers(6 * classes, MAX_IMAGES))
     labels = np.sort(np.arange(count) % classes)
     plants = rng.integers(0, draw(st.integers(3, count)), count)
     originals = np.arange(count)
@@ -120,6 +123,7 @@ def test_any_folder_is_divided_so_that_each_image_is_predicted_once(folder: Fold
         code = run_command("folds", [*arguments, "--divide_only", "--image_size=16"])
         if code:
             assert code == 2
+            # Only a class in at most two groups, or at most five groups in all, may be refused.
             in_few_groups = [
                 label
                 for label in set(folder.labels)

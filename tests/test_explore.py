@@ -1,4 +1,4 @@
-"""``seedtf explore``: wrong labels come first; a page without requests keeps and saves decisions."""
+"""``seedtf explore``: wrong labels come first; the page keeps and saves decisions without a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import json
 import runpy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from seedtf.data.catalog import Catalog, scan_folder
 from seedtf.data.check.check import Facts
 from seedtf.data.check.near_duplicates import THUMBNAIL, VIEWS
 from seedtf.data.fixes import FixTable
+from seedtf.errors import UserError
 from seedtf.explore import geometry
 from seedtf.explore.geometry import find_nearest, project_to_2d
 from seedtf.explore.label_quality import cross_val_predict, find_wrong_labels, self_confidence
@@ -41,13 +42,16 @@ MISPLACED = "alder/misplaced.png"
 # Numbers, compared with the libraries that define them
 
 
-def draw_outputs(seed: int, images: int = 300, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def draw_outputs(
+    seed: int, num_images: int = 300, num_classes: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, of which a tenth are random, and probabilities that favour the true labels."""
     rng = np.random.default_rng(seed)
-    true = rng.integers(0, classes, images)
-    logits = rng.normal(size=(images, classes)) + 2.5 * np.eye(classes)[true]
+    true = rng.integers(0, num_classes, num_images)
+    logits = rng.normal(size=(num_images, num_classes)) + 2.5 * np.eye(num_classes)[true]
     exponentials = np.exp(logits)
-    labels = np.where(rng.random(images) < 0.1, rng.integers(0, classes, images), true)
-    labels[:classes] = np.arange(classes)
+    labels = np.where(rng.random(num_images) < 0.1, rng.integers(0, num_classes, num_images), true)
+    labels[:num_classes] = np.arange(num_classes)
     return labels, exponentials / exponentials.sum(1, keepdims=True)
 
 
@@ -69,16 +73,16 @@ def test_predictions_are_those_of_a_discriminant_analysis_of_the_other_folds() -
 
     labels = np.arange(200) % 3
     features = RNG.normal(size=(200, 6)) + 2 * np.eye(6)[labels]
-    groups = np.arange(200) - np.arange(200) % 2
+    groups = np.arange(200) - np.arange(200) % 2  # pairs of images
     predictions = cross_val_predict(features, labels, 3, groups)
     for group in np.unique(groups):
         assert len(set(predictions.folds[groups == group])) == 1
     for fold in range(5):
-        rest, train = predictions.folds == fold, predictions.folds != fold
-        assert set(labels[rest]) == {0, 1, 2}
+        held_out, train = predictions.folds == fold, predictions.folds != fold
+        assert set(labels[held_out]) == {0, 1, 2}
         model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
-        expected = model.fit(features[train], labels[train]).predict_proba(features[rest])
-        np.testing.assert_allclose(predictions.probabilities[rest], expected, atol=1e-6)
+        expected = model.fit(features[train], labels[train]).predict_proba(features[held_out])
+        np.testing.assert_allclose(predictions.probabilities[held_out], expected, atol=1e-6)
 
 
 def test_neighbours_and_components_are_those_of_scikit_learn() -> None:
@@ -101,12 +105,14 @@ def test_neighbours_and_components_are_those_of_scikit_learn() -> None:
     assert points.max() <= 1
 
 
-def test_without_umap_pca_is_taken_and_umap_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_umap_learn_auto_takes_pca_and_map_umap_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(geometry.importlib.util, "find_spec", lambda name: None)
     features = RNG.normal(size=(60, 4))
     assert project_to_2d(features, "auto")[1] == "PCA"
     with pytest.raises(
-        Exception, match=r"--map=umap: umap-learn is not installed; run: pip install"
+        UserError, match=r"--map=umap: umap-learn is not installed; run: pip install"
     ):
         project_to_2d(features, "umap")
 
@@ -115,6 +121,7 @@ def test_without_umap_pca_is_taken_and_umap_is_one_line(monkeypatch: pytest.Monk
 
 
 def make_explored(labels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> Explored:
+    """Images of which 3, 7 and 11 are near duplicates, the last is poor, and 5 was decided before."""
     count = len(labels)
     facts = Facts(
         np.zeros(count, np.dtype([("high", np.uint64), ("low", np.uint64)])),
@@ -157,7 +164,7 @@ def test_flipped_labels_come_first() -> None:
     assert len(first & set(flipped.tolist())) >= 40
     assert (reviewed.proposed[flipped] == true[flipped]).mean() > 0.8
     assert reviewed.near_duplicates == [[3, 7, 11]]
-    assert reviewed.across == [True]
+    assert reviewed.across == [True]  # image 11 is in another fold than 3 and 7
     assert reviewed.poor == {999: [("tiny", "8×8 pixels")]}
     assert 5 not in reviewed.suspects  # this image was decided before
     assert len(reviewed.groups) == 20
@@ -173,7 +180,7 @@ def test_no_group_is_divided_between_two_folds(seed: int, classes: int, groups: 
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1)
 
 
-def test_the_script_counts_flipped_labels_and_compares_with_the_true_ones(tmp_path: Path) -> None:
+def test_judge_flips_counts_flipped_labels_and_compares_accuracies(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "scripts" / "judge_flips.py"
     tables = {
         "fixes.csv": "path,action,label\na/1,relabel,a\nb/1,relabel,b\n",
@@ -185,12 +192,12 @@ def test_the_script_counts_flipped_labels_and_compares_with_the_true_ones(tmp_pa
     }
     for name, text in tables.items():
         (tmp_path / name).write_text(text)
-    fixes, *others = (str(tmp_path / name) for name in tables)
-    counts = runpy.run_path(str(script))["found"](fixes, others[0])
+    fixes, explored, *predictions = (str(tmp_path / name) for name in tables)
+    counts = runpy.run_path(str(script))["found"](fixes, explored)
     assert counts[0].startswith("first 2%: 1 images, 1 flipped, 50.0% of all flipped")
     assert counts[-1].startswith("first 20%: 10 images, 1 flipped, 50.0%")
     assert counts[-1].endswith("precision 10.0%")
-    lines = runpy.run_path(str(script))["accuracy"](fixes, *others[1:])
+    lines = runpy.run_path(str(script))["accuracy"](fixes, *predictions)
     assert lines[0].startswith("all images: 4 images, 0.5000 (")
     assert "difference +0.5000 (" in lines[0]
     assert "difference +0.5000 (" in lines[1]
@@ -198,7 +205,9 @@ def test_the_script_counts_flipped_labels_and_compares_with_the_true_ones(tmp_pa
 
 
 @given(st.integers(0, 100), st.integers(150, 399))
-def test_a_sample_has_suspects_outliers_twins_and_every_class(seed: int, limit: int) -> None:
+def test_a_limited_page_shows_suspects_outliers_near_duplicates_and_every_class(
+    seed: int, limit: int
+) -> None:
     labels, probabilities = draw_outputs(seed, 400, 3)
     features = np.random.default_rng(seed).normal(size=(400, 4))
     explored = make_explored(labels, features, probabilities)
@@ -206,8 +215,9 @@ def test_a_sample_has_suspects_outliers_twins_and_every_class(seed: int, limit: 
     shown = choose_shown(explored, reviewed, limit)
     assert len(shown) == limit
     assert np.array_equal(np.unique(shown), shown)
-    notable = {*reviewed.suspects.tolist(), *reviewed.outliers.tolist(), 3, 7, 11, 399}
-    if len(notable) + 3 * len(reviewed.suspects) <= limit:
+    near_duplicates, poor = {3, 7, 11}, {399}
+    notable = {*reviewed.suspects, *reviewed.outliers} | near_duplicates | poor
+    if len(notable) + 3 * len(reviewed.suspects) <= limit:  # a suspect is shown with 3 neighbours
         assert notable <= set(shown.tolist())
     assert set(reviewed.suspects.tolist()) <= set(shown.tolist())
     assert set(labels[shown]) == {0, 1, 2}
@@ -218,7 +228,7 @@ def test_a_sample_has_suspects_outliers_twins_and_every_class(seed: int, limit: 
         float(line["quality"]) for line in lines
     )
     assert sum(line["on_page"] == "1" for line in lines) == limit
-    assert len(choose_shown(explored, reviewed)) == 400
+    assert len(choose_shown(explored, reviewed)) == 400  # the default limit is higher
 
 
 # A folder, a cross-validation, and their pages
@@ -307,12 +317,12 @@ def test_the_page_requests_nothing_and_fits_every_window(browser: Browser, page:
     colors = set()
     for width, height, dark in ((1280, 900, False), (390, 844, True)):
         seen = browser.open_page(page, FACTS, width=width, height=height, dark=dark)
-        outside = [url for url in seen.requests if not url.startswith("data:")]
-        assert outside == [page.resolve().as_uri()]
+        requested = [url for url in seen.requests if not url.startswith("data:")]
+        assert requested == [page.resolve().as_uri()]
         assert seen.messages == []
         assert seen.facts["first"] == MISPLACED
         assert seen.facts["cards"] >= 1
-        # each card has its image and its heat map
+        # Each card has an image and its heat map.
         assert seen.facts["pictures"] == 2 * seen.facts["cards"]
         assert seen.facts["broken"] == 0
         assert seen.facts["dots"] == 44
@@ -352,7 +362,7 @@ def test_decisions_by_key_survive_a_reload_and_are_saved(
         evaluate(browser, "document.querySelector('.set .card').focus()")
         press(browser, "k")  # kept, and the focus goes on to its copy
         press(browser, "d")
-        press(browser, "u")
+        press(browser, "u")  # undoes the decision
         evaluate(browser, "document.querySelectorAll('.set .card')[1].focus()")
         press(browser, "d")
         reload(browser)
@@ -373,9 +383,9 @@ def test_decisions_by_key_survive_a_reload_and_are_saved(
         browser.call("Page.removeScriptToEvaluateOnNewDocument", **added)
     fixes = FixTable(saved).find(scan_folder(data))
     catalog = fixes.relabel(scan_folder(data))
-    place = list(catalog.paths).index(MISPLACED)
-    assert catalog.class_names[catalog.labels[place]] == "elm & <b>"
-    dropped = [path for path, gone in zip(catalog.paths, fixes.dropped, strict=True) if gone]
+    index = list(catalog.paths).index(MISPLACED)
+    assert catalog.class_names[catalog.labels[index]] == "elm & <b>"
+    dropped = [path for path, drop in zip(catalog.paths, fixes.dropped, strict=True) if drop]
     assert dropped == ["öland, rye/copy.png"]
     assert fixes.kept == 1
 
@@ -388,9 +398,10 @@ def test_the_map_shows_a_tooltip_and_selects_images(browser: Browser, page: Path
     x, y = (
         box[axis] + value * box["width"] / 1000 for axis, value in zip("xy", target, strict=True)
     )
-    mouse: Callable[..., object] = lambda kind, x, y: browser.call(  # noqa: E731
-        "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-    )
+
+    def mouse(kind: str, x: float, y: float) -> None:
+        browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     mouse("mouseMoved", x, y)
     assert evaluate(browser, "tip.hidden") is False
     assert evaluate(browser, "tip.querySelector('.path').textContent").endswith(".png")
@@ -403,6 +414,7 @@ def test_the_map_shows_a_tooltip_and_selects_images(browser: Browser, page: Path
     evaluate(browser, "svg.focus()")
     press(browser, "ArrowRight")
     press(browser, "Enter")
+    # Enter selects the 12 images that are nearest to the cursor.
     assert evaluate(browser, "document.querySelectorAll('#selection .card').length") == 12
     assert evaluate(browser, "document.activeElement.closest('#selection') !== null")
 
@@ -457,6 +469,7 @@ def test_folds_are_explored_by_their_out_of_fold_predictions(data: Path, tmp_pat
     assert {name for name, *_ in found.groups} == {f"g{n}" for n in range(5)}
     maps = list(explored.compute_heatmaps([0, 1, 2], np.array([0, 1, 2])))
     assert [each.shape for each in maps] == [(2, 2)] * 3
+    # The features come from the runs of the folds, so that --model is refused.
     assert run_command("explore", [str(folder), "--model=tiny"]) == 2
 
 
@@ -464,12 +477,12 @@ def test_folds_are_explored_by_their_out_of_fold_predictions(data: Path, tmp_pat
 
 
 @pytest.fixture
-def workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder with the images in ``data``, and with a folder ``full`` that holds a file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     (tmp_path / "data").symlink_to(data)
-    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -482,7 +495,7 @@ def workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         (["data", *FLAGS, "--group_regex=([.]png)"], "all 44 images are in one group"),
     ],
 )
-@pytest.mark.usefixtures("workplace")
+@pytest.mark.usefixtures("_workplace")
 def test_a_wrong_folder_or_flag_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""``--fixes`` changes labels and leaves images out, changes no file, and lists each change."""
+"""``--fixes`` changes labels, leaves images out and lists each change; no image file is touched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATHS = [f"{name}/{number}.png" for name in NAMES for number in range(4)]
 CATALOG = Catalog(Path("d"), PATHS, np.repeat(np.array([0, 1], np.int32), 4), NAMES)
 
 
-def write(path: Path, *rows: str) -> str:
+def write_fixes(path: Path, *rows: str) -> str:
     path.write_text("path,action,label\n" + "".join(f"{row}\n" for row in rows), encoding="utf-8")
     return str(path)
 
@@ -61,13 +61,13 @@ def labels_of(dataset: Dataset, side: np.ndarray) -> dict[str, str]:
         ("elm/0.png,relabel,oak", r"line 3: 'elm/0\.png' contradicts line 2"),
     ],
 )
-def test_a_wrong_row_is_one_line_with_file_and_line(tmp_path: Path, row: str, message: str) -> None:
-    table = write(tmp_path / "fixes.csv", "elm/0.png,keep,", row)
+def test_a_wrong_row_is_refused_by_file_and_line(tmp_path: Path, row: str, message: str) -> None:
+    table = write_fixes(tmp_path / "fixes.csv", "elm/0.png,keep,", row)
     with pytest.raises(UserError, match=rf"^--fixes=.*fixes\.csv: {message}"):
         FixTable(table).find(CATALOG)
 
 
-def test_a_missing_or_other_table_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_table_without_paths_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--fixes=.*: no such file"):
         FixTable(tmp_path / "none.csv")
     (tmp_path / "other.csv").write_text("file,label\n1.png,oak\n")
@@ -83,7 +83,7 @@ def test_exactly_the_named_images_change(
         f"{path},{answer}," if answer in ("keep", "drop") else f"{path},relabel,{answer}"
         for path, answer in answers.items()
     ]
-    fixes = FixTable(write(tmp_path_factory.mktemp("f") / "fixes.csv", *rows)).find(CATALOG)
+    fixes = FixTable(write_fixes(tmp_path_factory.mktemp("f") / "fixes.csv", *rows)).find(CATALOG)
     for index, path in enumerate(PATHS):
         answer = answers.get(path, "keep")
         assert fixes.dropped[index] == (answer == "drop")
@@ -98,7 +98,9 @@ def test_paths_may_be_absolute_or_relative_to_the_data_folder(tmp_path: Path) ->
     root = tmp_path / "data" / "inner"
     catalog = replace(CATALOG, root=root)
     rows = [f"{root}/elm/0.png,drop,", "inner/elm/1.png,drop,", "elm/2.png,drop,"]
-    fixes = FixTable(write(tmp_path / "fixes.csv", *rows)).find(catalog, str(tmp_path / "data"))
+    fixes = FixTable(write_fixes(tmp_path / "fixes.csv", *rows)).find(
+        catalog, str(tmp_path / "data")
+    )
     assert fixes.dropped.tolist() == [True] * 3 + [False] * 5
 
 
@@ -110,65 +112,73 @@ def test_the_split_stays_and_only_the_labels_change(
 ) -> None:
     plain = load(tiny_folder, tmp_path, val_fraction=0.34, seed=3)
     before = {name: labels_of(plain, side) for name, side in plain.split.sides.items()}
-    wrong, lost = list(before["train"])[:2]
-    mended = next(iter(before["val"]))
-    table = write(
+    relabelled, dropped = list(before["train"])[:2]
+    val_relabelled = next(iter(before["val"]))
+    table = write_fixes(
         tmp_path / "fixes.csv",
-        f"{wrong},relabel,two words",
-        f"{lost},drop,",
-        f"{mended},relabel,öland rye",
+        f"{relabelled},relabel,two words",
+        f"{dropped},drop,",
+        f"{val_relabelled},relabel,öland rye",
     )
     capsys.readouterr()
     fixed = load(tiny_folder, tmp_path, val_fraction=0.34, seed=3, fixes=table)
     assert "2 relabelled, 1 left out, 0 kept" in capsys.readouterr().out
     after = {name: labels_of(fixed, side) for name, side in fixed.split.sides.items()}
-    before["train"] |= {wrong: "two words"}
-    before["val"] |= {mended: "öland rye"}
-    del before["train"][lost]
+    before["train"] |= {relabelled: "two words"}
+    before["val"] |= {val_relabelled: "öland rye"}
+    del before["train"][dropped]
     assert after == before
-    assert sorted(labels_of(plain, plain.split.train)) == sorted([*after["train"], lost])
+    assert sorted(labels_of(plain, plain.split.train)) == sorted([*after["train"], dropped])
     assert {(c.path, c.fault) for c in fixed.changes} == {
-        (wrong, RELABELLED),
-        (lost, DROPPED),
-        (mended, RELABELLED),
+        (relabelled, RELABELLED),
+        (dropped, DROPPED),
+        (val_relabelled, RELABELLED),
     }
     write_data_report(tmp_path / "report.csv", fixed.store.catalog, 0, fixed.changes)
     with (tmp_path / "report.csv").open(newline="") as file:
         details = {row["path"]: row["detail"] for row in csv.DictReader(file)}
-    assert details[wrong] == "from alder to two words"
-    assert details[lost] == "label alder"
+    assert details[relabelled] == "from alder to two words"
+    assert details[dropped] == "label alder"
 
 
 def test_a_resumed_run_refuses_other_fixes(tiny_folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "fixes.csv"
     digests = []
     for row in ("alder/0.png,drop,", "alder/1.png,drop,"):
-        dataset = load(tiny_folder, tmp_path, fixes=write(table, row))
+        dataset = load(tiny_folder, tmp_path, fixes=write_fixes(table, row))
         digests.append({"the changes by --fixes": _fixes_digest(dataset)})
     with pytest.raises(UserError, match=r"--resume=r: the changes by --fixes was"):
         check_identity("r", digests[0], digests[1])
     check_identity("r", digests[0], digests[0])
 
 
-def test_a_class_that_loses_all_its_images_is_one_line(tiny_folder: Path, tmp_path: Path) -> None:
+def test_fixes_that_drop_all_images_of_a_class_are_refused(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     rows = [f"alder/{number}.png,drop," for number in range(6)]
     with pytest.raises(UserError, match=r"--fixes=.*: class 'alder' has no training images"):
-        load(tiny_folder, tmp_path, fixes=write(tmp_path / "fixes.csv", *rows))
+        load(tiny_folder, tmp_path, fixes=write_fixes(tmp_path / "fixes.csv", *rows))
 
 
-def test_a_conflict_that_is_mended_is_not_reported(tiny_copy: Path, tmp_path: Path) -> None:
+def test_conflicting_labels_that_the_fixes_resolve_are_not_reported(
+    tiny_copy: Path, tmp_path: Path
+) -> None:
     copy = tiny_copy / "two words" / "copy.png"
     copy.write_bytes((tiny_copy / "alder" / "0.png").read_bytes())
     assert load(tiny_copy, tmp_path).conflicting_labels
     for row in ("two words/copy.png,relabel,alder", "alder/0.png,drop,"):
-        fixed = load(tiny_copy, tmp_path, fixes=write(tmp_path / "fixes.csv", row))
+        fixed = load(tiny_copy, tmp_path, fixes=write_fixes(tmp_path / "fixes.csv", row))
         assert fixed.conflicting_labels == ()
 
 
-def test_the_split_of_a_plain_or_fixed_run_is_taken(tiny_folder: Path, tmp_path: Path) -> None:
+def test_fixes_fit_the_split_csv_of_a_run_with_or_without_fixes(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     from seedtf.data.split import write_split_csv
 
-    table = write(tmp_path / "fixes.csv", "alder/0.png,drop,", "alder/1.png,relabel,two words")
+    table = write_fixes(
+        tmp_path / "fixes.csv", "alder/0.png,drop,", "alder/1.png,relabel,two words"
+    )
     for name, options in (("plain", {}), ("fixed", {"fixes": table})):
         dataset = load(tiny_folder, tmp_path, **options)
         split_csv = tmp_path / f"{name}.csv"
@@ -179,6 +189,7 @@ def test_the_split_of_a_plain_or_fixed_run_is_taken(tiny_folder: Path, tmp_path:
         assert "alder/0.png" not in labels
         assert labels["alder/1.png"] == "two words"
         assert len(labels) == 17
+    # Without the fixes, the split of the fixed run contradicts the folder.
     with pytest.raises(UserError, match=r"has the label 'two words', but 'alder' in the data"):
         load(tiny_folder, tmp_path, split_csv=str(split_csv))
 
@@ -187,7 +198,9 @@ def test_the_split_of_a_plain_or_fixed_run_is_taken(tiny_folder: Path, tmp_path:
 
 
 def test_folds_are_divided_as_without_fixes(tiny_folder: Path, tmp_path: Path) -> None:
-    table = write(tmp_path / "fixes.csv", "alder/0.png,drop,", "alder/1.png,relabel,two words")
+    table = write_fixes(
+        tmp_path / "fixes.csv", "alder/0.png,drop,", "alder/1.png,relabel,two words"
+    )
     tables = {}
     for name, fixes in (("plain", ""), ("fixed", table)):
         paths = FoldsPaths(tmp_path / name)
@@ -198,7 +211,8 @@ def test_folds_are_divided_as_without_fixes(tiny_folder: Path, tmp_path: Path) -
         tables[name] = {row.file: row for row in paths.read_table()}
         if fixes:
             _check_flags(paths, config, "2")
-            write(tmp_path / "fixes.csv", "alder/0.png,drop,")
+            # Folds cannot be continued with another table.
+            write_fixes(tmp_path / "fixes.csv", "alder/0.png,drop,")
             with pytest.raises(UserError, match=r"is not the table with which"):
                 _check_flags(paths, config, "2")
     plain = tables["plain"]
@@ -208,7 +222,7 @@ def test_folds_are_divided_as_without_fixes(tiny_folder: Path, tmp_path: Path) -
     assert {row.fold for row in plain.values()} == {"0", "1", "test"}
 
 
-def test_an_image_on_no_side_is_in_no_fold(tiny_folder: Path, tmp_path: Path) -> None:
+def test_an_image_on_no_side_of_the_split_is_in_no_fold(tiny_folder: Path, tmp_path: Path) -> None:
     dataset = load(tiny_folder, tmp_path)
     train = dataset.split.train[1:]
     shorter = replace(dataset, split=replace(dataset.split, train=train))
@@ -231,7 +245,7 @@ def test_evaluate_writes_a_report_with_fixes_and_compare_leaves_relabelled_image
 ) -> None:
     plain = evaluate_run(str(run))
     assert len(plain.report.losses) == 4
-    table = write(
+    table = write_fixes(
         tmp_path / "fixes.csv",
         "elm/0-1.png,relabel,oak",
         "elm/0-3.png,drop,",
@@ -276,8 +290,8 @@ def test_images_that_a_training_relabelled_are_left_out_of_a_comparison(tmp_path
     assert (comparison.shared, comparison.relabelled) == (1, 1)
 
 
-def test_fixes_are_counted_in_words() -> None:
+def test_describe_counts_the_fixes() -> None:
     changes = (Fault("a", RELABELLED, ""), Fault("b", DROPPED, ""))
-    nothing = np.zeros(8, bool)
-    fixes = Fixes(CATALOG.labels, nothing, nothing, 2, 0, changes)
+    no_image = np.zeros(8, bool)
+    fixes = Fixes(CATALOG.labels, no_image, no_image, 2, 0, changes)
     assert fixes.describe() == "1 relabelled, 1 left out, 2 kept"

@@ -1,4 +1,4 @@
-"""Fair splits: no group or near duplicate is on two sides, and each class has the wanted fractions."""
+"""Fair splits keep groups and near duplicates on one side, and give each class the wanted fractions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,23 @@ from seedtf.errors import UserError
 seeds = st.integers(0, 2**31 - 1)
 
 
-def make_catalog(labels: np.ndarray, names: list[str] | None = None) -> Catalog:
+def make_catalog(labels: np.ndarray) -> Catalog:
     """A catalog without files."""
-    paths = names or [f"c{label}/{number:04d}.png" for number, label in enumerate(labels)]
+    paths = [f"c{label}/{number:04d}.png" for number, label in enumerate(labels)]
     classes = tuple(f"c{k}" for k in range(int(labels.max()) + 1))
     return Catalog(Path("/data"), paths, labels.astype(np.int32), classes)
 
 
-def related(groups: np.ndarray, alike: np.ndarray | None = None, named: bool = True) -> Related:
-    """How images are related: by the user's groups, if they are ``named``, and by looking alike."""
+def make_related(
+    groups: np.ndarray, alike: np.ndarray | None = None, named: bool = True
+) -> Related:
+    """Relates images that have a group in common or look alike.
+
+    Args:
+        groups: the group of each image.
+        alike: the first image that looks like each image, itself if there is none (the default).
+        named: whether the groups are given by the user. Otherwise they are ignored.
+    """
     single = np.arange(len(groups))
     alike = single if alike is None else connect(alike, np.empty((0, 2), np.int64))
     first = np.array([np.flatnonzero(groups == group)[0] for group in groups])
@@ -40,7 +48,7 @@ def related(groups: np.ndarray, alike: np.ndarray | None = None, named: bool = T
 
 
 @st.composite
-def grouped(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+def labels_and_groups(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Labels and groups of up to 120 images; each class is in at least two groups."""
     classes = draw(st.integers(2, 4))
     rng = np.random.default_rng(draw(seeds))
@@ -52,15 +60,15 @@ def grouped(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return labels, groups
 
 
-@given(grouped(), st.floats(0.05, 0.4), st.floats(0, 0.3), seeds)
+@given(labels_and_groups(), st.floats(0.05, 0.4), st.floats(0, 0.3), seeds)
 def test_no_group_is_divided_and_every_class_trains_and_validates(data, val, test, seed) -> None:
     labels, groups = data
     catalog = make_catalog(labels)
     split = draw_split(
-        catalog, None, related(groups), val_fraction=val, test_fraction=test, seed=seed
+        catalog, None, make_related(groups), val_fraction=val, test_fraction=test, seed=seed
     )
     repeated = draw_split(
-        catalog, None, related(groups), val_fraction=val, test_fraction=test, seed=seed
+        catalog, None, make_related(groups), val_fraction=val, test_fraction=test, seed=seed
     )
     sides = list(split.sides.values())
     assert np.array_equal(np.sort(np.concatenate(sides)), np.arange(len(labels)))
@@ -68,11 +76,11 @@ def test_no_group_is_divided_and_every_class_trains_and_validates(data, val, tes
     assert count_across(split, groups) == 0
     for side in sides[:2]:
         assert set(labels[side]) == set(labels)
-    assert bool(len(split.test)) <= bool(test)
+    assert bool(len(split.test)) <= bool(test)  # without test_fraction there are no test images
 
 
 @given(st.lists(st.integers(4, 60), min_size=2, max_size=5), st.floats(0.05, 0.45), seeds)
-def test_single_images_are_divided_exactly(counts, val, seed) -> None:
+def test_without_groups_each_class_is_divided_exactly(counts, val, seed) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     sides = assign_groups(
         labels,
@@ -82,8 +90,8 @@ def test_single_images_are_divided_exactly(counts, val, seed) -> None:
         needed=(0, 1),
     )
     for label, count in enumerate(counts):
-        on_val = int(sides[labels == label].sum())
-        assert abs(on_val - val * count) <= 0.5 + 1e-9 or on_val == 1
+        num_val = int(sides[labels == label].sum())
+        assert abs(num_val - val * count) <= 0.5 + 1e-9 or num_val == 1
 
 
 @given(st.lists(st.integers(1, 12), min_size=4, max_size=30), st.floats(0.1, 0.5), seeds)
@@ -96,7 +104,7 @@ def test_the_fraction_of_a_class_is_off_by_one_group_at_most(sizes, val, seed) -
     assert abs(sides.sum() - val * len(groups)) <= max(sizes)
 
 
-@given(grouped(), st.integers(2, 6), seeds)
+@given(labels_and_groups(), st.integers(2, 6), seeds)
 def test_folds_are_a_partition_that_divides_no_group(data, folds, seed) -> None:
     labels, groups = data
     sides = assign_groups(
@@ -117,29 +125,34 @@ def test_five_folds_of_single_images_have_equal_classes() -> None:
 
 
 @given(st.integers(0, 2**31 - 1), st.floats(0.05, 0.5))
-def test_without_groups_and_twins_draw_split_equals_split_catalog(seed, val) -> None:
+def test_without_groups_and_near_duplicates_draw_split_equals_split_catalog(seed, val) -> None:
     labels = np.repeat([0, 1, 2], [13, 40, 7])
     catalog, single = make_catalog(labels), np.arange(60)
     drawn = draw_split(
-        catalog, None, related(single, named=False), val_fraction=val, test_fraction=0, seed=seed
+        catalog,
+        None,
+        make_related(single, named=False),
+        val_fraction=val,
+        test_fraction=0,
+        seed=seed,
     )
     plain = split_catalog(catalog, val, seed, single)
     assert drawn.val.tolist() == plain.val.tolist()
 
 
-def test_images_that_look_alike_join_the_groups_of_both() -> None:
+def test_two_images_that_look_alike_join_their_groups() -> None:
     labels = np.tile([0, 1], 6)
     groups = np.repeat(np.arange(6), 2)
     alike = np.arange(12)
     alike[4] = 0  # an image of group 2 looks like one of group 0
-    joined = related(groups, alike).together
+    joined = make_related(groups, alike).together
     assert len(set(joined[[0, 1, 4, 5]])) == 1
     assert len(set(joined)) == 5
     for seed in range(20):
         split = draw_split(
             make_catalog(labels),
             None,
-            related(groups, alike),
+            make_related(groups, alike),
             val_fraction=0.4,
             test_fraction=0,
             seed=seed,
@@ -147,7 +160,7 @@ def test_images_that_look_alike_join_the_groups_of_both() -> None:
         assert count_across(split, joined) == 0
 
 
-def test_identical_images_with_different_labels_train() -> None:
+def test_identical_images_with_different_labels_are_training_images() -> None:
     labels = np.tile([0, 1], 10)
     alike = np.arange(20)
     alike[1] = 0  # the same image in two classes
@@ -155,7 +168,7 @@ def test_identical_images_with_different_labels_train() -> None:
         split = draw_split(
             make_catalog(labels),
             None,
-            related(np.arange(20) // 2, alike),
+            make_related(np.arange(20) // 2, alike),
             val_fraction=0.5,
             test_fraction=0,
             seed=seed,
@@ -170,7 +183,7 @@ def test_given_test_images_stay_and_validation_is_drawn_from_the_others() -> Non
     split = draw_split(
         make_catalog(labels),
         given_test,
-        related(np.arange(20), named=False),
+        make_related(np.arange(20), named=False),
         test_fraction=0,
         **options,
     )
@@ -178,7 +191,11 @@ def test_given_test_images_stay_and_validation_is_drawn_from_the_others() -> Non
     assert len(split.val) == 4
     with pytest.raises(UserError, match=r"^--test_fraction=0\.2: the data has 4 test images"):
         draw_split(
-            make_catalog(labels), given_test, related(np.arange(20)), test_fraction=0.2, **options
+            make_catalog(labels),
+            given_test,
+            make_related(np.arange(20)),
+            test_fraction=0.2,
+            **options,
         )
 
 
@@ -188,7 +205,12 @@ def test_a_class_whose_images_are_one_group_is_refused_by_name() -> None:
     assert classes_in_one_group(labels, groups).tolist() == [1]
     with pytest.raises(UserError) as error:
         draw_split(
-            make_catalog(labels), None, related(groups), val_fraction=0.2, test_fraction=0, seed=0
+            make_catalog(labels),
+            None,
+            make_related(groups),
+            val_fraction=0.2,
+            test_fraction=0,
+            seed=0,
         )
     assert str(error.value).startswith(
         "--data_dir=/data: all 4 images of class 'c1' belong together"
@@ -199,14 +221,14 @@ def test_a_class_whose_images_are_one_group_is_refused_by_name() -> None:
 def test_a_given_split_must_not_divide_a_group() -> None:
     catalog = make_catalog(np.tile([0, 1], 4))
     split = Split(np.arange(5), np.arange(5, 8))
-    named = related(np.arange(8) // 2).user_groups
+    named = make_related(np.arange(8) // 2).user_groups
     with pytest.raises(UserError, match=r"^--split_csv=s\.csv: 1 groups are on two sides .* 'g2'"):
         check_given_split(catalog, split, "--split_csv=s.csv", named, 0.0)
     check_given_split(catalog, Split(np.arange(4), np.arange(4, 8)), "x", named, 0.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40))
-def test_groups_are_connected_as_by_a_search(pairs) -> None:
+def test_connect_finds_the_groups_that_a_graph_search_finds(pairs) -> None:
     neighbours: dict[int, set[int]] = {i: set() for i in range(31)}
     for a, b in pairs:
         neighbours[a].add(b)
@@ -251,8 +273,8 @@ def test_groups_come_from_folders_names_and_tables(tmp_path: Path) -> None:
     assert by_day.groups.tolist() == [0, 0, 2, 3]
     labels = tmp_path / "labels.csv"
     labels.write_text("image;species;plant\noak/a/p1_1.png;oak;7\noak/b/p1_2.png;oak;7\n")
-    by_label = read_groups(catalog, GroupFlags(group_by="plant", labels_csv=str(labels)))
-    assert by_label.groups.tolist() == [0, 1, 0, 3]
+    by_plant = read_groups(catalog, GroupFlags(group_by="plant", labels_csv=str(labels)))
+    assert by_plant.groups.tolist() == [0, 1, 0, 3]
 
 
 def test_wrong_tables_and_flags_of_groups_are_refused_in_one_line(tmp_path: Path) -> None:

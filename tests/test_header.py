@@ -146,7 +146,7 @@ def bmp_with(offset: int, code: str, value: int) -> bytes:
 
 
 GIF = encode(IMAGE.quantize(8), "GIF")
-CASES = {
+REFUSED = {
     "empty": (b"", "empty file", "0 bytes"),
     "html": (b"<!doctype html><title>404", "not an image", "starts with b'<!doctype ht'"),
     "lfs pointer": (b"version https://git-lfs", "not an image", "starts with b'version http'"),
@@ -181,16 +181,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", REFUSED)
 def test_an_unusable_file_is_refused_with_fault_and_detail(name: str) -> None:
-    data, fault, detail = CASES[name]
+    data, fault, detail = REFUSED[name]
     actual_fault, actual_detail = refusal(data)
     assert actual_fault == fault
     assert actual_detail.startswith(detail)
 
 
 def test_the_tiny_png_that_claims_a_gigabyte_is_57_bytes() -> None:
-    assert len(CASES["huge chunk"][0]) == 57
+    assert len(REFUSED["huge chunk"][0]) == 57
 
 
 def test_max_pixels_limits_width_times_height() -> None:
@@ -199,7 +199,7 @@ def test_max_pixels_limits_width_times_height() -> None:
     assert refusal(data, 34) == ("too large", "7×5 is more than 34 pixels")
 
 
-# A file that is cut after its header is refused by the decoder, not by read_header.
+# A cut after the header is not tested here: the decoder refuses such a file if read_header does not.
 @pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "gif", "lossy webp", "lossless webp"])
 def test_a_file_cut_inside_its_header_is_refused(name: str) -> None:
     data = ACCEPTED[name][0]
@@ -215,10 +215,10 @@ def test_a_png_or_a_gif_frame_without_its_end_is_refused() -> None:
 
 @settings(max_examples=200)
 @given(st.sampled_from([data for data, _, _ in ACCEPTED.values()]), st.data())
-def test_a_damaged_file_gives_a_header_or_a_refusal(data: bytes, draw: st.DataObject) -> None:
-    damaged = bytearray(data[: draw.draw(st.integers(0, len(data)))])
+def test_a_damaged_file_gives_a_header_or_a_refusal(file: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(file[: data.draw(st.integers(0, len(file)))])
     changes = st.tuples(st.integers(0, max(len(damaged) - 1, 0)), st.integers(0, 255))
-    for position, value in draw.draw(st.lists(changes, max_size=8)) if damaged else []:
+    for position, value in data.draw(st.lists(changes, max_size=8)) if damaged else []:
         damaged[position] = value
     try:
         header = read_header(bytes(damaged))
@@ -252,7 +252,7 @@ def box(kind: bytes, *parts: bytes) -> bytes:
 
 
 def avif(sizes: int, *items: bytes) -> bytes:
-    """An AVIF of 8×8 pixels with these entries of its ``iloc`` box.
+    """An AVIF of 8×8 pixels; ``items`` are the entries of its ``iloc`` box.
 
     ``sizes`` states, in 4 bits each, how many bytes an offset, a length, a base offset and an index
     take in the entries.
@@ -284,6 +284,5 @@ def test_an_avif_whose_items_repeat_its_bytes_is_refused_quickly(data: bytes) ->
 
 
 def test_an_avif_item_that_begins_behind_the_file_end_is_refused() -> None:
-    # Length 0 means up to the end of the file, so an item that begins behind it would have a negative
-    # length.
+    # The length 0 means "up to the end of the file", so the length of this item would be negative.
     assert refusal(avif(0x4400, struct.pack(">HHHII", 0, 0, 1, 2**31, 0)))[0] == "truncated"

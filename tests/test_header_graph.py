@@ -1,4 +1,4 @@
-"""The header parsers of the export agree with read_header (Python) on every file, in bounded time."""
+"""The header parsers in the graph of an export agree with read_header on every file, and are fast."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def in_python(data: bytes) -> tuple:
 
 
 def in_graph(data: bytes) -> tuple:
-    """The same by ``parse_header_graph``; ``parse_headers_graph`` must say the same of two copies."""
-    result = result_of(*alone(data))
-    together = zip(*graph([data] * 2), strict=True)
+    """As ``in_python``, by ``parse_header_graph``; checks that ``parse_headers_graph`` agrees."""
+    result = result_of(*parse_alone(data))
+    together = zip(*parse_together([data] * 2), strict=True)
     assert [result_of(*values) for values in together] == [result] * 2
     return result
 
@@ -132,13 +132,13 @@ def result_of(status: tf.Tensor, for_decoder: tf.Tensor, contents: tf.Tensor) ->
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-def alone(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def parse_alone(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     header = parse_header_graph(data, tf.constant(100_000_000, tf.int64))
     return header.status, header.for_decoder, apply_edits(data, header.edits)
 
 
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-def graph(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def parse_together(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     headers = parse_headers_graph(files, 100_000_000)
     edited = tf.map_fn(
         lambda row: apply_edits(row[0], Edits(*row[1:])),
@@ -153,15 +153,15 @@ def test_both_agree_on_undamaged_images_and_other_files(data: bytes) -> None:
     assert in_graph(data) == in_python(data)
 
 
-def test_files_that_are_parsed_together_do_not_mix() -> None:
+def test_files_that_are_parsed_together_do_not_affect_each_other() -> None:
     files = [*UNDAMAGED, *NOT_IMAGES]
-    results = [result_of(*values) for values in zip(*graph(files), strict=True)]
+    results = [result_of(*values) for values in zip(*parse_together(files), strict=True)]
     assert results == [in_python(data) for data in files]
-    assert [len(values) for values in graph(tf.constant([], tf.string))] == [0, 0, 0]
+    assert [len(values) for values in parse_together(tf.constant([], tf.string))] == [0, 0, 0]
 
 
 def test_plain_jpegs_are_recognized() -> None:
-    """Otherwise each would be parsed alone, and no other test would fail."""
+    """They can be parsed together. If one were not recognized, it would only be parsed more slowly."""
     plain = [encode("JPEG"), encode("JPEG", progressive=True), encode("JPEG", "L"), JPEG + SCAN]
     plain.append(encode("JPEG", comment=b"x" * 60_000, icc_profile=bytes(100_000)))
     others = [encode("JPEG", "CMYK"), encode("JPEG", exif=exif(6)), encode("JPEG")[:500], PNG, b""]
@@ -199,9 +199,9 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
         (JPEG + (b"\xff" + SCAN + RESTART) * 101, "unsupported variant"),
         (JPEG + SCAN * 101 + b"\xff", "unsupported variant"),
         (JPEG + SCAN * 100 + SCAN[:3], "ok"),
-        (JPEG + SCAN * 100 + END + b"\0\2" + SCAN * 900, "ok"),
-        (JPEG + SCAN * 99 + b"\xff\xfe\0\x82" + SCAN * 32 + SCAN + END, "ok"),
-        # The decoder goes over all pixels once for each scan, so large images may have fewer scans.
+        (JPEG + SCAN * 100 + END + b"\0\2" + SCAN * 900, "ok"),  # nothing counts after the end
+        (JPEG + SCAN * 99 + b"\xff\xfe\0\x82" + SCAN * 32 + SCAN + END, "ok"),  # nor in a comment
+        # The decoder goes over all pixels once for each scan, so a large image may only have few scans.
         (jpeg(500, 800) + SCAN * 50 + END, "ok"),
         (jpeg(500, 800) + SCAN * 51 + END, "unsupported variant"),
         (jpeg(10_000, 10_000) + SCAN * 20 + END, "ok"),
@@ -255,7 +255,8 @@ def test_a_png_with_an_unknown_or_repeated_chunk_is_refused(name: bytes) -> None
 def test_a_stuffed_zero_byte_is_skipped_without_a_length() -> None:
     """FF 00 has no length field, so the frame header after it (7×9 pixels) counts.
 
-    With a length field, the parser would skip it and find the frame header in the comment.
+    A parser that took the two bytes after FF 00 for a length would skip this frame header, and find the
+    one in the comment.
     """
     frame, hidden = JPEG[2:], JPEG[2:7] + b"\0\1\0\1" + JPEG[11:]
     comment = b"\xff\xfe" + struct.pack(">H", 2 + len(hidden)) + hidden
@@ -288,32 +289,31 @@ def test_both_agree_on_hostile_files() -> None:
     assert {name: graph for name, (graph, python) in results.items() if graph != python} == {}
 
 
-PART = 64_000
-"""Bytes that the tiny parts of each file take together."""
+BYTES = 64_000  # of all tiny parts of a file together
 MANY_PARTS = {
-    "fill bytes": JPEG[:2] + b"\xff" * PART + JPEG[2:] + SCAN,
-    "stray bytes": JPEG[:2] + b"\xff\xfe\0\2" + b"\0" * PART + JPEG[2:] + SCAN,
-    "standalone markers": JPEG[:2] + b"\xff\x01" * (PART // 2) + JPEG[2:] + SCAN,
-    "comments": JPEG[:2] + b"\xff\xfe\0\2" * (PART // 4) + JPEG[2:] + SCAN,
-    "EXIF blocks": JPEG[:2] + b"\xff\xe1\0\x08Exif\0\0" * (PART // 10) + JPEG[2:] + SCAN,
-    "Adobe segments": JPEG[:2] + b"\xff\xee\0\x07Adobe" * (PART // 9) + JPEG[2:] + SCAN,
-    "frames": JPEG[:2] + JPEG[2:] * (PART // 13) + SCAN,
-    "segments between scans": JPEG + b"\xff\xfe\0\2" * (PART // 4) + SCAN * 101,
-    "scans in a comment": JPEG + b"\xff\xfe\x10\0" + b"\xff\xda" * (PART // 2) + SCAN,
-    "scans": JPEG + SCAN * (PART // 4),
-    "chunks": PNG[:33] + (b"\0\0\0\0abcd" + bytes(4)) * (PART // 12) + PNG[33:],
-    "transparency": PNG[:33] + (b"\0\0\0\0tRNS" + bytes(4)) * (PART // 12) + PNG[33:],
-    "palettes": PNG[:33] + chunk(b"PLTE") * (PART // 12) + PNG[33:],
-    "late palettes": PNG[:33] + chunk(b"IDAT") + chunk(b"PLTE") * (PART // 12) + PNG[33:],
-    "pixels": PNG[:33] + chunk(b"IDAT") * (PART // 12) + PNG[33:],
-    "compressed texts": PNG[:33] + chunk(b"zTXt") * (PART // 12) + PNG[33:],
-    "texts": PNG[:33] + (b"\0\0\0\4iTXtXML:" + bytes(4)) * (PART // 16) + PNG[33:],
-    "extensions": gif(9, 9)[:13] + b"\x21\xfe\0" * (PART // 3) + gif(9, 9)[13:],
-    "controls": gif(9, 9)[:13] + b"\x21\xf9\0" * (PART // 3) + gif(9, 9)[13:],
-    "sub-blocks": gif(9, 9)[:13] + b"\x21\xfe" + b"\1a" * (PART // 2) + b"\0" + gif(9, 9)[13:],
-    "blocks of a frame": gif(9, 9)[:30] + b"\1a" * (PART // 2) + gif(9, 9)[30:],
-    "WebP chunks": WEBP[:30] + (b"abcd" + bytes(4)) * (PART // 8) + WEBP[30:],
-    "WebP EXIF": WEBP[:30] + (b"EXIF" + bytes(4)) * (PART // 8) + WEBP[30:],
+    "fill bytes": JPEG[:2] + b"\xff" * BYTES + JPEG[2:] + SCAN,
+    "stray bytes": JPEG[:2] + b"\xff\xfe\0\2" + b"\0" * BYTES + JPEG[2:] + SCAN,
+    "standalone markers": JPEG[:2] + b"\xff\x01" * (BYTES // 2) + JPEG[2:] + SCAN,
+    "comments": JPEG[:2] + b"\xff\xfe\0\2" * (BYTES // 4) + JPEG[2:] + SCAN,
+    "EXIF blocks": JPEG[:2] + b"\xff\xe1\0\x08Exif\0\0" * (BYTES // 10) + JPEG[2:] + SCAN,
+    "Adobe segments": JPEG[:2] + b"\xff\xee\0\x07Adobe" * (BYTES // 9) + JPEG[2:] + SCAN,
+    "frames": JPEG[:2] + JPEG[2:] * (BYTES // 13) + SCAN,
+    "segments between scans": JPEG + b"\xff\xfe\0\2" * (BYTES // 4) + SCAN * 101,
+    "scans in a comment": JPEG + b"\xff\xfe\x10\0" + b"\xff\xda" * (BYTES // 2) + SCAN,
+    "scans": JPEG + SCAN * (BYTES // 4),
+    "chunks": PNG[:33] + (b"\0\0\0\0abcd" + bytes(4)) * (BYTES // 12) + PNG[33:],
+    "transparency": PNG[:33] + (b"\0\0\0\0tRNS" + bytes(4)) * (BYTES // 12) + PNG[33:],
+    "palettes": PNG[:33] + chunk(b"PLTE") * (BYTES // 12) + PNG[33:],
+    "late palettes": PNG[:33] + chunk(b"IDAT") + chunk(b"PLTE") * (BYTES // 12) + PNG[33:],
+    "pixels": PNG[:33] + chunk(b"IDAT") * (BYTES // 12) + PNG[33:],
+    "compressed texts": PNG[:33] + chunk(b"zTXt") * (BYTES // 12) + PNG[33:],
+    "texts": PNG[:33] + (b"\0\0\0\4iTXtXML:" + bytes(4)) * (BYTES // 16) + PNG[33:],
+    "extensions": gif(9, 9)[:13] + b"\x21\xfe\0" * (BYTES // 3) + gif(9, 9)[13:],
+    "controls": gif(9, 9)[:13] + b"\x21\xf9\0" * (BYTES // 3) + gif(9, 9)[13:],
+    "sub-blocks": gif(9, 9)[:13] + b"\x21\xfe" + b"\1a" * (BYTES // 2) + b"\0" + gif(9, 9)[13:],
+    "blocks of a frame": gif(9, 9)[:30] + b"\1a" * (BYTES // 2) + gif(9, 9)[30:],
+    "WebP chunks": WEBP[:30] + (b"abcd" + bytes(4)) * (BYTES // 8) + WEBP[30:],
+    "WebP EXIF": WEBP[:30] + (b"EXIF" + bytes(4)) * (BYTES // 8) + WEBP[30:],
 }
 
 
@@ -326,6 +326,6 @@ def test_a_file_of_many_tiny_parts_is_parsed_in_50_ms_of_processor_time(name: st
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        graph([data])
+        parse_together([data])
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.05

@@ -33,12 +33,12 @@ LARGE_MEMORY_BYTES = 512 << 20  # the decoded RGBA image takes 100 MB, the RGB i
 
 
 def decode_under_limits(arguments: list[str]) -> None:
-    """What the process runs: prints the name of each file, opens the file, and prints the outcome."""
+    """Runs in the separate process: prints the name of each file, decodes it and prints the outcome."""
     from seedtf.images.decode import make_decoder
     from seedtf.images.header import RefusedError
 
     folder, decode = Path(arguments[0]), make_decoder(32, MAX_PIXELS)
-    for data in whole_files().values():  # starts TensorFlow's threads
+    for data in whole_files().values():  # starts TensorFlow's threads before the memory is limited
         decode(data)
     limit_memory(MEMORY_BYTES)
     for path in sorted(folder.iterdir()):

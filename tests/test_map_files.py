@@ -12,7 +12,7 @@ from seedtf.data.paths import num_threads
 from seedtf.images.header import RefusedError
 
 
-def _catalog(count: int) -> Catalog:
+def _make_catalog(count: int) -> Catalog:
     paths = [f"{i:03}.png" for i in range(count)]
     return Catalog(Path("/nowhere"), paths, np.zeros(count, np.int32), ("one",))
 
@@ -25,10 +25,14 @@ def test_batches_contain_every_file_once_and_keep_its_outcome(count: int) -> Non
         batches.append((first, list(paths)))
         for index, path in enumerate(paths, first):
             assert path == f"/nowhere/{index:03}.png"
-            refusal = RefusedError("corrupt", f"number {index}")
-            yield refusal if index % 7 == 3 else OSError(2, "gone") if index % 7 == 5 else index
+            if index % 7 == 3:
+                yield RefusedError("corrupt", f"number {index}")
+            elif index % 7 == 5:
+                yield OSError(2, "gone")
+            else:
+                yield index
 
-    catalog = _catalog(count)
+    catalog = _make_catalog(count)
     usable, faults = map_file_batches(catalog, process, "testing", 16)
     assert usable.tolist() == [i for i in range(count) if i % 7 not in (3, 5)]
     assert [(f.path, f.fault, f.detail) for f in faults] == [
@@ -39,6 +43,7 @@ def test_batches_contain_every_file_once_and_keep_its_outcome(count: int) -> Non
     batches.sort()
     assert [path for _, paths in batches for path in paths] == list(catalog.absolute_paths())
     assert max((len(paths) for _, paths in batches), default=0) <= 16
+    # Every thread gets a batch if there are enough files.
     assert len(batches) >= min(count, num_threads(catalog.absolute_paths()))
 
 
@@ -51,7 +56,7 @@ def test_an_interruption_does_not_wait_for_queued_files() -> None:
         time.sleep(0.05)
         done.append(index)
 
-    catalog = _catalog(500)
+    catalog = _make_catalog(500)
     with pytest.raises(KeyboardInterrupt):
         map_files(catalog, process, "testing")
     assert len(done) < 6 * num_threads(catalog.absolute_paths())

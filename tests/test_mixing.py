@@ -1,4 +1,7 @@
-"""MixUp, CutMix and Random Erasing: their random numbers follow from seed, epoch and record alone."""
+"""MixUp, CutMix and Random Erasing: their random numbers follow from seed, epoch and record alone.
+
+A record is the index of an image among all images of a run.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ def mix_images(
     return mixed.numpy(), labels.numpy()
 
 
-def zebra(count: int, side: int = SIDE) -> np.ndarray:
-    """Alternately black and white images, so that a mixed one shows the weight of each pixel."""
+def black_and_white(count: int, side: int = SIDE) -> np.ndarray:
+    """Black images and white ones in turn, so that a mixed image shows the weight of each pixel."""
     values = np.arange(count) % 2 * 255.0
     return np.broadcast_to(values[:, None, None, None], (count, side, side, 3)).astype(np.float32)
 
 
 def kept_pixels(mixed: np.ndarray) -> np.ndarray:
-    """The weight of each image in each of its pixels after zebra images were mixed: ``[B, H, W]``."""
+    """The weight of each image in its pixels, after ``black_and_white`` was mixed: ``[B, H, W]``."""
     own = mixed[..., 0] / 255.0
     return np.where((np.arange(len(mixed)) % 2 == 1)[:, None, None], own, 1.0 - own)
 
@@ -76,17 +79,17 @@ def test_labels_are_distributions_over_two_classes_and_pixels_in_range(
     assert mixed.max() <= 255.001
 
 
-def test_without_operations_nothing_changes() -> None:
+def test_without_any_mixing_nothing_changes() -> None:
     assert not Mixing(0.0, 0.0, 0.0).active
     assert all(m.active for m in (Mixing(mixup=0.1), Mixing(cutmix=1), Mixing(random_erasing=0.1)))
-    images = zebra(4)
+    images = black_and_white(4)
     mixed, labels = mix_images(images, [0, 1, 2, 3], Mixing())
     assert (mixed == images).all()
     assert (labels == np.eye(4)).all()
 
 
 def test_mixup_blends_pixels_and_labels_by_the_same_weight() -> None:
-    mixed, labels = mix_images(zebra(64), list(range(64)), Mixing(mixup=1.0))
+    mixed, labels = mix_images(black_and_white(64), list(range(64)), Mixing(mixup=1.0))
     kept = kept_pixels(mixed)
     assert kept == pytest.approx(
         np.broadcast_to(own_weight(labels)[:, None, None], kept.shape), abs=1e-5
@@ -95,7 +98,7 @@ def test_mixup_blends_pixels_and_labels_by_the_same_weight() -> None:
 
 
 def test_cutmix_pastes_one_rectangle_and_labels_have_its_exact_area() -> None:
-    mixed, labels = mix_images(zebra(256), list(range(256)), Mixing(cutmix=1.0))
+    mixed, labels = mix_images(black_and_white(256), list(range(256)), Mixing(cutmix=1.0))
     kept = kept_pixels(mixed)
     assert set(np.unique(kept)) == {0.0, 1.0}
     assert kept.mean((1, 2)) == pytest.approx(own_weight(labels), abs=1e-6)
@@ -106,7 +109,7 @@ def test_cutmix_pastes_one_rectangle_and_labels_have_its_exact_area() -> None:
     ]
     assert len(boxes) > 200
     assert 0.3 < np.mean(clipped) < 0.95
-    # Rectangles have the aspect ratio of the image, so those that are not clipped are square.
+    # Before they are clipped, rectangles have the aspect ratio of the image, which is square here.
     squares = [box for box, is_clipped in zip(boxes, clipped, strict=True) if not is_clipped]
     assert all(bottom - top == right - left for top, bottom, left, right in squares)
 
@@ -120,9 +123,9 @@ def test_a_pasted_part_has_the_same_position_in_the_next_image() -> None:
     assert partner.any()
 
 
-def test_the_mean_area_that_cutmix_keeps_follows_from_its_beta() -> None:
+def test_the_mean_area_that_cutmix_keeps_follows_from_the_beta_distribution() -> None:
     """With a large alpha, the rectangle nearly always has half of the area before it is clipped."""
-    _, labels = mix_images(zebra(512, 32), list(range(512)), Mixing(cutmix=10.0))
+    _, labels = mix_images(black_and_white(512, 32), list(range(512)), Mixing(cutmix=10.0))
     side = np.sqrt(0.5)
     # Of an interval of length s around a uniform center, on average s − s²/4 lies inside [0, 1].
     expected = 1 - (side - side**2 / 4) ** 2
@@ -131,7 +134,9 @@ def test_the_mean_area_that_cutmix_keeps_follows_from_its_beta() -> None:
 
 
 def test_with_mixup_and_cutmix_each_mixes_half_of_the_images() -> None:
-    mixed, labels = mix_images(zebra(1000, 4), list(range(1000)), Mixing(mixup=10.0, cutmix=10.0))
+    mixed, labels = mix_images(
+        black_and_white(1000, 4), list(range(1000)), Mixing(mixup=10.0, cutmix=10.0)
+    )
     kept = kept_pixels(mixed)
     pasted = ((kept == 0) | (kept == 1)).all((1, 2))
     # binomial: 500 ± 3.9 standard deviations
@@ -159,10 +164,10 @@ def test_erasing_follows_the_probability_and_the_sizes_of_the_paper() -> None:
     assert 0.26 < aspects.min() < 0.36
     assert 2.8 < aspects.max() < 3.75
     assert np.log(aspects).mean() == pytest.approx(0, abs=0.2)
-    places = np.array(
+    edge_distances = np.array(
         [(top, side - bottom, left, side - right) for top, bottom, left, right in boxes]
     )
-    assert places.min(0).max() <= 1, "no rectangle touches an edge"
+    assert edge_distances.min(0).max() <= 1, "no rectangle comes near one of the four edges"
 
 
 def test_probability_one_erases_every_image_and_zero_none() -> None:
@@ -170,8 +175,8 @@ def test_probability_one_erases_every_image_and_zero_none() -> None:
     mixed, _ = mix_images(images, list(range(200)), Mixing(random_erasing=1.0))
     assert (mixed >= 0).any((1, 2, 3)).all()
     # A tiny probability erases none of 200 images, and mixing alone erases none either.
-    for none in (Mixing(random_erasing=1e-9), Mixing(cutmix=1.0)):
-        mixed, _ = mix_images(images, list(range(200)), none)
+    for mixing in (Mixing(random_erasing=1e-9), Mixing(cutmix=1.0)):
+        mixed, _ = mix_images(images, list(range(200)), mixing)
         assert (mixed == -1).all()
 
 
@@ -202,7 +207,7 @@ def erased(count: int, records: list[int], mixing: Mixing) -> np.ndarray:
 
 @pytest.mark.parametrize("mixing", [ALL, Mixing(cutmix=1.0), Mixing(random_erasing=1.0)])
 def test_random_numbers_of_a_record_do_not_depend_on_its_batch(mixing: Mixing) -> None:
-    images, records = zebra(6), [7, 3, 10**12, 0, 9, 4]
+    images, records = black_and_white(6), [7, 3, 10**12, 0, 9, 4]
     together, labels = mix_images(images, records, mixing, seed=5, epoch=2)
     erased_together = erased(6, records, mixing)
     for position, record in ((1, 3), (3, 0), (5, 4)):
@@ -211,7 +216,7 @@ def test_random_numbers_of_a_record_do_not_depend_on_its_batch(mixing: Mixing) -
         erased_in_other = erased(2, [99, record], mixing)
         assert own_weight(other_labels)[1] == own_weight(labels)[position]
         assert (erased_in_other[1] == erased_together[position]).all()
-        # Pixels where one of the two black images has noise, which depends on its own record.
+        # Where one of the two black images has noise, which depends on the record of that image.
         partner_noise = erased_in_other[0] | erased_together[(position + 1) % 6]
         partner_noise &= mixing.mixup > 0 or mixing.cutmix > 0
         assert (~partner_noise).mean() > 0.3
@@ -221,7 +226,7 @@ def test_random_numbers_of_a_record_do_not_depend_on_its_batch(mixing: Mixing) -
 def test_records_epochs_and_seeds_have_different_weights() -> None:
     weights = [
         own_weight(
-            mix_images(zebra(4), [0, 1, 2, 10**6], Mixing(mixup=1.0), seed=s, epoch=e)[1]
+            mix_images(black_and_white(4), [0, 1, 2, 10**6], Mixing(mixup=1.0), seed=s, epoch=e)[1]
         ).tolist()
         for s in (0, 1, 2)
         for e in (0, 1, 2)
@@ -262,7 +267,10 @@ def test_mix_runs_inside_a_compiled_train_step() -> None:
         return tape.gradient(loss, weight)
 
     gradient = step(
-        tf.constant(zebra(4)), tf.eye(4), tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)
+        tf.constant(black_and_white(4)),
+        tf.eye(4),
+        tf.constant(0, tf.int64),
+        tf.range(4, dtype=tf.int64),
     )
     assert np.isfinite(gradient.numpy()).all()
     assert np.abs(gradient.numpy()).max() > 0
@@ -270,7 +278,7 @@ def test_mix_runs_inside_a_compiled_train_step() -> None:
 
 def test_the_mix_of_seed_seven_never_changes() -> None:
     """Runs of earlier versions resume exactly only while these numbers stay the same."""
-    mixed, labels = mix_images(zebra(6), [0, 5, 9, 2, 8, 3], ALL, seed=7, epoch=1)
+    mixed, labels = mix_images(black_and_white(6), [0, 5, 9, 2, 8, 3], ALL, seed=7, epoch=1)
     assert own_weight(labels) == pytest.approx(
         [0.836291, 0.625, 0.02458, 0.652371, 0.888889, 0.120174], abs=1e-6
     )
@@ -297,12 +305,12 @@ def test_the_quantiles_are_those_of_the_beta_distribution(a: float) -> None:
 
 
 @pytest.mark.parametrize("a", [1e-6, 1e-3, 10.0])
-def test_extreme_shapes_have_quantiles(a: float) -> None:
+def test_extreme_parameters_of_the_beta_distribution_have_quantiles(a: float) -> None:
     quantiles = beta_quantiles(a)
     assert np.isfinite(quantiles).all()
     assert quantiles.min() >= 0
     assert quantiles.max() <= 1
 
 
-def test_the_quantiles_of_a_equal_to_one_are_uniform() -> None:
+def test_with_the_parameter_1_the_quantiles_are_uniform() -> None:
     assert beta_quantiles(1.0, 10) == pytest.approx(np.arange(0.05, 1, 0.1), abs=1e-12)

@@ -1,4 +1,8 @@
-"""The order of images follows from seed and step: permutations, balance, resume, shapes, seeds."""
+"""The order of images follows from seed and step, and may draw the classes equally often.
+
+A record is a training image, and here also its index. An epoch has as many slots as there are records,
+and fills each of them with a record.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +54,7 @@ def test_starting_at_any_step_continues_the_run(drop: bool) -> None:
 
 
 def test_epochs_are_numbered_from_zero() -> None:
+    # An epoch has two steps, so that step 3 is the last one of epoch 1.
     epochs = [int(e) for e, _ in BatchIndices(10, 4).dataset(3).take(4).as_numpy_iterator()]
     assert epochs == [1, 2, 2, 3]
 
@@ -96,7 +101,7 @@ def test_without_shuffle_the_order_is_that_of_the_list() -> None:
     assert first_batches(BatchIndices(5, 2, shuffle=False), 4) == [[0, 1], [2, 3]] * 2
 
 
-def test_every_position_is_equally_likely() -> None:
+def test_every_record_is_equally_likely_at_a_position() -> None:
     """Chi-square over 1000 epochs; with 9 degrees of freedom it exceeds 33.7 once in 10,000 times."""
     order = BatchIndices(10, 10, seed=1)
     epochs = tf.range(1000, dtype=tf.int64)
@@ -120,7 +125,8 @@ def test_a_batch_larger_than_the_list_is_short_when_nothing_is_dropped() -> None
     assert [sorted(batch) for batch in batches] == [[0, 1, 2], [0, 1, 2]]
 
 
-# The balanced order
+# The balanced order gives each class equally many slots of an epoch.
+# A pass draws every record of a class once.
 
 LABELS = [0, 0, 0, 2, 0, 1, 0, 2, 0, 0, 1, 0]  # 8, 2 and 2 records
 
@@ -136,10 +142,10 @@ def test_classes_and_records_come_equally_often(labels: list[int], seed: int, ep
     order = BalancedIndices(labels, 1, seed=seed)
     orders = np.array([records_of_epoch(order, epoch) for epoch in range(epochs)])
     assert orders.shape == (epochs, len(labels))
-    for slots in orders:
-        counts = np.bincount(np.take(labels, slots), minlength=8)[present]
+    for records in orders:
+        counts = np.bincount(np.take(labels, records), minlength=8)[present]
         assert set(counts) <= {len(labels) // len(present), -(-len(labels) // len(present))}
-    # This must hold after every epoch, not only at the end.
+    # The counts must be even after every epoch, not only after the last one.
     for seen in itertools.accumulate(np.bincount(o, minlength=len(labels)) for o in orders):
         for label in present:
             within = seen[np.equal(labels, label)]
@@ -161,10 +167,7 @@ def test_late_epochs_are_as_even_as_the_first() -> None:
 
 
 def test_a_pass_draws_every_record_once_and_continues_in_the_next_epoch() -> None:
-    """A pass draws every record of a class once.
-
-    The large class has 8 records and 4 slots per epoch, so its passes take two epochs.
-    """
+    """The large class has 8 records and 4 slots per epoch, so each of its passes takes two epochs."""
     order = BalancedIndices(LABELS, 4, seed=5)
     large = [k for k, label in enumerate(LABELS) if label == 0]
     passes = []
