@@ -1,4 +1,4 @@
-"""Shell completion: what bash offers for the beginning of a word, without starting Python."""
+"""Shell completion: what bash offers for the beginning of a word; all scripts have a valid syntax."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def complete(script: str, *words: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        env={"PATH": ""},  # bash's own commands are enough: no Python starts
+        env={"PATH": ""},  # bash then finds only its builtins, so the completion starts no Python
     )
     assert done.stderr == ""
     return done.stdout.split()
 
 
-def test_every_command_is_offered_first(scripts: dict[str, str]) -> None:
+def test_the_first_word_is_completed_to_a_command(scripts: dict[str, str]) -> None:
     assert complete(scripts["bash"], "") == list(COMMANDS)
     assert complete(scripts["bash"], "pre") == ["predict", "preview"]
 
@@ -58,18 +58,20 @@ def test_positional_arguments_are_not_offered_as_flags(scripts: dict[str, str]) 
     assert complete(scripts["bash"], "predict", "--files") == []
     assert complete(scripts["bash"], "benchmark", "serving", "--export") == []
     assert complete(scripts["bash"], "export", "--") != []
-    assert "-l run_a" not in scripts["fish"]
+    assert "-l run_a" not in scripts["fish"]  # fish calls the flag --run_a "-l run_a"
 
 
 def test_values_are_the_choices_of_the_flag(scripts: dict[str, str]) -> None:
     recipes = [recipe for recipe in RECIPES if recipe.startswith("f")]
-    # bash splits at "=", zsh does not
+    # bash passes --recipe=f as three words, and zsh as one; the function must complete both.
     found = complete(scripts["bash"], "train", "--recipe", "=", "f")
     assert set(recipes) <= set(found)
     assert complete(scripts["bash"], "train", "--recipe=f") == [f"--recipe={r}" for r in found]
 
 
-def test_files_are_offered_for_other_values(scripts: dict[str, str], tmp_path, monkeypatch) -> None:
+def test_files_are_offered_where_there_are_no_choices(
+    scripts: dict[str, str], tmp_path, monkeypatch
+) -> None:
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     assert complete(scripts["bash"], "train", "--data_dir", "=", "ph") == ["photos"]
@@ -77,14 +79,16 @@ def test_files_are_offered_for_other_values(scripts: dict[str, str], tmp_path, m
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_script_is_valid(scripts: dict[str, str], shell: str) -> None:
+def test_the_scripts_of_zsh_and_fish_have_a_valid_syntax(
+    scripts: dict[str, str], shell: str
+) -> None:
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"{shell} is not installed")
     subprocess.run([program, "-n"], input=scripts[shell], text=True, check=True)
 
 
-def test_an_unknown_shell_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_shell_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("completion", ["tcsh"]) == 2
     assert capsys.readouterr().err == (
         "seedtf completion: 'tcsh' is not one of the shells bash, zsh, fish\n"

@@ -23,7 +23,8 @@ from seedtf.errors import UserError
 from seedtf.runs.saved_config import resumed_config
 
 PACKAGE = Path(__file__).resolve().parent.parent / "seedtf"
-REQUIRED_FLAGS = [
+# Flags of seedtf train on which users rely: none of them may disappear.
+RELIED_ON_FLAGS = [
     "data_dir",
     "val_dir",
     "val_fraction",
@@ -68,12 +69,12 @@ def parse(*arguments: str) -> TrainConfig:
     return parse_config(TrainConfig, "train", list(arguments))
 
 
-def test_every_documented_flag_is_a_field() -> None:
+def test_no_flag_on_which_users_rely_has_disappeared() -> None:
     names = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert set(REQUIRED_FLAGS) <= names
+    assert set(RELIED_ON_FLAGS) <= names
 
 
-def test_every_flag_has_help_that_names_its_range_or_choices() -> None:
+def test_the_help_of_a_flag_is_a_sentence_and_gives_the_range_of_a_number() -> None:
     for field in dataclasses.fields(TrainConfig):
         text, is_number = field.metadata["help"], str(field.type).split(" ")[0] in ("int", "float")
         assert text.endswith("."), field.name
@@ -120,7 +121,7 @@ def test_an_unknown_choice_is_refused_with_the_choices(name: str) -> None:
         ),
     ],
 )
-def test_flags_that_exclude_each_other_are_refused(options: dict, message: str) -> None:
+def test_missing_or_contradictory_flags_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig(**options)
 
@@ -160,7 +161,7 @@ def test_path_objects_become_strings(tmp_path) -> None:
     assert config.has_weights_file
 
 
-def test_the_augmentation_flags_make_a_policy_of_their_strength() -> None:
+def test_a_policy_has_the_augmentation_flags_times_augment_strength() -> None:
     flags = AugmentFlags(crop=0.2, rotate=90.0, flip="none", augment_strength=0.5, cutmix=1.0)
     assert (flags.make_policy().crop, flags.make_policy().rotate, flags.make_policy().flip) == (
         0.1,
@@ -219,6 +220,7 @@ def test_a_mistyped_command_line_gives_a_one_line_error(argument: str, message: 
 
 @pytest.mark.parametrize("name", ["augment_strength", "bn_momentum", "rotate", "weight_decay"])
 def test_a_number_or_auto_is_read_from_text_and_from_a_saved_run(name: str, tmp_path) -> None:
+    # The defaults of this recipe are numbers, so that auto can only come from the flag.
     assert getattr(parse("--data_dir=x", f"--{name}=auto", "--recipe=original"), name) == "auto"
     assert getattr(parse("--data_dir=x", f"--{name}=0.5"), name) == 0.5
     with pytest.raises(UserError, match=f"--{name}=much: pass a number from 0 to .*, or auto"):
@@ -237,7 +239,7 @@ def test_the_flagfile_repeats_the_configuration(tmp_path) -> None:
     )
     (tmp_path / "flags.txt").write_text(config.to_flagfile(), encoding="utf-8")
     repeated = parse(f"--flagfile={tmp_path / 'flags.txt'}")
-    assert repeated.run_dir == ""  # that folder exists already
+    assert repeated.run_dir == ""  # left out, because the folder of the first run exists already
     assert repeated.val_dir.startswith("/")
     assert dataclasses.replace(repeated, run_dir="runs/x", val_dir="some dir") == config
 
@@ -262,5 +264,5 @@ def test_help_needs_no_tensorflow() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name in REQUIRED_FLAGS:
+    for name in RELIED_ON_FLAGS:
         assert f"--{name}\n" in done.stdout

@@ -1,6 +1,7 @@
-"""``seedtf demo``: calibrated classes, the verdict and the heat map of one image, on a local page.
+"""``seedtf demo``: the calibrated probabilities, verdict and heat map of one image, on a local page.
 
-The page itself is started only where gradio is installed, which needs an older Pillow than other tests.
+The page itself is tested only where gradio is installed, because gradio needs an older Pillow than the
+other tests.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
     run = make_run(tmp_path_factory.mktemp("demo") / "tiny", tiny_folder)
     values = RunPaths(run).report.values
     values.parent.mkdir()
+    # The threshold for calibrated probabilities must be used, not the one for raw ones.
     rules = {"reject": {"threshold": 0.9}, "reject_with_temperature": {"threshold": THRESHOLD}}
     values.write_text(json.dumps({"temperature": TEMPERATURE, **rules}))
     loaded = load_run(run)
@@ -52,7 +54,7 @@ def demos(run_dir: Path) -> dict[str, Demo]:
 
 @pytest.fixture
 def image(tiny_folder: Path) -> Path:
-    return next(iter(sorted(tiny_folder.rglob("*.png"))))
+    return min(tiny_folder.rglob("*.png"))
 
 
 def test_the_answers_are_calibrated(demos, run_dir: Path, image: Path) -> None:

@@ -59,7 +59,7 @@ def anchors(text: str) -> set[str]:
 
 
 def flags_of(module_name: str, *more: type) -> set[str]:
-    """The flags of a command: the fields of the configurations in its module, and their aliases."""
+    """The flags of a command: fields of the dataclasses in its module and of ``more``, and aliases."""
     module = importlib.import_module(module_name)
     classes = [
         value
@@ -133,7 +133,7 @@ def test_the_page_of_the_tests_is_up_to_date() -> None:
     assert page == written_page(), "run: make promises"
 
 
-def test_the_map_shows_the_floors_of_the_structure() -> None:
+def test_the_map_shows_the_floors_that_test_structure_checks() -> None:
     text = (ROOT / "seedtf" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (`.*`) \|$", text, re.M)
     shown = {int(number): tuple(re.findall(r"`(\w+)`", names)) for number, names in rows}

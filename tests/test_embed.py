@@ -45,19 +45,19 @@ def run_dir(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collects the names of the networks that are built during the test."""
     built: list[str] = []
-    build = Embedder.__init__
+    init = Embedder.__init__
 
-    def counting(self: Embedder, name: str, *args: object, **kwargs: object) -> None:
-        build(self, name, *args, **kwargs)  # type: ignore[arg-type]
-        original = self.build
+    def recording_init(self: Embedder, name: str, *args: object, **kwargs: object) -> None:
+        init(self, name, *args, **kwargs)  # type: ignore[arg-type]
+        build = self.build
 
-        def make() -> keras.Model:
+        def recording_build() -> keras.Model:
             built.append(name)
-            return original()
+            return build()
 
-        object.__setattr__(self, "build", make)
+        object.__setattr__(self, "build", recording_build)
 
-    monkeypatch.setattr(Embedder, "__init__", counting)
+    monkeypatch.setattr(Embedder, "__init__", recording_init)
     return built
 
 
@@ -91,7 +91,7 @@ def test_a_second_call_builds_no_network_and_decodes_nothing(
         second = embed_tiny(tiny_copy, tmp_path)
     assert (builds, second.from_cache) == (["Tiny"], True)
     np.testing.assert_array_equal(second.features, first.features)
-    os.utime(next(tiny_copy.rglob("*.png")), (0, 0))  # another file of the same name
+    os.utime(next(tiny_copy.rglob("*.png")), (0, 0))  # as if another file had replaced this one
     assert not embed_tiny(tiny_copy, tmp_path).from_cache
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_decoded_is_named_and_has_no_row(
         assert len(rows) == 1 + 17
 
 
-def test_a_folder_without_labels_has_a_table_without_them(
+def test_a_folder_without_labels_gives_a_table_without_a_label_column(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = tmp_path / "plain"
@@ -183,7 +183,7 @@ def test_a_wrong_flag_is_refused_in_one_line(
     run_dir: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (run_dir / "classes.csv").touch()
+    (run_dir / "classes.csv").touch()  # the table that would be written beside classes.npy
     given = [flag.replace("{run}", str(run_dir)) for flag in flags]
     assert main(["embed", str(tiny_folder), *given]) == 2
     error = capsys.readouterr().err.splitlines()
@@ -191,7 +191,7 @@ def test_a_wrong_flag_is_refused_in_one_line(
     assert text in error[0]
 
 
-def test_a_folder_that_does_not_exist_or_holds_no_good_image_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_or_one_without_a_usable_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="DATA_DIR="):
         embed_tiny(tmp_path / "missing", tmp_path)
     (tmp_path / "images").mkdir()

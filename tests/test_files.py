@@ -25,7 +25,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model.keras"]
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "new.txt"):
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []

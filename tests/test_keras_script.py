@@ -1,4 +1,4 @@
-"""The pieces of seedtf in a plain Keras script: datasets, learning rates, live curves, predictions."""
+"""The pieces of seedtf for Keras scripts and notebooks: datasets, learning rates, curves, results."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def small_model(outputs: int = 1) -> keras.Model:
+def build_small_model(num_outputs: int = 1) -> keras.Model:
     image = keras.Input((8, 8, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(image)
     heads = [
-        keras.layers.Dense(2, activation="softmax", name=f"head{n}")(pooled) for n in range(outputs)
+        keras.layers.Dense(2, activation="softmax", name=f"head{n}")(pooled)
+        for n in range(num_outputs)
     ]
-    return keras.Model(image, heads if outputs > 1 else heads[0])
+    return keras.Model(image, heads if num_outputs > 1 else heads[0])
 
 
 def test_each_epoch_of_fit_sees_every_image_in_another_order(folder: Path) -> None:
@@ -51,25 +52,24 @@ def test_each_epoch_of_fit_sees_every_image_in_another_order(folder: Path) -> No
     assert class_names == ("maize", "wheat")
     assert (int(train.cardinality()), int(val.cardinality())) == (4, 1)
 
-    def epoch() -> list[tuple[int, int]]:
-        """The label and shade of each image in one iteration over a dataset."""
+    def iterate() -> list[tuple[int, int]]:
+        """The label and the blue of each image, in one iteration over the training images."""
         return [
-            (int(label), round(float(shade)))
+            (int(label), round(float(blue)))
             for images, labels in train
-            for label, shade in zip(labels, images[:, 0, 0, 2], strict=True)
+            for label, blue in zip(labels, images[:, 0, 0, 2], strict=True)
         ]
 
-    first, second = epoch(), epoch()
+    first, second = iterate(), iterate()
     assert len(set(first)) == 16
     assert set(first) == set(second)
     assert first != second
-    assert all(
-        shade % 10 == 0 for _, shade in first
-    )  # without augmentation the pixels are those of the files
+    # Without augmentation, the pixels are those of the files.
+    assert all(blue % 10 == 0 for _, blue in first)
     images, labels = next(iter(val))
     assert images.shape == (4, 12, 12, 3)
-    shades = images[:, 0, 0, 2].numpy().round().astype(int).tolist()
-    assert not set(zip(labels.numpy().tolist(), shades, strict=True)) & set(first)
+    blues = images[:, 0, 0, 2].numpy().round().astype(int).tolist()
+    assert not set(zip(labels.numpy().tolist(), blues, strict=True)) & set(first)
 
 
 def test_the_same_arguments_give_the_same_augmented_batches(folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(folder: Path) -> None:
 
 def test_fit_follows_the_schedule_and_draws_curves(folder: Path, tmp_path: Path) -> None:
     train, val, _ = seedtf.image_datasets(folder, image_size=8, batch_size=8)
-    model = small_model()
+    model = build_small_model()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     callbacks = [
         seedtf.callbacks.CyclicDecay(0.1, cycle_epochs=2, min_lr=0.01, per_step=False),
@@ -124,7 +124,7 @@ def test_fit_follows_the_schedule_and_draws_curves(folder: Path, tmp_path: Path)
 
 
 def test_the_rate_moves_with_every_step_of_a_model_with_two_outputs(tmp_path: Path) -> None:
-    model = small_model(outputs=2)
+    model = build_small_model(num_outputs=2)
     model.compile("sgd", "sparse_categorical_crossentropy")
     rates = []
 
@@ -151,20 +151,20 @@ def test_the_rate_moves_with_every_step_of_a_model_with_two_outputs(tmp_path: Pa
     assert (tmp_path / "two" / "curves.png").is_file()
 
 
-def test_a_rate_by_step_needs_a_known_number_of_steps() -> None:
-    model = small_model()
+def test_a_rate_that_changes_every_step_needs_a_known_number_of_steps() -> None:
+    model = build_small_model()
     model.compile("sgd", "sparse_categorical_crossentropy")
 
     def batches():
         yield np.zeros([2, 8, 8, 3], np.float32), np.zeros(2)
 
     signature = (tf.TensorSpec([2, 8, 8, 3]), tf.TensorSpec([2]))
-    endless = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    unknown_length = tf.data.Dataset.from_generator(batches, output_signature=signature)
     with pytest.raises(ValueError, match="Pass steps_per_epoch to fit"):
-        model.fit(endless, verbose=0, callbacks=[seedtf.callbacks.OneCycle(0.1)])
+        model.fit(unknown_length, verbose=0, callbacks=[seedtf.callbacks.OneCycle(0.1)])
 
 
-def test_curves_never_replace_a_run(tmp_path: Path) -> None:
+def test_live_curves_refuse_the_folder_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="is a run folder of seedtf train"):
         seedtf.callbacks.LiveCurves(tmp_path)

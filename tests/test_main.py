@@ -16,7 +16,7 @@ def test_no_command_shows_the_usage_and_fails(capsys) -> None:
     assert all(f"  {command} " in shown for command in COMMANDS)
 
 
-def test_version(capsys) -> None:
+def test_version_is_printed(capsys) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"seedtf {seedtf.__version__}\n"
 
@@ -36,7 +36,7 @@ def test_every_command_has_help(command, capsys) -> None:
 
 @pytest.mark.parametrize("arguments", ["--help", "train --help", "sample --help"])
 def test_a_pipe_closed_before_the_first_write_prints_no_traceback(arguments: str) -> None:
-    # stdout is buffered, as in a user's shell, so the short text is written when the process ends
+    # stdout is buffered, as in a user's shell, so the text is written only when the process ends.
     pipeline = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
     shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", pipeline]
     assert subprocess.run(shell, capture_output=True, text=True, check=False).stderr == ""

@@ -23,7 +23,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.training.distributed.choice import check_even_batch
 from seedtf.training.distributed.cluster import read_cluster
 
-TEXT, COUNT, YES = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
+TEXT, COUNT, BOOLEAN = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
 ANYTHING: dict[str, Any] = {"type": "object"}
 
 
@@ -61,8 +61,10 @@ JOBSET = resource(
     "JobSet",
     fields(
         "replicatedJobs",
-        network=fields(enableDNSHostnames=YES, publishNotReadyAddresses=YES, subdomain=TEXT),
-        suspend=YES,
+        network=fields(
+            enableDNSHostnames=BOOLEAN, publishNotReadyAddresses=BOOLEAN, subdomain=TEXT
+        ),
+        suspend=BOOLEAN,
         ttlSecondsAfterFinished=COUNT,
         failurePolicy=fields(
             maxRestarts=COUNT,
@@ -134,7 +136,7 @@ COMPOSE = fields(
                     type=one_of("bind", "volume", "tmpfs"),
                     source=TEXT,
                     target=TEXT,
-                    read_only=YES,
+                    read_only=BOOLEAN,
                 )
             ),
             healthcheck=fields(
@@ -164,6 +166,7 @@ def load(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_manifest_has_only_fields_of_its_type(name: str) -> None:
     jsonschema.validate(load(name), FILES[name])
+    # The check can fail: a field that the type does not have is refused.
     for section in ("spec", "services"):
         wrong = copy.deepcopy(load(name))
         if section in wrong:
@@ -183,6 +186,7 @@ def test_every_file_names_the_version_of_its_image() -> None:
 
 
 def job_of_set() -> dict[str, Any]:
+    """The Job that JobSet makes from jobset.yaml."""
     (replicated,) = load("kubernetes/jobset.yaml")["spec"]["replicatedJobs"]
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "seedlings-workers-0"}}
     return {**job, **replicated["template"]}
@@ -193,7 +197,7 @@ def test_the_job_of_the_jobset_fits_the_schema_of_kubernetes() -> None:
 
 
 def test_the_job_of_the_jobset_equals_job_yaml() -> None:
-    """Except for the pod names and the Service, which JobSet creates itself."""
+    """Except for TF_CONFIG and the subdomain, because JobSet names the pods and makes the Service."""
     _, job = yaml.safe_load_all((SCRIPTS / "kubernetes" / "job.yaml").read_text())
     expected, found = job["spec"], job_of_set()["spec"]
     assert expected["template"]["spec"].pop("subdomain") == "seedlings"
@@ -255,7 +259,7 @@ def test_the_compose_file_publishes_its_ports_on_localhost_only() -> None:
     assert ports == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
 
 
-def test_the_address_in_the_comments_has_the_name_of_the_model() -> None:
+def test_the_address_in_the_comments_ends_with_the_name_of_the_model() -> None:
     for name in ("serving/compose.yaml", "serving/inferenceservice.yaml"):
         text = (SCRIPTS / Path(name)).read_text(encoding="utf-8")
         assert "/v1/models/seedlings:predict" in text
