@@ -44,16 +44,15 @@ from seedtf.training.distributed.waiting import missing_workers
 from seedtf.training.state import load_newest_state, read_state, write_state
 from seedtf.training.stop_signal import StopSignal
 
-HERE = Path(__file__).parent
-SECONDS = 240  # a process that takes longer hangs
+TIMEOUT_SECONDS = 240  # a process that takes longer is taken to hang
 EPOCHS = 4
 FLAGS = [
     *("--model=tiny", "--weights=none", "--image_size=16", "--batch_size=12", f"--epochs={EPOCHS}"),
     *("--optimizer=sgd", "--lr=0.05", "--threads=1", "--sync_bn", "--save_minutes=0.001"),
     "--augment_impl=tf_image",  # compiling the fused augmentation would take each process a second
 ]
-# SEEDTF_HANG=1 stops the lost worker instead of killing it. Its sockets then stay open, so only the
-# missing heartbeat shows that it is lost.
+# With SEEDTF_HANG in the environment, the worker that gets lost is stopped (SIGSTOP) instead of killed.
+# Its sockets then stay open, so that only the missing heartbeat shows that it is lost.
 HANG = "SEEDTF_HANG" in os.environ
 
 
@@ -72,7 +71,7 @@ class Process:
         return self.process.returncode
 
     def wait(self) -> None:
-        rest, self.errors = self.process.communicate(timeout=SECONDS)
+        rest, self.errors = self.process.communicate(timeout=TIMEOUT_SECONDS)
         self.output += rest
 
     def read_until(self, start: str) -> None:
@@ -86,7 +85,7 @@ class Process:
 
 @dataclass
 class Ended:
-    """The exit code and output of a process that has ended."""
+    """A process that has ended with exit code 0: its folder, its file of weights and its output."""
 
     home: Path
     weights: Path
@@ -111,8 +110,8 @@ class Launcher:
             variables = {**os.environ, "TMPDIR": str(home / "tmp"), **env}
             # TensorFlow generates Python sources in TMPDIR, whose bytecode would lie beside them.
             variables["PYTHONDONTWRITEBYTECODE"] = "1"
-            variables.pop("TF_CPP_MIN_LOG_LEVEL", None)  # what a user sees
-            if workers == 3:
+            variables.pop("TF_CPP_MIN_LOG_LEVEL", None)  # so that the output is that for a user
+            if workers == 3:  # three workers find each other by SLURM, two by TF_CONFIG
                 variables |= slurm_variables(index, workers)
             elif workers > 1:
                 variables["TF_CONFIG"] = text
@@ -164,14 +163,14 @@ def slurm_variables(rank: int, tasks: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory) -> Iterator[Launcher]:
-    started = Launcher(tmp_path_factory.mktemp("processes"))
-    yield started
-    started.close()
+    made = Launcher(tmp_path_factory.mktemp("processes"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")
 def data(shared) -> Path:
-    """Eleven classes, 55 training and 11 validation images, which no number of workers divides."""
+    """Eleven classes; the 55 training and 11 validation images cannot be shared equally by 2 or 3."""
 
     def draw(folder: Path) -> None:
         root = write_sample(folder / "s", images_per_class=6, image_size=20)
@@ -198,11 +197,11 @@ def one_device_run(data, shared) -> Path:
 
 @pytest.fixture(scope="module")
 def two_workers(data, shared) -> tuple[Path, list[Ended]]:
-    """An undisturbed run of two workers, which at its end write facts that a run folder lacks."""
+    """An undisturbed run of two workers, with the output and the probe results of each worker."""
 
     def train(folder: Path) -> None:
-        with contextlib.closing(Launcher(folder)) as started:
-            ended = started.run(train_flags(data, folder / "two"), workers=2, PROBE="1")
+        with contextlib.closing(Launcher(folder)) as launcher:
+            ended = launcher.run(train_flags(data, folder / "two"), workers=2, PROBE="1")
         lines = [json.dumps(vars(each), default=str) for each in ended]
         (folder / "ended.jsonl").write_text("\n".join(lines))
 
@@ -270,17 +269,17 @@ def test_steps_with_sync_bn_dropout_or_loss_scaling_are_not_halved() -> None:
 
 
 def test_a_model_with_sync_bn_loads_without_a_strategy(two_workers, one_device_run) -> None:
-    model, other = (
+    synchronized, plain = (
         load_model(run / "checkpoints" / "last.keras") for run in (two_workers[0], one_device_run)
     )
     images = np.random.default_rng(0).uniform(0, 255, (5, 16, 16, 3)).astype(np.float32)
-    np.testing.assert_allclose(model.predict(images, verbose=0), other(images), atol=1e-4)
-    assert model.get_layer("conv1_bn").synchronized
-    assert not other.get_layer("conv1_bn").synchronized
+    np.testing.assert_allclose(synchronized.predict(images, verbose=0), plain(images), atol=1e-4)
+    assert synchronized.get_layer("conv1_bn").synchronized
+    assert not plain.get_layer("conv1_bn").synchronized
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_end_with_equal_weights_which_are_those_of_one_process(
+def test_all_workers_end_with_the_weights_of_one_process(
     launcher, data, one_device_run, two_workers, workers
 ) -> None:
     run_dir, processes = two_workers
@@ -308,7 +307,7 @@ def test_only_the_chief_writes_files_and_prints_epochs(two_workers) -> None:
     assert not chief.errors + worker.errors
 
 
-def test_a_run_resumes_with_other_replicas_only_if_that_is_exact(
+def test_a_run_resumes_with_another_number_of_replicas_only_with_sync_bn(
     two_workers, tmp_path, capsys, monkeypatch
 ) -> None:
     compared: dict[str, object] = {}
@@ -340,7 +339,7 @@ def probe_results(process: Ended) -> dict:
     return json.loads(process.weights.with_suffix(".json").read_text())
 
 
-def test_keras_still_needs_these_workarounds(two_workers) -> None:
+def test_keras_still_needs_the_workarounds(two_workers) -> None:
     faults = probe_results(two_workers[1][0])
     remedy = "Keras has fixed its part of issue 20585: {} can go"
     assert "PerReplica" in faults["metrics"], remedy.format("compat.keras.OneReplicaBuild")
@@ -349,11 +348,11 @@ def test_keras_still_needs_these_workarounds(two_workers) -> None:
     )
 
 
-def test_moving_statistics_are_the_average_of_the_replicas(two_workers) -> None:
+def test_moving_statistics_are_equal_on_all_workers(two_workers) -> None:
     first, other = (probe_results(process)["statistics"] for process in two_workers[1])
     assert first == other
     means = np.concatenate(first[::2])
-    assert np.abs(means).max() > 0.01  # They have been updated.
+    assert np.abs(means).max() > 0.01  # they have been updated: the first values are 0
 
 
 def test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal(
@@ -394,12 +393,12 @@ def test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal(
         assert [a.tobytes() for a in found[group]] == [a.tobytes() for a in wanted[group]]
 
 
-# --- what needs no second process ---
+# --- tests without a second worker ---
 
 
 def config_text(task="worker", index=0, **cluster) -> str:
-    listed = cluster or {"worker": ["a:1", "b:2"]}
-    return json.dumps({"cluster": listed, "task": {"type": task, "index": index}})
+    addresses = cluster or {"worker": ["a:1", "b:2"]}
+    return json.dumps({"cluster": addresses, "task": {"type": task, "index": index}})
 
 
 def test_tf_config_is_read_as_kubernetes_operators_set_it() -> None:
@@ -493,7 +492,9 @@ TWO, ONE = read_cluster(config_text()), read_cluster(config_text(worker=["a:1"])
         ("none", TWO, (4, 1), "none", "the 2 workers of TF_CONFIG are not used"),
     ],
 )
-def test_the_strategy_and_its_reason(requested, cluster, devices, kind, reason) -> None:
+def test_choose_strategy_gives_a_strategy_and_its_reason(
+    requested, cluster, devices, kind, reason
+) -> None:
     found = choose_strategy(requested, cluster, gpus=devices[0], cpus=devices[1])
     assert found[0] == kind
     assert reason in found[1]
@@ -504,7 +505,7 @@ def test_several_workers_need_tf_config() -> None:
         choose_strategy("multi_worker", None, 0, 1)
 
 
-def test_a_batch_that_cannot_be_split_is_refused_with_ones_that_can() -> None:
+def test_a_batch_size_that_is_no_multiple_of_the_replicas_is_refused_with_multiples() -> None:
     check_even_batch(4, 32)
     with pytest.raises(UserError, match=r"--batch_size=32: 3 replicas .* pass 30 or 33"):
         check_even_batch(3, 32)
@@ -512,7 +513,7 @@ def test_a_batch_that_cannot_be_split_is_refused_with_ones_that_can() -> None:
         check_even_batch(3, 2)
 
 
-def test_xla_compiles_the_halves_of_a_step_of_several_gpus_and_nothing_on_cpus() -> None:
+def test_on_several_gpus_xla_compiles_two_halves_of_a_step_and_on_cpus_nothing() -> None:
     for requested in ("auto", "on"):
         choice = choose_jit(requested, 2, replicas=2)
         assert choice.halves and not choice.enabled and "two halves" in choice.reason
@@ -529,13 +530,13 @@ def test_xla_compiles_the_halves_of_a_step_of_several_gpus_and_nothing_on_cpus()
     count=st.integers(1, 60),
     batch_size=st.integers(1, 40),
     workers=st.integers(1, 4),
-    local=st.integers(1, 3),
+    devices=st.integers(1, 3),
 )
 def test_every_record_is_validated_once_in_equally_many_steps(
-    count, batch_size, workers, local
+    count, batch_size, workers, devices
 ) -> None:
-    replicas = workers * local
-    shards = [Shard(replicas, worker * local, local) for worker in range(workers)]
+    replicas = workers * devices
+    shards = [Shard(replicas, worker * devices, devices) for worker in range(workers)]
     records = np.arange(count) * 7
     if count < replicas:
         with pytest.raises(ValueError, match="each replica needs a record"):
@@ -543,10 +544,13 @@ def test_every_record_is_validated_once_in_equally_many_steps(
         return
     parts = [[*shard.divide_records(records, batch_size).as_numpy_iterator()] for shard in shards]
     steps = shards[0].steps(count, batch_size)
-    assert {len(each) for each in parts} == {steps * local}
+    assert {len(each) for each in parts} == {steps * devices}
     assert min(len(part) for each in parts for part in each) >= 1
     in_order = [
-        parts[w][s * local + r] for s in range(steps) for w in range(workers) for r in range(local)
+        parts[worker][step * devices + device]
+        for step in range(steps)
+        for worker in range(workers)
+        for device in range(devices)
     ]
     assert np.concatenate(in_order).tolist() == records.tolist()
 
@@ -595,7 +599,7 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
         np.testing.assert_array_equal(np.concatenate([piece[1] for piece in pieces]), labels)
 
 
-def test_shards_of_validation_hold_the_same_images(tiny_folder, tmp_path) -> None:
+def test_validation_shards_together_hold_all_images_in_order(tiny_folder, tmp_path) -> None:
     catalog = scan_folder(tiny_folder)
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     records = np.arange(11)
@@ -606,6 +610,7 @@ def test_shards_of_validation_hold_the_same_images(tiny_folder, tmp_path) -> Non
 
 
 def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
+    # In the second all-reduce, worker 1 has received SIGTERM; one number stands for worker and signal.
     sent, other = [], [0.0, float(1 * signal.NSIG + signal.SIGTERM)]
 
     def all_reduce_max(values, workers):
@@ -624,16 +629,16 @@ def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
     stop.name = "SIGINT"
     worker = sync.WorkerSync(Cluster(TWO.roles, TWO.addresses, 1), stop)
     worker.on_train_batch_begin(0)
-    # The clock is 0, because only the chief's clock counts.
+    # The first number, the clock, is 0, because only the chief's clock counts.
     assert sent[-1] == [0.0, 1 * signal.NSIG + signal.SIGINT]
 
 
 def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> None:
-    now, step, waiting = [100.0], [0], []
+    now, step, calls = [100.0], [0], []
     monkeypatch.setattr(sync.time, "monotonic", lambda: now[0])
 
     def all_reduce_max(values, workers):
-        waiting.append((step[0], values))  # as a process that waits for the others
+        calls.append(step[0])
         return np.array([chief_clock(), signalled[0]])
 
     def chief_clock():
@@ -652,10 +657,11 @@ def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> No
             worker.on_train_batch_begin(step[0])
             if worker.name:
                 seen.setdefault(id(worker), step[0])
-    steps = [[at for at, _ in waiting[index::2]] for index in (0, 1)]
+    steps = [calls[index::2] for index in (0, 1)]
     assert steps[0] == steps[1]
-    assert steps[0][:3] == [0, 1, 3]  # it starts with every step
+    assert steps[0][:3] == [0, 1, 3]  # from one step on, the interval grows at most twofold
     assert len(steps[0]) < 400 / 10
+    # Both workers see the signal at the same step, within 0.3 s after step 300.
     assert len(set(seen.values())) == 1 and 300 <= next(iter(seen.values())) < 300 + 0.3 / 0.005
 
 

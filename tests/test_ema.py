@@ -27,7 +27,7 @@ def fill(network: keras.Model, value: float) -> None:
 
 
 def test_after_the_horizon_earlier_weights_count_for_1_over_e() -> None:
-    decay, every = ema_decay(0.1, 5000)
+    decay, every = ema_decay(0.1, 5000)  # a horizon of a tenth of the training: 500 steps
     assert every == 10
     assert decay ** (500 / every) == pytest.approx(1 / math.e)
 
@@ -42,16 +42,16 @@ def test_the_first_updates_soon_forget_the_random_weights(network: keras.Model) 
     fill(network, 1.0)
     for _ in range(20):
         average.update()
-    # the updates at steps 10 and 20 have the decays 1/10 and 2/11
+    # The updates at steps 10 and 20 have the decays 1/10 and 2/11.
     wanted = 1.0 - 1 / 10 * 2 / 11
     for each in average.variables[:-1]:
         np.testing.assert_allclose(each.numpy(), wanted, rtol=1e-6)
-    assert int(average.variables[-1]) == 20
+    assert int(average.variables[-1]) == 20  # the number of steps
 
 
 def test_batch_statistics_are_averaged_too(network: keras.Model) -> None:
     average = MovingAverage(network, 0.5, 1000)
-    assert len(average.variables) == len(all_variables(network)) + 1
+    assert len(average.variables) == len(all_variables(network)) + 1  # and the number of steps
 
 
 def test_swapping_twice_changes_nothing(network: keras.Model) -> None:
@@ -69,11 +69,11 @@ def test_validation_and_checkpoints_see_the_average_and_training_does_not(
     network: keras.Model,
 ) -> None:
     average = MovingAverage(network, 0.5, 10)
-    trained_first = values(network)
+    initial = values(network)
     fill(network, 0.25)
     callback = EmaWeights(average)
     callback.on_test_begin()
-    for found, wanted in zip(values(network), trained_first, strict=True):
+    for found, wanted in zip(values(network), initial, strict=True):
         np.testing.assert_array_equal(found, wanted)
     callback.on_epoch_end(0)
     assert all((each == 0.25).all() for each in values(network))

@@ -1,4 +1,4 @@
-"""``seedtf ensemble``: the weighted mean of the predictions of runs, fitted on validation images."""
+"""``seedtf ensemble``: the weighted mean of the predictions of runs, with weights fitted on images."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ NAMES = ("ash", "elm", "oak")
 
 
 @given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 1000))
-def test_no_other_weights_fit_better(members: int, images: int, seed: int) -> None:
+def test_no_other_weights_fit_better(num_members: int, num_images: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    label_probabilities = rng.uniform(0.01, 1, (members, images))
+    label_probabilities = rng.uniform(0.01, 1, (num_members, num_images))
     weights = fit_weights(label_probabilities)
     assert weights.min() >= 0
     assert weights.sum() == pytest.approx(1)
     loss = -np.log(weights @ label_probabilities).mean()
-    others = rng.dirichlet(np.ones(members), 200)
+    others = rng.dirichlet(np.ones(num_members), 200)
     assert loss <= -np.log(others @ label_probabilities).mean(axis=1).min() + 1e-4
 
 
@@ -63,7 +63,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory, runs: list[str]) -> Path:
     return folder
 
 
-def test_the_weights_are_those_of_the_shared_validation_images(
+def test_the_weights_are_fitted_on_the_shared_validation_images(
     ensemble: Path, runs: list[str]
 ) -> None:
     written = json.loads((ensemble / "ensemble.json").read_text())
@@ -79,7 +79,7 @@ def test_the_weights_are_those_of_the_shared_validation_images(
     assert [member["weight"] for member in written["members"]] == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_ensemble_predicts_the_weighted_mean_of_two_sizes(ensemble: Path, data: Path) -> None:
+def test_an_ensemble_averages_networks_of_two_image_sizes(ensemble: Path, data: Path) -> None:
     image = (data / "elm" / "1-3.png").read_bytes()
     run = load_run(ensemble)
     assert run.image_size == 24
@@ -142,17 +142,17 @@ def test_classes_in_another_order_are_matched_by_name(
     assert found.class_names == NAMES
     assert found.weights == pytest.approx(expected.weights, abs=1e-4)
     images = tf.constant(np.random.default_rng(0).integers(0, 256, [2, 24, 24, 3]), tf.uint8)
-    for make in (make_mean_predict_fn, lambda models: _make_maps(models, tf.constant([0, 2]))):
+    for make in (make_mean_predict_fn, lambda models: _make_map_fn(models, tf.constant([0, 2]))):
         values = [make(run.load_members(use_snapshots=False))(images) for run in (found, expected)]
         np.testing.assert_allclose(values[0], values[1], atol=1e-5)
 
 
-def _make_maps(models, classes):
+def _make_map_fn(models, classes):
     maps = make_map_function(models)
     return lambda images: maps(images, classes)
 
 
-def test_members_that_do_not_fit_are_named(
+def test_members_with_other_classes_labels_or_files_are_refused_by_name(
     ensemble: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     relabelled = RunPaths(copy_run(Path(runs[1]), tmp_path / "relabelled"))
@@ -181,7 +181,7 @@ def test_members_that_do_not_fit_are_named(
         load_run(opened).load_members(use_snapshots=False)
 
 
-def test_images_that_a_member_trained_on_give_no_weights_and_are_warned_of(
+def test_weights_are_not_fitted_on_training_images_and_evaluating_on_them_gives_a_warning(
     ensemble: Path, runs: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = RunPaths(copy_run(Path(runs[1]), tmp_path / "other"))
@@ -199,6 +199,6 @@ def test_images_that_a_member_trained_on_give_no_weights_and_are_warned_of(
     assert "60 of 120 images are training images of" in capsys.readouterr().out
     warn_of_training_images(load_run(tmp_path / "out"), scan_folder(data))
     assert "120 of 120 images are training images of" in capsys.readouterr().out
-    unseen = scan_folder(data).take(np.arange(1, 120, 2))
+    unseen = scan_folder(data).take(np.arange(1, 120, 2))  # the validation images of make_run
     warn_of_training_images(load_run(ensemble), unseen)
     assert capsys.readouterr().out == ""

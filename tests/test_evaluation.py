@@ -1,4 +1,4 @@
-"""Evaluation: every image once, the eight views, and a report that follows from the predictions."""
+"""Evaluation: each image is predicted once or in eight views, and the report fits the predictions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def noise(count=3):
     return generator.uniform(0, 255, (count, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
 
 
-def predictions(labels, probabilities):
+def make_predictions(labels, probabilities):
     probabilities = np.asarray(probabilities, np.float32)
     paths = tuple(f"{index}.png" for index in range(len(labels)))
     names = tuple("abcdefgh"[: probabilities.shape[1]])
@@ -69,7 +69,7 @@ def test_validation_images_are_those_of_the_split(run_dir, model):
     assert list(predicted.paths) == sorted(r.split(",")[0] for r in rows if r.endswith(",val"))
 
 
-def test_test_images_are_evaluated_last_in_a_report_of_their_own(run_dir, tmp_path):
+def test_test_images_have_a_report_of_their_own(run_dir, tmp_path):
     copy = copy_run(run_dir, tmp_path / "run")
     header, *rows = (copy / "split.csv").read_text().splitlines()
     rows = [row.replace(",val", ",test") if "/1.png" in row else row for row in rows]
@@ -84,12 +84,12 @@ def test_test_images_are_evaluated_last_in_a_report_of_their_own(run_dir, tmp_pa
     page = (copy / "report" / "index.html").read_text()
     assert "validation accuracy" in page
     assert "test accuracy" in page
-    own = (copy / "report" / "test" / "index.html").read_text()
-    assert "not used for training or to choose" in own
+    test_page = (copy / "report" / "test" / "index.html").read_text()
+    assert "not used for training or to choose" in test_page
     assert json.loads((copy / "report" / "test" / "report.json").read_text())["test"] is None
 
 
-def test_a_label_in_split_csv_that_is_no_class_is_one_line(run_dir, tmp_path, capsys):
+def test_a_label_in_split_csv_that_is_no_class_is_refused_in_one_line(run_dir, tmp_path, capsys):
     copy = copy_run(run_dir, tmp_path / "run")
     table = copy / "split.csv"
     table.write_text(re.sub("(?m)^([^,]+),[^,]+,val$", r"\1,bamboo,val", table.read_text()))
@@ -118,16 +118,17 @@ def test_an_output_that_is_not_a_number_is_refused(run_dir):
 
 
 @given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 1000))
-def test_a_report_agrees_with_its_predictions(n, classes, seed):
+def test_a_report_agrees_with_its_predictions(n, num_classes, seed):
     generator = np.random.default_rng(seed)
-
-    values = generator.integers(1, 4, (n, classes)).astype(np.float32)
-    values /= values.sum(axis=1, keepdims=True)
-    labels = generator.integers(0, classes, n)
-    report = compute_report(predictions(labels, values), precision_target=0.9, temperature=1.0)
-    top1 = top_classes(values, 1)[:, 0]
+    probabilities = generator.integers(1, 4, (n, num_classes)).astype(np.float32)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    labels = generator.integers(0, num_classes, n)
+    predictions = make_predictions(labels, probabilities)
+    report = compute_report(predictions, precision_target=0.9, temperature=1.0)
+    top1 = top_classes(probabilities, 1)[:, 0]
     assert report.accuracy == (top1 == labels).sum() / n == report.confusion.trace() / n
     assert report.accuracy_interval[0] <= report.accuracy <= report.accuracy_interval[1]
+    # A prediction with a positive margin is correct.
     assert ((report.margins > 0) <= (top1 == labels)).all()
     worst = top_losses(report, n)
     assert sorted(worst) == np.flatnonzero(top1 != labels).tolist()
@@ -135,13 +136,13 @@ def test_a_report_agrees_with_its_predictions(n, classes, seed):
 
 
 def test_without_a_temperature_nothing_is_scaled():
-    report = compute_report(predictions([0], [[0.6, 0.4]]), precision_target=0.9)
+    report = compute_report(make_predictions([0], [[0.6, 0.4]]), precision_target=0.9)
     assert (report.temperature, report.reliability_scaled, report.reject_scaled) == (None,) * 3
 
 
-def test_top_losses_are_limited():
+def test_top_losses_are_the_highest_losses_of_misclassified_images():
     report = compute_report(
-        predictions([0, 0, 0], [[0.1, 0.9], [0.7, 0.3], [0.05, 0.95]]), precision_target=0.9
+        make_predictions([0, 0, 0], [[0.1, 0.9], [0.7, 0.3], [0.05, 0.95]]), precision_target=0.9
     )
     assert top_losses(report, 5).tolist() == [2, 0]
     assert top_losses(report, 1).tolist() == [2]
@@ -156,7 +157,8 @@ def test_other_images_take_the_temperature_of_the_validation_report(run_dir, tin
     assert evaluation.report.temperature == fitted is not None
     assert evaluation.page == run / f"report-{tiny_folder.name}" / "index.html"
     assert len(evaluation.report.losses) == 18
-    # Eight views have their own temperature; that of the report that an export reads must not change.
+    # Eight views need another temperature, which is written to a report of its own: an export reads
+    # the temperature in report/.
     before = (run / "report" / "report.json").read_bytes()
     assert evaluate_run(str(run), tta=8).page.parent == run / "report-tta8"
     assert (run / "report" / "report.json").read_bytes() == before

@@ -50,7 +50,7 @@ def draw_image(number: int) -> Image.Image:
 
 
 def write_images(root: Path) -> list[str]:
-    """Writes 24 images of every supported kind to three class folders; returns their paths."""
+    """Writes 24 images of eight kinds to three class folders; returns their paths below ``root``."""
     turned = Image.Exif()
     turned[0x0112] = 6
     kinds: list[tuple[str, str, dict[str, Any]]] = [
@@ -75,7 +75,7 @@ def write_images(root: Path) -> list[str]:
     return paths
 
 
-def sensitive_network(policy: str = "float32") -> keras.Model:
+def make_sensitive_network(policy: str = "float32") -> keras.Model:
     """A network whose predictions differ from image to image and depend on every pixel."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
@@ -90,12 +90,12 @@ def sensitive_network(policy: str = "float32") -> keras.Model:
 
 
 def write_run(folder: Path) -> None:
-    """A run folder as after mixed-precision training and evaluation; the network is untrained."""
+    """Writes a run folder as after mixed-precision training and evaluation, but without training."""
     data = folder / "data"
     rows = [f"{path},{path.split('/')[0]},val\n" for path in write_images(data)]
     (folder / "checkpoints").mkdir()
     (folder / "report").mkdir()
-    save_model(sensitive_network("mixed_bfloat16"), folder / "checkpoints" / "best.keras")
+    save_model(make_sensitive_network("mixed_bfloat16"), folder / "checkpoints" / "best.keras")
     settings = {
         "image_size": SIZE,
         "fit": "pad",  # an export that stretched the images would differ from the evaluation
@@ -135,7 +135,7 @@ def signatures(exported: export.Exported) -> dict[str, Any]:
 
 @pytest.fixture
 def _worker_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compares without a second process, which takes seconds to import TensorFlow."""
+    """Compares in this process, because a second one would take seconds to import TensorFlow."""
 
     def run_worker(name: str, runtime: str, model: Path, request: dict[str, Any]) -> parity.Parity:
         return parity.Parity.of(name, parity_worker.evaluate(runtime, str(model), request))
@@ -143,7 +143,7 @@ def _worker_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "_run_worker", run_worker)
 
 
-def files(run: Run) -> list[bytes]:
+def read_files(run: Run) -> list[bytes]:
     store, _ = open_validation(run)
     return [Path(path).read_bytes() for path in store.catalog.absolute_paths()]
 
@@ -206,11 +206,11 @@ def test_files_are_classified_as_training_sees_the_images(
     run: Run, signatures: dict[str, Any]
 ) -> None:
     store, records = open_validation(run)
-    logits = sensitive_network()
+    logits = make_sensitive_network()
     logits = keras.Model(logits.input, logits.get_layer("logits").output)
     pixels = store.read(tf.constant(records))
     expected = tf.nn.softmax(logits(pixels, training=False) / TEMPERATURE, axis=-1).numpy()
-    outputs = classify(signatures, files(run))
+    outputs = classify(signatures, read_files(run))
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
     assert len(set(expected.argmax(1))) > 1
     by_pixels = signatures["pixels"](pixels=tf.cast(pixels, tf.float32))["probabilities"]
@@ -218,7 +218,7 @@ def test_files_are_classified_as_training_sees_the_images(
 
 
 def test_classes_and_scores_are_sorted_by_probability(run: Run, signatures: dict[str, Any]) -> None:
-    outputs = classify(signatures, files(run))
+    outputs = classify(signatures, read_files(run))
     for number, probabilities in enumerate(outputs["probabilities"]):
         ranked = sorted(zip(-probabilities, NAMES, strict=True))
         assert [name.decode() for name in outputs["classes"][number]] == [n for _, n in ranked]
@@ -229,14 +229,14 @@ def test_classes_and_scores_are_sorted_by_probability(run: Run, signatures: dict
 
 
 def test_a_row_does_not_depend_on_its_batch(run: Run, signatures: dict[str, Any]) -> None:
-    contents = files(run)[:7]
+    contents = read_files(run)[:7]
     batched = classify(signatures, contents)["probabilities"]
     single = [classify(signatures, [image])["probabilities"][0] for image in contents]
     np.testing.assert_allclose(batched, single, atol=1e-6)
 
 
 def test_bad_files_do_not_fail_the_rest_of_the_batch(run: Run, signatures: dict[str, Any]) -> None:
-    good = files(run)
+    good = read_files(run)
     png = next(content for content in good if content.startswith(b"\x89PNG"))
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 1  # inside the pixels: only the decoder's checksum detects it
@@ -280,7 +280,7 @@ def test_pixels_of_any_size_are_resized_as_in_training(
 ) -> None:
     store, records = open_validation(run)
     lossless = [i for i, path in enumerate(store.catalog.paths) if path.endswith(".bmp")]
-    expected = classify(signatures, [files(run)[i] for i in lossless])["probabilities"]
+    expected = classify(signatures, [read_files(run)[i] for i in lossless])["probabilities"]
     for row, index in enumerate(lossless):
         image = np.asarray(Image.open(store.catalog.absolute_paths()[index]))
         pair = tf.constant(np.stack([image, image]))
@@ -297,10 +297,10 @@ def test_the_graph_has_no_python_and_no_custom_op(exported: export.Exported) -> 
     saved = saved_model_pb2.SavedModel.FromString((exported.folder / "saved_model.pb").read_bytes())
     (graph,) = saved.meta_graphs
     nodes = [*graph.graph_def.node]
-    own = {function.signature.name for function in graph.graph_def.library.function}
+    function_names = {function.signature.name for function in graph.graph_def.library.function}
     for function in graph.graph_def.library.function:
         nodes += function.node_def
-    ops = {node.op for node in nodes} - own
+    ops = {node.op for node in nodes} - function_names
     assert len(ops) > 50
     assert all(op_def_registry.get(op) is not None for op in ops)
     assert not [op for op in ops if "Py" in op]
@@ -313,7 +313,7 @@ def test_small_networks_have_constants_and_large_ones_variables(
     variables = exported.folder / "variables" / "variables.data-00000-of-00001"
     assert variables.stat().st_size < 1000
     (tmp_path / "classes.txt").write_text("")
-    arguments = (sensitive_network(), NAMES, TEMPERATURE, str(tmp_path / "classes.txt"))
+    arguments = (make_sensitive_network(), NAMES, TEMPERATURE, str(tmp_path / "classes.txt"))
     small = serving_graph.ServingModule(*arguments)
     monkeypatch.setattr(serving_graph, "_MAX_CONSTANTS", 1000)
     large = serving_graph.ServingModule(*arguments)
@@ -355,7 +355,7 @@ def test_grpc_request_and_response_fit_the_signature(run: Run, signatures: dict[
     )
     request = apis.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "seedlings", "serving_default"
-    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files(run)[:2], shape=[2]))
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(read_files(run)[:2], shape=[2]))
     received = apis.PredictRequest.FromString(request.SerializeToString())
     value = tf.make_ndarray(received.inputs["image_bytes"])
     outputs = signatures["serving_default"](image_bytes=tf.constant(value))
@@ -376,7 +376,8 @@ def test_openvino_serves_the_pixels_without_tensorflow(
     pytest.importorskip("openvino", reason="openvino is not installed")
     from tensorflow.core.protobuf import saved_model_pb2
 
-    # OpenVINO reads only serving_default and cannot decode images: in a copy, that is ``pixels``.
+    # OpenVINO reads only the signature serving_default, but cannot decode its images. Therefore the
+    # signature ``pixels`` gets this name in a copy.
     copy = Path(shutil.copytree(exported.folder, tmp_path / "copy"))
     saved = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
     signature = saved.meta_graphs[0].signature_def
@@ -398,7 +399,7 @@ def test_openvino_serves_the_pixels_without_tensorflow(
     )
     assert completed.returncode == 0, completed.stderr
     actual = np.load(tmp_path / "probabilities.npy")
-    expected = classify(signatures, files(run))["probabilities"]
+    expected = classify(signatures, read_files(run))["probabilities"]
     np.testing.assert_array_equal(actual.argmax(1), expected.argmax(1))
     np.testing.assert_allclose(actual, expected, atol=1e-3)
 
@@ -455,7 +456,7 @@ def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr that a mistake prints."""
+    """Runs ``seedtf export``, which must fail; returns the one line that it prints on stderr."""
     assert run_command("export", list(arguments)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -34,7 +34,7 @@ from seedtf.runs.paths import RunPaths
 
 pytestmark = pytest.mark.usefixtures("module_without_figures")
 TESTS = Path(__file__).parent
-# SEEDTF_KILLS=10 kills real trainings ten times, as in the measurement on the page of folds.
+# SEEDTF_KILLS=10 kills real trainings ten times, as for the measurement in seedtf/folds/README.md.
 KILLS = int(os.environ.get("SEEDTF_KILLS", "3"))
 FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
 COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
@@ -69,7 +69,7 @@ def expected_predictions(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return FoldsPaths(folder).predictions.read_bytes()
 
 
-# Claims
+# Claims: the files with which machines that share a folder reserve the folds that they train
 
 
 def test_only_one_of_many_processes_claims_a_fold(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_claim_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_p
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     first = Claims(tmp_path, 60).take("fold-0")
     assert first is not None
-    assert first.path.name == "fold-0.2"
+    assert first.path.name == "fold-0.2"  # the second claim of this fold
     assert Claims(tmp_path, 60).take("fold-0") is None  # this process is alive
     assert not first.is_lost()
     first.release()
@@ -191,9 +191,9 @@ def test_a_signal_raises_stopped_error_with_how_to_continue(tmp_path: Path) -> N
 
 def test_other_flags_than_those_of_the_folder_are_refused(tmp_path: Path) -> None:
     train_folds(CONFIG, "2", ["--folds=2"], tmp_path / "f", commands=COMMANDS)
-    settings = FoldsPaths(tmp_path / "f").settings
-    saved = {"folds": 2, "flags": CONFIG.as_dict()}
-    settings.write_text(json.dumps(saved))
+    # The fake command has written two flags only; write all of them, as the real command does.
+    settings = {"folds": 2, "flags": CONFIG.as_dict()}
+    FoldsPaths(tmp_path / "f").settings.write_text(json.dumps(settings))
     other = TrainConfig(data_dir="d", model="tiny", weights="none", epochs=9)
     with pytest.raises(UserError, match=r"^--epochs=9: the folds in .* have 4; leave the flag"):
         train_folds(other, "2", [], tmp_path / "f", commands=COMMANDS)
@@ -201,7 +201,7 @@ def test_other_flags_than_those_of_the_folder_are_refused(tmp_path: Path) -> Non
         train_folds(CONFIG, "3", [], tmp_path / "f", commands=COMMANDS)
 
 
-def test_the_error_of_a_fold_names_it_and_its_log(tmp_path: Path) -> None:
+def test_the_error_of_a_fold_names_the_fold_and_its_log(tmp_path: Path) -> None:
     broken = Commands(
         COMMANDS.divide,
         (sys.executable, "-c", "import sys; sys.exit('seedtf train: --lr=9: too high')"),
@@ -226,11 +226,11 @@ def test_flags_that_do_not_apply_are_refused(flags: dict[str, object], message: 
     assert str(error.value).startswith(message)
 
 
-# The whole command; the commands that it starts run in this process, without importing TensorFlow again
+# The whole command. What it starts runs in this process, so that TensorFlow is not imported again.
 
 
 class InThisProcess:
-    """Replaces ``TrainProcess``: runs the same command line at once."""
+    """Replaces ``TrainProcess``: runs the same command line in this process, before it returns."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         assert list(command[:3]) == [sys.executable, "-m", "seedtf"]
@@ -255,7 +255,8 @@ def folds(tiny_folder: Path, shared: Shared) -> Path:
 def folds_arguments(folder: Path, tiny_folder: Path) -> list[str]:
     flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=2 --batch_size=4"
     more = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2", "--save_minutes=0.001"]
-    more += ["--augment_impl=tf_image"]  # each process would compile the fused augmentation
+    # Compiling the fused augmentation would take each process a second.
+    more += ["--augment_impl=tf_image"]
     return [f"--data_dir={tiny_folder}", f"--out={folder}", *flags.split(), *more]
 
 
@@ -361,23 +362,23 @@ def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
     folds: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Kills the command, the process that it started, or both, as a power failure would."""
-    draw, folder, killed = random.Random(2), tmp_path / "killed", 0
+    rng, folder, killed = random.Random(2), tmp_path / "killed", 0
     arguments, paths = ["folds", *folds_arguments(folder, tiny_folder)], FoldsPaths(folder)
     # Each kill waits for a file that exists once a fold, the report or the division has begun. Without
-    # it, a busy machine would always be killed while it divides the images.
+    # this wait, the command on a busy machine would always be killed while it divides the images.
     begun = [paths.fold(0).config, paths.fold(1).config, paths.log("report"), paths.log("divide")]
     while killed < KILLS:
         process = forked.Process("forked_folds:main", arguments)
         while not begun[killed % len(begun)].exists() and process.poll() is None:
             time.sleep(0.01)
         try:
-            assert process.wait(draw.uniform(0.0, 2.0)) == 0, process.communicate()[1]
+            assert process.wait(rng.uniform(0.0, 2.0)) == 0, process.communicate()[1]
         except subprocess.TimeoutExpired:
             started = []
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+            with contextlib.suppress(psutil.NoSuchProcess):  # the command has ended meanwhile
                 started = [child.pid for child in psutil.Process(process.pid).children()]
             both = [*started, process.pid]
-            for pid in draw.choice([both, started or both, [process.pid]]):
+            for pid in rng.choice([both, started or both, [process.pid]]):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if process.wait() != 0:

@@ -1,4 +1,7 @@
-"""The forecast of ``--dry_run``: its arithmetic, with fake clocks, and the timing of a tiny model."""
+"""The forecast of ``--dry_run``: its arithmetic, with fake clocks, and the timing of a tiny model.
+
+A stage is the epochs of a training that have the same image size.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
 
 WRITING = Writing(waiting=0.5, beside=3.0, slowing=1.5, checkpoint=10_000_000, state=25_000_000)
+# Image size, number of epochs, seconds of training and of validation in an epoch, seconds of tracing.
 STAGES = (StageTime(32, 4, 6.0, 2.0, 8.0), StageTime(48, 6, 15.0, 3.0, 12.0))
 
 
@@ -39,7 +43,7 @@ def sample_forecast():
 
 
 def test_the_duration_of_a_training_is_the_sum_of_its_parts(sample_forecast):
-    # an epoch: 6 + 2 + 0.5 + 1.5, then 15 + 3 + 0.5 + 1.5
+    # Training + validation + waiting + slowing: 6 + 2 + 0.5 + 1.5, then 15 + 3 + 0.5 + 1.5.
     assert [sample_forecast.epoch_seconds(stage) for stage in sample_forecast.stages] == [
         10.0,
         20.0,
@@ -55,7 +59,7 @@ def test_an_epoch_takes_at_least_as_long_as_the_writing_beside_it(sample_forecas
 
 
 def test_disk_space_is_the_sum_of_the_files(sample_forecast):
-    # two networks and two states, and room for a third state while it is written
+    # There are two networks and two states, and room for a third state while it is written.
     assert sample_forecast.run_bytes == 2 * 10_000_000 + 2 * 25_000_000
     assert sample_forecast.disk_bytes == 70_000_000 + 25_000_000 + 60_000_000
     assert replace(sample_forecast, snapshots=3).run_bytes == 100_000_000
@@ -95,15 +99,15 @@ def test_the_console_lines_of_a_forecast(sample_forecast):
 
 
 def test_the_json_holds_the_measured_and_the_derived_values(sample_forecast):
-    read = json.loads(sample_forecast.as_json())
-    assert read["stages"][1]["train"] == 15.0
-    assert read["epoch_seconds"] == [10.0, 20.0]
-    assert read["seconds"] == sample_forecast.seconds
-    assert read["disk_bytes"] == sample_forecast.disk_bytes
+    values = json.loads(sample_forecast.as_json())
+    assert values["stages"][1]["train"] == 15.0
+    assert values["epoch_seconds"] == [10.0, 20.0]
+    assert values["seconds"] == sample_forecast.seconds
+    assert values["disk_bytes"] == sample_forecast.disk_bytes
 
 
 class Clock:
-    """Advances only by the duration of steps."""
+    """A fake clock: it goes on only when ``advance`` is called."""
 
     def __init__(self):
         self.now = 7.0
@@ -132,14 +136,17 @@ def test_the_duration_of_a_step_is_the_median_of_blocks(steps, costs, expected):
 
 
 class FakeTrainer:
-    """Counts steps. A step takes one second for each image, and tracing takes a minute."""
+    """A trainer whose batches are the seconds that their steps take.
+
+    Tracing takes 60 s in ``fit`` and 30 s in ``evaluate``.
+    """
 
     def __init__(self, clock):
         self.clock = clock
         self.average = None
         self.optimizer = SimpleNamespace(learning_rate=1.0)
         self.distribute_strategy = tf.distribute.get_strategy()
-        self.taken = []
+        self.train_batches = []
 
     def fit(self, batches, **_):
         assert self.optimizer.learning_rate == 0.0
@@ -149,26 +156,28 @@ class FakeTrainer:
         return self.clock.advance(30.0)
 
     def train_function(self, batches):
-        self.taken.append(next(batches))
-        return self.clock.advance(self.taken[-1])
+        self.train_batches.append(next(batches))
+        return self.clock.advance(self.train_batches[-1])
 
     def test_function(self, batches):
         return self.clock.advance(next(batches))
 
 
 @pytest.fixture
-def no_writing(monkeypatch):
+def _constant_writing(monkeypatch):
+    """Writing files and drawing figures are not timed, but take constant times."""
     monkeypatch.setattr(forecast_timing, "_time_writing", lambda trainer, clock: WRITING)
     monkeypatch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
 
 
-def test_stages_are_timed_separately_and_warm_up_does_not_count(no_writing):
+@pytest.mark.usefixtures("_constant_writing")
+def test_stages_are_timed_separately_and_warm_up_does_not_count():
     clock = Clock()
     trainer = FakeTrainer(clock)
     entered = []
 
     def stage(size, epochs, step, val):
-        train = [1000.0] * 4 + [step] * 50
+        train = [1000.0] * 4 + [step] * 50  # four steps of warm-up
         validation = [val + 4.0] + [val] * 50
         return TimedStage(
             size, epochs, lambda: train, lambda: validation, lambda: entered.append(size)
@@ -189,14 +198,15 @@ def test_stages_are_timed_separately_and_warm_up_does_not_count(no_writing):
         StageTime(32, 4, 200.0, 4.5 + 10 * 0.5, 90.0),
         StageTime(48, 6, 300.0, 5.0 + 10 * 1.0, 90.0),
     )
-    # an epoch is much longer than the pause between two drawings, so that each epoch has a drawing
+    # Figures are drawn in each epoch, because an epoch is longer than the pause between two drawings.
     assert forecast.writing == replace(WRITING, slowing=2.5)
     assert (forecast.startup, forecast.snapshots, forecast.cache) == (5.0, 2, 7)
     assert forecast.host_memory > 50_000_000
-    assert forecast.steps == len(trainer.taken) - 2 * 4 <= MAX_STEPS
+    assert forecast.steps == len(trainer.train_batches) - 2 * 4 <= MAX_STEPS
 
 
-def test_a_validation_may_have_a_single_batch(no_writing):
+@pytest.mark.usefixtures("_constant_writing")
+def test_a_validation_may_have_a_single_batch():
     clock = Clock()
     stage = TimedStage(32, 1, lambda: [1.0] * 30, lambda: [4.0])
     forecast = time_training(
@@ -212,11 +222,12 @@ def test_the_number_of_timed_steps_is_limited(num_stages):
         patch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
         clock = Clock()
         trainer = FakeTrainer(clock)
-        stage = [TimedStage(32, 1, lambda: itertools.repeat(1.0), lambda: itertools.repeat(1.0))]
+        stage = TimedStage(32, 1, lambda: itertools.repeat(1.0), lambda: itertools.repeat(1.0))
+        stages = [stage] * num_stages
         forecast = time_training(
-            trainer, stage * num_stages, steps_per_epoch=9, val_steps=9, startup=0.0, clock=clock
+            trainer, stages, steps_per_epoch=9, val_steps=9, startup=0.0, clock=clock
         )
-    assert forecast.steps == len(trainer.taken) - 4 * num_stages
+    assert forecast.steps == len(trainer.train_batches) - 4 * num_stages
     assert num_stages <= forecast.steps <= MAX_STEPS
     assert all(each.train == 9.0 and each.validation == 9.0 for each in forecast.stages)
 
@@ -233,23 +244,23 @@ def test_timing_a_real_model_leaves_no_file_and_no_changed_weight(tmp_path, monk
         images, labels = np.zeros((8, 16, 16, 3), np.float32), np.zeros(8, np.int32)
         return tf.data.Dataset.from_tensors((images, labels)).repeat()
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     forecast = time_training(
         trainer, [TimedStage(16, 2, batches, batches)], steps_per_epoch=10, val_steps=3, startup=1.0
     )
-    taken = time.perf_counter() - began
+    elapsed = time.perf_counter() - started
     assert list(tmp_path.iterdir()) == []
     (stage,) = forecast.stages
-    # two epochs of 10 steps, tracing and one writing take less time than all that was run here
-    assert 0 < 2 * stage.train + stage.tracing + forecast.writing.beside < taken
+    # The timing ran 20 steps, as many as two epochs have, traced once and wrote once.
+    assert 0 < 2 * stage.train + stage.tracing + forecast.writing.beside < elapsed
     assert stage.validation > 0
     assert forecast.steps == 20
-    weights = sum(each.numpy().nbytes for each in network.variables)
-    optimizer = sum(each.numpy().nbytes for each in trainer.optimizer.variables)
-    assert weights < forecast.writing.checkpoint < weights + 200_000
-    assert weights + optimizer < forecast.writing.state < weights + optimizer + 50_000
+    weight_bytes = sum(each.numpy().nbytes for each in network.variables)
+    state_bytes = weight_bytes + sum(each.numpy().nbytes for each in trainer.optimizer.variables)
+    assert weight_bytes < forecast.writing.checkpoint < weight_bytes + 200_000
+    assert state_bytes < forecast.writing.state < state_bytes + 50_000
     assert forecast.gpu_memory is None or forecast.gpu_memory > 0
-    # an update with the learning rate 1e30 would have changed the weights
+    # An update with the learning rate 1e30 would have changed the weights.
     assert np.array_equal(network.trainable_weights[0].numpy(), kernel)
 
 

@@ -1,4 +1,4 @@
-"""LiteRT and ONNX files: each must agree with the model when its own runtime runs it."""
+"""LiteRT and ONNX files, run by their own runtimes, predict as the model does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE, NAMES = 16, ("a", "b", "c", "d")
 TEMPERATURE = 1.5
 
 
-def network(policy: str = "float32") -> keras.Model:
+def make_network(policy: str = "float32") -> keras.Model:
     """A network whose logits are scaled up, so that its predictions differ between images."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
@@ -48,7 +48,7 @@ def pixels() -> np.ndarray:
 def module(tmp_path_factory: pytest.TempPathFactory) -> ServingModule:
     classes = tmp_path_factory.mktemp("classes") / "classes.txt"
     classes.write_text("\n".join(NAMES))
-    return ServingModule(network(), NAMES, TEMPERATURE, str(classes))
+    return ServingModule(make_network(), NAMES, TEMPERATURE, str(classes))
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def expected(module: ServingModule, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def converted(module: ServingModule, pixels: np.ndarray) -> Callable[[str], bytes]:
+def convert_once(module: ServingModule, pixels: np.ndarray) -> Callable[[str], bytes]:
     """Converts ``module`` to a format once and returns the content of the file."""
     return cache(lambda name: convert(module, name, pixels))
 
 
 def compare_here(name: str, path: Path, pixels: np.ndarray, expected: np.ndarray) -> Parity:
-    """As ``compare_pixels``, without the second process."""
+    """Compares as ``compare_pixels`` does, but in this process."""
     request = {"pixels": pixels, "probabilities": expected}
     runtime = OPTIONAL_FORMATS[name].runtime
     return Parity.of(name, parity_worker.evaluate(runtime, str(path), request))
@@ -79,14 +79,14 @@ def skip_without_packages_of(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIONAL_FORMATS)
 def test_each_format_agrees_in_its_own_runtime(
     name: str,
-    converted: Callable[[str], bytes],
+    convert_once: Callable[[str], bytes],
     pixels: np.ndarray,
     expected: np.ndarray,
     tmp_path: Path,
 ) -> None:
     skip_without_packages_of(name)
     path = tmp_path / OPTIONAL_FORMATS[name].file
-    path.write_bytes(converted(name))
+    path.write_bytes(convert_once(name))
     row = compare_pixels(name, OPTIONAL_FORMATS[name].runtime, path, pixels, expected)
     assert not row.fault
     assert row.images == 60
@@ -95,14 +95,14 @@ def test_each_format_agrees_in_its_own_runtime(
 
 
 def test_int8_takes_unscaled_pixels(
-    module: ServingModule, converted: Callable[[str], bytes], pixels: np.ndarray
+    module: ServingModule, convert_once: Callable[[str], bytes], pixels: np.ndarray
 ) -> None:
     skip_without_packages_of("litert_int8")
     from ai_edge_litert.interpreter import Interpreter
 
     narrow = pixels // 2 + 40  # calibration images that reach neither 0 nor 255
     content = convert(module, "litert_int8", narrow)
-    assert len(content) < len(converted("litert")) / 2
+    assert len(content) < len(convert_once("litert")) / 2
     interpreter = Interpreter(model_content=content)
     details = interpreter.get_input_details()[0]
     assert details["dtype"] == np.uint8
@@ -130,10 +130,10 @@ def test_an_onnx_file_keeps_names_and_constants(pixels: np.ndarray, tmp_path: Pa
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_mixed_precision_model_is_rebuilt_in_float32(policy: str, pixels: np.ndarray) -> None:
-    trained = network(policy)
+    trained = make_network(policy)
     rebuilt = rebuild_in_float32(trained)
     assert {layer.compute_dtype for layer in rebuilt.layers} == {"float32"}
-    exact = network().predict(pixels, verbose=0)
+    exact = make_network().predict(pixels, verbose=0)
     np.testing.assert_allclose(rebuilt.predict(pixels, verbose=0), exact, atol=1e-6)
     assert np.abs(trained.predict(pixels, verbose=0) - exact).max() > 1e-6
     assert rebuild_in_float32(rebuilt) is rebuilt
@@ -143,7 +143,7 @@ def test_probabilities_that_are_not_finite_are_a_fault(
     pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     skip_without_packages_of("onnx")
-    model = network()
+    model = make_network()
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([kernel * np.nan, bias])
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))

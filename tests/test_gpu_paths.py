@@ -19,15 +19,15 @@ from conftest import Shared
 
 from seedtf.benchmark.gpu.hlo import largest_module, parse_module
 
-ONE = {"strategy": "none"}
+ONE_GPU = {"strategy": "none"}
 CASES: dict[str, dict[str, Any]] = {
-    "default": {**ONE, "steps_per_execution": 2},
-    "host": {**ONE, "placement": "host", "precision": "mixed_float16", "epochs": 1},
+    "default": {**ONE_GPU, "steps_per_execution": 2},
+    "host": {**ONE_GPU, "placement": "host", "precision": "mixed_float16", "epochs": 1},
     "two GPUs": {"epochs": 1},
     # A deterministic run does not use XLA. It is the last, because determinism cannot be switched off.
-    "deterministic": {**ONE, "deterministic": True},
+    "deterministic": {**ONE_GPU, "deterministic": True},
 }
-IMAGES, SIDE = 18, 16
+NUM_IMAGES, IMAGE_SIZE = 18, 16  # of the tiny folder, and in gpu_worker.py
 
 pytestmark = pytest.mark.skipif(
     bool(fake_gpu.missing_requirement()), reason=fake_gpu.missing_requirement()
@@ -64,7 +64,7 @@ def dump(finished: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(finished: Path) -> dict[str, dict[str, Any]]:
-    """What happened in each run: all of them in one process, which has two made-up GPUs."""
+    """What the worker found in each run. All runs are in one process, which has two made-up GPUs."""
     lines = (finished / "found").read_text().splitlines()
     results = [json.loads(line.removeprefix("CASE ")) for line in lines]
     return {each["name"]: each for each in results}
@@ -88,10 +88,10 @@ def test_the_training_thread_waits_for_nothing_between_two_steps(
 
 def test_the_image_table_stays_on_the_gpu_without_xla(runs: dict[str, dict[str, Any]]) -> None:
     """Otherwise each of six steps would copy all images; both runs also copy the weights."""
-    table = IMAGES * SIDE * SIDE * 3
+    table_bytes = NUM_IMAGES * IMAGE_SIZE * IMAGE_SIZE * 3
     names = ("default", "deterministic")
     with_xla, without_xla = (runs[name]["counts"]["to_host_bytes"] for name in names)
-    assert without_xla < with_xla + 3 * table
+    assert without_xla < with_xla + 3 * table_bytes
 
 
 def test_xla_compiles_the_network_once_for_training_and_once_for_validation(
@@ -102,9 +102,9 @@ def test_xla_compiles_the_network_once_for_training_and_once_for_validation(
         name: sum(f"_{name}_" in each for each in modules)
         for name in ("train_steps", "train_step", "network")
     }
-    # "default" trains several steps in a call, "host" one; each validates.
+    # "default" trains two steps in a call, and "host" one. Both validate.
     assert found == {"train_steps": 1, "train_step": 1, "network": 2}, modules
-    assert runs["default"]["memory"][0] > 10 << 30  # what TensorFlow may allocate is known
+    assert runs["default"]["memory"][0] > 10 << 30  # the bytes that TensorFlow may allocate
 
 
 def test_the_compiled_step_stays_within_limits_of_kernels_and_bytes(

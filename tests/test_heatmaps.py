@@ -31,7 +31,7 @@ def noise(count: int = 4) -> np.ndarray:
     return rng.uniform(0, 255, (count, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
 
 
-def test_the_mean_of_a_map_and_the_bias_are_the_logit(run_dir: Path) -> None:
+def test_the_mean_of_a_map_plus_the_bias_is_the_logit(run_dir: Path) -> None:
     model = load_run(run_dir).load_model()
     head = model.get_layer(HEAD)
     head.bias.assign(np.array([0.5, -1, 2], np.float32))
@@ -45,7 +45,7 @@ def test_the_mean_of_a_map_and_the_bias_are_the_logit(run_dir: Path) -> None:
     assert np.ptp(heat[0]) > 1e-3
 
 
-def test_the_map_of_an_ensemble_is_the_mean_of_its_members(run_dir: Path) -> None:
+def test_the_map_of_an_ensemble_is_the_mean_of_the_maps_of_its_members() -> None:
     models = [
         build_network(model="tiny", num_classes=3, image_size=IMAGE_SIZE, weights="none")
         for _ in range(2)
@@ -71,9 +71,8 @@ def test_a_drawn_map_keeps_the_size_and_highlights_its_maximum() -> None:
     drawn = draw_heatmap(image, np.array([[0.0, 0.0], [0.0, 5.0]]))
     assert drawn.shape == image.shape
     assert drawn[-1, -1].sum() == drawn.sum(axis=-1).max() > drawn[0, 0].sum()
-    assert (
-        np.unique(draw_heatmap(image, np.zeros((2, 2)))).size <= 3
-    )  # a constant map has one colour
+    # A constant map has one colour, of three values.
+    assert np.unique(draw_heatmap(image, np.zeros((2, 2)))).size <= 3
 
 
 def test_predict_writes_a_png_for_each_image_and_names_it(

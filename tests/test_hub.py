@@ -52,7 +52,7 @@ pytestmark = [
     pytest.mark.usefixtures("module_without_figures"),
 ]
 
-CLASSES = 3
+NUM_CLASSES = 3
 
 
 def pixels_of(size: int, count: int = 2) -> np.ndarray:
@@ -60,7 +60,7 @@ def pixels_of(size: int, count: int = 2) -> np.ndarray:
 
 
 class Family:
-    """A family's preset, its network with the preset's weights, and images of its size."""
+    """A preset of a network family, a network with the preset's weights, and images of its size."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder, self.size = name, folder, SIZES[name]
@@ -70,13 +70,13 @@ class Family:
     def build(self, weights: str) -> keras.Model:
         return build_network(
             model=str(self.folder),
-            num_classes=CLASSES,
+            num_classes=NUM_CLASSES,
             image_size=self.size,
             weights=weights,
             bn_momentum=0.7,
         )
 
-    def trainer(self, network: keras.Model) -> Trainer:
+    def make_trainer(self, network: keras.Model) -> Trainer:
         trainer = Trainer(network)
         scales = layerwise_lr(network, 0.01)
         optimizer = make_optimizer("adamw", 1e-2, weight_decay=0.01, lr_scales=scales)
@@ -103,9 +103,11 @@ def test_features_equal_those_of_keras_hub_behind_its_own_scaling(family: Family
     scaled = family.pixels * np.float32(CONVERTER["scale"]) + np.float32(CONVERTER["offset"])
     inputs = {"images": scaled} if isinstance(backbone.input, dict) else scaled
     expected = np.asarray(backbone(inputs, training=False))
-    if expected.ndim == 3:  # tokens: the class token, the register tokens, then row by row
-        skipped, side = {"ViTBackbone": (1, 4), "DINOV2Backbone": (3, 2)}[family.name]
-        expected = expected[:, skipped:].reshape(2, side, side, -1)
+    if (
+        expected.ndim == 3
+    ):  # a class token, perhaps register tokens, and those of the patches in rows
+        num_skipped, side = {"ViTBackbone": (1, 4), "DINOV2Backbone": (3, 2)}[family.name]
+        expected = expected[:, num_skipped:].reshape(2, side, side, -1)
     body = keras.Model(family.network.input, family.network.get_layer("pool").input)
     np.testing.assert_allclose(body(family.pixels), expected, atol=2e-4, rtol=2e-4)
 
@@ -118,10 +120,10 @@ def test_a_saved_network_predicts_the_same(family: Family, tmp_path: Path) -> No
     save_model(network, tmp_path / "model.keras", values)
     loaded = load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(family.pixels), network(family.pixels))
-    # The file can also hold the initial weights of a network with other classes.
+    # The file can also give a network with other classes its initial weights.
     other = build_network(
         model=str(family.folder),
-        num_classes=CLASSES + 1,
+        num_classes=NUM_CLASSES + 1,
         image_size=family.size,
         weights=str(tmp_path / "model.keras"),
     )
@@ -150,12 +152,12 @@ def test_converted_networks_predict_the_same(family: Family, tmp_path: Path) -> 
 
 def test_a_restored_state_trains_on_with_the_same_bits(family: Family) -> None:
     labels = np.array([0, 2], np.int32)
-    trainer = family.trainer(family.network)
+    trainer = family.make_trainer(family.network)
     trainer.train_on_batch(family.pixels, labels)
     state = capture_state(trainer, epoch=0, step=0, facts={})
     trainer.train_on_batch(family.pixels, labels)
     other = family.build("none")
-    restored = family.trainer(other)
+    restored = family.make_trainer(other)
     restore_weights(other, state)
     restore_optimizer(restored, state)
     restored.train_on_batch(family.pixels, labels)
@@ -167,7 +169,7 @@ def test_a_frozen_body_does_not_change(family: Family) -> None:
     set_body_trainable(family.network, False)
     body = family.network.get_layer("backbone")
     before, head = body.get_weights(), family.network.get_layer("logits").get_weights()
-    trainer = family.trainer(family.network)
+    trainer = family.make_trainer(family.network)
     trainer.train_on_batch(family.pixels, np.array([0, 2], np.int32))
     assert len(trainer.optimizer.variables) < 10
     for value, wanted in zip(body.get_weights(), before, strict=True):
@@ -179,7 +181,8 @@ def test_the_rates_of_a_vision_transformer_rise_by_block(family: Family) -> None
     scales = layerwise_lr(family.network, 0.01)
     assert set(scales) == {variable.path for variable in family.network.weights}
     if "ResNet" not in family.name and "Efficient" not in family.name:
-        # embedding, two blocks, last normalization; the head has the full rate
+        # The scales of the head, which has the full rate, the last normalization, two blocks and the
+        # embedding.
         expected = [0.01 ** (k / 4) for k in range(5)]
         np.testing.assert_allclose(sorted(set(scales.values())), sorted(expected))
         no_decay = {each.path.rpartition("/")[2] for each in no_decay_variables(family.network)}
@@ -194,7 +197,7 @@ def test_batch_norm_inside_other_layers_is_fused(tmp_path: Path) -> None:
     block = next(layer for layer in layers if hasattr(layer, "bn2"))
     assert type(block.bn2) is FusedBatchNormalization
     assert block.bn2.momentum == 0.7
-    # KerasHub's own get_config omits this argument, so a loaded network would differ.
+    # KerasHub's own get_config omits the argument nores, so that a loaded network would differ.
     assert block.nores
     assert family.network.get_layer("pool").input.shape[-1] == 24
 
@@ -204,7 +207,7 @@ def test_every_layer_of_a_backbone_has_the_precision_of_the_run(tmp_path: Path) 
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         network = build_network(
-            model=str(folder), num_classes=CLASSES, image_size=32, weights="imagenet"
+            model=str(folder), num_classes=NUM_CLASSES, image_size=32, weights="imagenet"
         )
     finally:
         keras.mixed_precision.set_global_policy("float32")
@@ -370,9 +373,12 @@ def test_a_run_resumes_exactly_without_its_preset(run: TrainConfig, tmp_path: Pa
         (resumed / "checkpoints" / f"{name}.keras").unlink()
     train_and_evaluate(replace(run, run_dir="", resume=str(resumed)))
     assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
-    one, other = (load_model(x / "checkpoints" / "last.keras") for x in (resumed, whole))
-    for first, second in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(first, second)
+    found, wanted = (
+        load_model(run_dir / "checkpoints" / "last.keras").get_weights()
+        for run_dir in (resumed, whole)
+    )
+    for value, expected in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.usefixtures("forked_subprocesses")

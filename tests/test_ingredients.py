@@ -1,4 +1,4 @@
-"""Flags of training have their effect, seen in whole runs of a tiny network on tiny images."""
+"""The flags of training have their effect: whole runs of a tiny network on tiny images show it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PLAIN = {
 STEPS_PER_EPOCH = 3
 """There are 12 training images, in batches of 4."""
 QUICK = {"augment_impl": "tf_image"}
-"""The default, fused augmentation would be compiled again in every epoch."""
+"""The default augmentation, fused, would have to be compiled in each run."""
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
     cyclic = {"schedule": "cyclic", "cycle_epochs": 1.5, "snapshots": True}
     run_dir = run_training(config, epochs=3, **cyclic, **QUICK)
     kept = sorted(path.name for path in (run_dir / "checkpoints").glob("snapshot-*"))
-    # The rate is set once an epoch, so epoch 2, in which the first cycle ends, has its lowest rate.
+    # The rate is set once an epoch. Epoch 2, in which the first cycle ends, has its lowest rate.
     assert kept == ["snapshot-0002.keras", "snapshot-0003.keras"]
     for epoch, name in ((2, kept[0]), (3, kept[1])):
         assert are_equal(
@@ -109,6 +109,7 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
 
 
 def plan_and_dataset(config: TrainConfig) -> tuple[Plan, Dataset]:
+    """The settings of a run that depend on its data, and the data."""
     settings = resolve(config, inspect_machine())
     dataset = load_training_data(settings.config)
     return make_plan(settings, dataset), dataset
@@ -121,8 +122,8 @@ def network_batches(
     batches = TrainBatches(*plan_and_dataset(config))
     prepare = batches.make_prepare(SIZE) or (lambda batch: batch)
     pipeline = batches.train(SIZE, start).take(steps)
-    made = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in pipeline]
-    return [tuple(np.asarray(part) for part in parts) for parts in made]
+    prepared = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in pipeline]
+    return [tuple(np.asarray(part) for part in parts) for parts in prepared]
 
 
 @pytest.mark.parametrize("placement", ["host", "device"])
@@ -305,20 +306,17 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    temporary, here = tmp_path / "temporary", tmp_path / "here"
-    for folder in (temporary, here):
+    temporary, working_dir = tmp_path / "temporary", tmp_path / "working"
+    for folder in (temporary, working_dir):
         folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    monkeypatch.chdir(here)
+    monkeypatch.chdir(working_dir)
     num_steps = record_num_steps(monkeypatch)
-    flags = {**PLAIN, **QUICK, "progressive_sizes": "12", "snapshots": True, "cycle_epochs": 1}
-    command = ["train", "--dry_run", f"--data_dir={tiny_folder}"]
-    assert (
-        main([*command, *(f"--{k}={v}" for k, v in flags.items() if v is not True), "--snapshots"])
-        == 0
-    )
-    assert list(here.iterdir()) == []
-    # TensorFlow removes the files that it generates there when the process ends.
+    flags = {**PLAIN, **QUICK, "data_dir": tiny_folder, "progressive_sizes": 12, "cycle_epochs": 1}
+    given = [f"--{name}={value}" for name, value in flags.items()]
+    assert main(["train", "--dry_run", *given, "--snapshots"]) == 0
+    assert list(working_dir.iterdir()) == []
+    # TensorFlow removes its generated files only when the process ends.
     assert [path for path in temporary.iterdir() if "autograph" not in path.name] == []
 
     lines = capsys.readouterr().out.splitlines()

@@ -19,7 +19,7 @@ from seedtf.intervals import paired_difference_interval, wilson_interval
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_published_values(hits: int, n: int, low: float, high: float) -> None:
+def test_wilson_intervals_equal_published_ones(hits: int, n: int, low: float, high: float) -> None:
     assert wilson_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
 
 
@@ -33,7 +33,8 @@ def test_bounds_enclose_the_estimate_and_are_symmetric(case: tuple[int, int]) ->
 
 
 def test_more_trials_give_narrower_intervals() -> None:
-    widths = [high - low for low, high in (wilson_interval(n * 0.9, n) for n in (10, 100, 1000))]
+    intervals = [wilson_interval(0.9 * n, n) for n in (10, 100, 1000)]
+    widths = [high - low for low, high in intervals]
     assert widths == sorted(widths, reverse=True)
 
 

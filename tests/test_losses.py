@@ -58,7 +58,7 @@ def test_targets_smooth_class_numbers_and_mixed_labels_alike() -> None:
     np.testing.assert_allclose(soft[0], [0.8, 0.1, 0.1], atol=1e-6)
 
 
-def test_the_weight_of_an_image_averages_class_weights_by_its_unsmoothed_label() -> None:
+def test_the_weight_of_an_image_is_the_mean_class_weight_under_its_unsmoothed_label() -> None:
     targets = make_targets(3, smoothing=0.3, weights=np.array([1.0, 3.0, 5.0], np.float32))
     assert targets is not None
     mixed = tf.constant([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75], [0.0, 0.0, 1.0]])

@@ -46,13 +46,13 @@ def test_rates_are_equally_spaced_in_their_logarithm():
     )
 
 
-def test_the_average_has_no_bias_at_its_start():
-    # by hand: 0.5·2/0.5; (0.5·1 + 0.5·4)/0.75; (0.5·2.5 + 0.5·0)/0.875
+def test_the_smoothed_loss_has_no_bias_at_its_start():
+    # By hand: 0.5·2/0.5; (0.5·1 + 0.5·4)/0.75; (0.5·2.5 + 0.5·0)/0.875.
     assert smooth_losses([2.0, 4.0, 0.0], 0.5) == pytest.approx([2.0, 2.5 / 0.75, 1.25 / 0.875])
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
-def test_an_average_lies_between_the_losses(losses):
+def test_smoothed_losses_lie_between_the_losses(losses):
     averages = smooth_losses(losses)
     assert len(averages) == len(losses)
     slack = 1e-9 * (1 + max(losses))
@@ -75,6 +75,7 @@ def test_a_loss_that_rises_or_hardly_falls_suggests_nothing():
     assert suggest_lr(rates, [2.0 + 0.1 * step for step in range(30)]) is None
     assert suggest_lr(rates, [2.0 - 1e-3 * step for step in range(30)]) is None
     assert suggest_lr(rates[:1], [2.0]) is None
+    # A fall by 2 % of the first loss is enough: by 0.145 here, and by 0.029 above.
     assert suggest_lr(rates, [2.0 - 5e-3 * step for step in range(30)]) is not None
 
 
@@ -83,9 +84,9 @@ def test_suggestions_lie_within_the_sweep(curve):
     rates = [lr_at(step, 60, 1e-6, 1.0) for step in range(len(curve))]
     suggestion = suggest_lr(rates, curve)
     if suggestion is not None:
-        lowest = rates[5 + int(np.argmin(curve[5:]))]
-        assert suggestion.tenth == pytest.approx(lowest / 10)
-        assert rates[0] <= suggestion.steepest <= lowest
+        rate_of_lowest_loss = rates[5 + int(np.argmin(curve[5:]))]
+        assert suggestion.tenth == pytest.approx(rate_of_lowest_loss / 10)
+        assert rates[0] <= suggestion.steepest <= rate_of_lowest_loss
 
 
 def make_trainer(optimizer="adamw", average=False):
@@ -99,8 +100,8 @@ def make_trainer(optimizer="adamw", average=False):
 
 
 def batches():
-    draw = np.random.default_rng(0)
-    images = draw.uniform(0, 255, (24, 16, 16, 3)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (24, 16, 16, 3)).astype(np.float32)
     labels = (np.arange(24) % 3).astype(np.int32)
     images[:, 0, 0, :] = 85.0 * labels[:, None]
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(8).repeat()
@@ -135,7 +136,7 @@ def test_a_sweep_restores_everything_that_it_changed(trained):
     assert all_values(trained) == before
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     trained.fit(batches(), steps_per_epoch=2, verbose=0, shuffle=False)
-    assert all_values(trained) != before  # training changes them; the sweep restored them
+    assert all_values(trained) != before  # fit changes the values that the sweep has restored
 
 
 def test_each_loss_is_that_of_its_own_step_and_rate():
@@ -205,7 +206,7 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
     assert done.returncode == 0, done.stderr
     layout, first, *lines = done.stdout.splitlines()
     assert layout.startswith("layout    class folders in ")
-    # Of each class, 2 of 12 images are for validation; the other 30 make 3 batches, 9 in 3 epochs.
+    # Of each class, 2 of 12 images are for validation. The other 30 images are 3 batches an epoch.
     assert first.startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
     assert lines[0] == (
         "warning   --steps=100: cut to 9, the length of 3 epochs; fewer than 30 give a rough curve; "
@@ -236,7 +237,7 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
         ("--out=run", "--out=run: is the folder of a run"),
     ],
 )
-def test_flags_that_conflict_are_refused(flag, message, tmp_path, monkeypatch, capsys):
+def test_wrong_flags_are_refused_by_name(flag, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
@@ -285,7 +286,9 @@ def test_few_steps_give_a_warning(requested, num_steps, message, capsys):
     assert capsys.readouterr().out == (f"warning   {message}\n" if message else "")
 
 
-def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, data, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_written_is_refused_before_the_sweep(
+    tmp_path, data, monkeypatch, capsys
+):
     monkeypatch.setattr(
         lr_finder, "_sweep", lambda *_: pytest.fail("the sweep was run for nothing")
     )
@@ -305,6 +308,7 @@ def test_a_sweep_that_fails_leaves_no_new_folder(tmp_path, monkeypatch):
             lr_finder.find_learning_rate(
                 TrainConfig(data_dir="missing"), start=1e-5, end=1.0, steps=10, out=out_dir
             )
+    # For the empty name, a folder was made in runs/. It is removed, but runs/ stays.
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "runs"]
 
 
@@ -313,10 +317,10 @@ def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
     load, config = lr_finder.load_training_data, tiny_config(folder, cache="off")
 
     def load_then_truncate(config):
-        opened = load(config)
+        dataset = load(config)
         for path in folder.rglob("*.png"):
             path.write_bytes(path.read_bytes()[:60])
-        return opened
+        return dataset
 
     monkeypatch.setattr(lr_finder, "load_training_data", load_then_truncate)
     with pytest.raises(UserError, match=r"became unreadable during .* restore it or remove it"):

@@ -28,7 +28,7 @@ NAMES = st.lists(
 
 
 def write_run(folder: Path, rows: dict[str, tuple[str, str]]) -> str:
-    """Writes what is read of a run: the folder of its images, and label and side of each."""
+    """Writes the files of a run that are read here: config.json, and label and side of each image."""
     folder.mkdir(parents=True)
     RunPaths(folder).config.write_text(json.dumps({"resolved": {"data_root": "/data"}}))
     lines = [csv_line(path, label, side) for path, (label, side) in rows.items()]
@@ -42,7 +42,7 @@ def test_the_same_classes_in_any_order_are_matched(pair: tuple[list[str], list[s
     assert [names[index] for index in match_classes(names, wanted, "b", "a")] == wanted
 
 
-def test_an_accent_may_be_composed_in_two_ways() -> None:
+def test_names_are_equal_if_an_accent_is_composed_in_another_way() -> None:
     assert match_classes(["oak", "o\u0308land"], ["\u00f6land", "oak"], "b", "a") == [1, 0]
     a = MemberImages("a", {"1.png": "\u00f6land"})
     assert shared_images([a, MemberImages("b", {"1.png": "o\u0308land"})]) == ["1.png"]
@@ -69,7 +69,7 @@ def test_only_images_that_no_member_trained_on_are_shared(tmp_path: Path) -> Non
     )
     b = write_run(tmp_path / "b", {"1": ("ash", "val"), "2": ("ash", "train"), "4": ("oak", "val")})
     members = [read_member_images(name, Path(name)) for name in (a, b)]
-    # Image 4 has two labels, but is not shared, because a trained on it.
+    # Image 4 has two labels. This is no error, because run a trained on it: it is not shared.
     shared = shared_images(members)
     assert shared == ["/data/1"]
     end = "images it did not train on can be used; others trained on 1 and lack"

@@ -63,9 +63,10 @@ def test_most_confused_pairs_are_sorted_without_the_diagonal():
     assert len(most_confused(np.array([[9, 1, 0], [3, 9, 1], [0, 0, 9]]), 2)) == 2
 
 
-def test_losses_and_margins():
+def test_losses_and_margins_of_a_worked_example():
     probabilities = np.array([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]], np.float32)
     labels = np.array([0, 0])
+    # The probability 0 is replaced by the smallest normal float32 number, whose loss is 87.336.
     assert per_image_loss(probabilities, labels) == pytest.approx(
         [-math.log(0.7), 87.336], abs=1e-3
     )
@@ -93,8 +94,9 @@ def test_every_image_is_in_one_bin_and_ece_is_in_range(pairs):
 def test_temperature_undoes_a_known_scaling(temperature):
     generator = np.random.default_rng(0)
     logits = generator.normal(0, 2, (20_000, 4))
-    truth = softmax(logits)
-    labels = (truth.cumsum(axis=1) < generator.random((len(truth), 1))).sum(axis=1)
+    true_probabilities = softmax(logits)
+    thresholds = generator.random((len(true_probabilities), 1))
+    labels = (true_probabilities.cumsum(axis=1) < thresholds).sum(axis=1)
     scaled = softmax(logits * temperature)
     fitted = fit_temperature(scaled, labels)
     assert fitted == pytest.approx(temperature, rel=0.05)
@@ -103,7 +105,7 @@ def test_temperature_undoes_a_known_scaling(temperature):
         assert best < per_image_loss(scale_probabilities(scaled, other), labels).mean()
 
 
-def test_temperature_is_one_when_it_is_not_determined():
+def test_temperature_is_one_if_the_images_do_not_determine_it():
     sure = np.array([[0.9, 0.1], [0.2, 0.8]])
     assert fit_temperature(sure, np.array([0, 1])) == 1.0  # all correct: sharper is always better
     assert fit_temperature(sure, np.array([1, 0])) == 1.0  # all wrong: flatter is always better
@@ -149,11 +151,11 @@ def test_rejection_reaches_the_precision_with_the_lowest_threshold(pairs, precis
     assert rule.kept_correct == correct[confidence >= rule.threshold].sum()
 
 
-def test_mcnemar_exact_and_corrected():
+def test_mcnemar_is_exact_for_few_discordant_images_and_corrected_for_many():
     assert mcnemar_p(0, 0) == 1.0
     assert mcnemar_p(5, 5) == 1.0
     assert mcnemar_p(1, 9) == pytest.approx(2 * 11 / 1024)
-    # (|59 - 121| - 1)² / 180 = 20.67; chi-square with one degree of freedom
+    # Chi-square with continuity correction and one degree of freedom: (|59 − 121| − 1)² / 180 = 20.67.
     assert mcnemar_p(59, 121) == pytest.approx(5.45e-6, rel=0.01)
     assert mcnemar_p(121, 59) == mcnemar_p(59, 121)
     assert mcnemar_p(20, 20) == 1.0

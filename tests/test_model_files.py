@@ -38,7 +38,7 @@ def members_of(path: Path) -> Members:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def write(path: Path, members: Members, compression: int = zipfile.ZIP_STORED) -> Path:
+def write_archive(path: Path, members: Members, compression: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
@@ -46,7 +46,7 @@ def write(path: Path, members: Members, compression: int = zipfile.ZIP_STORED) -
 
 
 def with_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], Members]:
-    """Changes the configuration of an archive with ``change``."""
+    """Makes a function that changes the configuration of an archive by ``change``."""
 
     def altered(members: Members) -> Members:
         config = json.loads(members["config.json"])
@@ -57,7 +57,7 @@ def with_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Members],
 
 
 def with_weights(make: Callable[[h5py.File], object]) -> Callable[[Members], Members]:
-    """Replaces the weights file of an archive by one that ``make`` writes."""
+    """Makes a function that replaces the weights file of an archive by one that ``make`` fills."""
 
     def altered(members: Members) -> Members:
         buffer = io.BytesIO()
@@ -69,6 +69,7 @@ def with_weights(make: Callable[[h5py.File], object]) -> Callable[[Members], Mem
 
 
 def layer(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The entry of a layer in the configuration of a model."""
     return next(
         entry for entry in config["config"]["layers"] if entry["config"].get("name") == name
     )
@@ -209,7 +210,9 @@ def test_a_compiled_model_is_accepted(good: Path) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE_ARCHIVES)
 def test_a_hostile_archive_is_refused_in_one_line(name: str, good: Path, tmp_path: Path) -> None:
-    assert_load_refused(write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good))))
+    assert_load_refused(
+        write_archive(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
+    )
 
 
 def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
@@ -222,7 +225,7 @@ def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
         "external link": "('a' is a link)",
     }
     for name, cause in causes.items():
-        path = write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
+        path = write_archive(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
         assert assert_load_refused(path).endswith(cause)
 
 
@@ -243,7 +246,7 @@ def test_a_truncated_file_is_reported_as_damaged(size: int, good: Path, tmp_path
 
 def test_a_compressed_bomb_is_not_unpacked(good: Path, tmp_path: Path) -> None:
     members = {**members_of(good), "config.json": b" " * 50_000_000 + b"{}"}
-    path = write(tmp_path / "model.keras", members, zipfile.ZIP_DEFLATED)
+    path = write_archive(tmp_path / "model.keras", members, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 500_000
     assert assert_load_refused(path).endswith("(its members are larger than the file)")
 
@@ -258,7 +261,7 @@ def test_an_archive_of_python_objects_is_refused(tmp_path: Path) -> None:
 
 
 def assert_weights_refused(path: Path) -> str:
-    """The message with which ``build_network`` refuses the file as initial weights."""
+    """Asserts that ``build_network`` refuses the file as initial weights; returns the message."""
     with pytest.raises(UserError) as error:
         build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
     assert "\n" not in str(error.value)
@@ -271,12 +274,10 @@ def assert_weights_refused(path: Path) -> str:
 def test_hostile_weights_are_refused_in_one_line(
     name: str, suffix: str, good: Path, tmp_path: Path
 ) -> None:
-    members, path = (
-        with_weights(HOSTILE_WEIGHTS[name])(members_of(good)),
-        tmp_path / f"model{suffix}",
-    )
+    members = with_weights(HOSTILE_WEIGHTS[name])(members_of(good))
+    path = tmp_path / f"model{suffix}"
     if suffix == ".keras":
-        write(path, members)
+        write_archive(path, members)
     else:
         path.write_bytes(members["model.weights.h5"])
     assert "is damaged or has the wrong suffix" in assert_weights_refused(path)
@@ -286,14 +287,14 @@ def test_hostile_weights_are_refused_in_one_line(
     "name", ["foreign zip", "no members", "weights are text", "weights are cut"]
 )
 def test_other_archives_are_refused_as_weights(name: str, good: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
+    path = write_archive(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
     assert "is damaged or has the wrong suffix" in assert_weights_refused(path)
 
 
 def test_only_the_weights_of_an_archive_are_read(good: Path, tmp_path: Path) -> None:
     """A configuration that would run code is not read at all."""
     members = HOSTILE_ARCHIVES["os.system"](members_of(good))
-    path = write(tmp_path / "model.keras", {**members, "../../marker": b"x"})
+    path = write_archive(tmp_path / "model.keras", {**members, "../../marker": b"x"})
     build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
 
 

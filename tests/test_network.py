@@ -30,7 +30,8 @@ from seedtf.model.network import (
 
 
 @pytest.fixture(autouse=True)
-def float32_after() -> Iterator[None]:
+def _reset_precision() -> Iterator[None]:
+    """Sets the precision policy back to float32 after each test."""
     yield
     keras.mixed_precision.set_global_policy("float32")
 
@@ -50,14 +51,16 @@ def stock_mobilenet() -> keras.Model:
     return keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
 
 
-def tiny(num_classes: int = 4, weights: str = "none", seed: int = 0, **options: Any) -> keras.Model:
+def build_tiny(
+    num_classes: int = 4, weights: str = "none", seed: int = 0, **options: Any
+) -> keras.Model:
     keras.utils.set_random_seed(seed)
     return build_network(
         model="tiny", num_classes=num_classes, image_size=16, weights=weights, **options
     )
 
 
-def images(size: int, count: int = 8) -> np.ndarray:
+def random_images(size: int, count: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
@@ -93,7 +96,7 @@ def test_the_error_for_an_unknown_network_suggests_similar_names() -> None:
 @pytest.mark.parametrize("name", [name for name in available_models() if name != "Tiny"])
 def test_scaling_equals_preprocess_input_of_the_network(name: str) -> None:
     family = sys.modules[getattr(keras.applications, name).__module__]
-    pixels = images(8).astype(np.float32)
+    pixels = random_images(8).astype(np.float32)
     scaled = InputScaling(scaling_mode(name))(pixels)
     np.testing.assert_allclose(scaled, family.preprocess_input(pixels.copy()), atol=2e-5)
 
@@ -142,7 +145,7 @@ def test_the_body_computes_what_the_stock_network_computes(
     resnet: keras.Model, stock_resnet: keras.Model
 ) -> None:
     stock_resnet.set_weights(body_weights(resnet))
-    pixels = images(32, 2)
+    pixels = random_images(32, 2)
     expected = stock_resnet(keras.applications.resnet.preprocess_input(pixels.astype(np.float32)))
     features = keras.Model(resnet.input, resnet.get_layer("pool").input)(pixels)
     scale = np.abs(expected).max()
@@ -150,9 +153,9 @@ def test_the_body_computes_what_the_stock_network_computes(
 
 
 def test_uint8_and_float_images_have_the_same_probabilities() -> None:
-    model = tiny()
-    probabilities = model.predict(images(16), verbose=0)
-    as_float = model.predict(images(16).astype(np.float32), verbose=0)
+    model = build_tiny()
+    probabilities = model.predict(random_images(16), verbose=0)
+    as_float = model.predict(random_images(16).astype(np.float32), verbose=0)
     np.testing.assert_array_equal(probabilities, as_float)
     assert model.input.shape == (None, 16, 16, 3)
     assert model.input.name.split(":")[0] == "image"
@@ -161,9 +164,9 @@ def test_uint8_and_float_images_have_the_same_probabilities() -> None:
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_probabilities_are_float32_under_every_policy(policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
-    model = tiny(num_classes=5)
+    model = build_tiny(num_classes=5)
     assert model.get_layer("conv1").compute_dtype == policy.removeprefix("mixed_")
-    probabilities = model.predict(images(16), verbose=0)
+    probabilities = model.predict(random_images(16), verbose=0)
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (8, 5)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
@@ -172,22 +175,26 @@ def test_probabilities_are_float32_under_every_policy(policy: str) -> None:
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_training_lowers_the_loss(policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
-    model = tiny()
+    model = build_tiny()
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     labels = np.arange(8) % 4
-    curve = model.fit(images(16), labels, epochs=15, batch_size=8, verbose=0).history["loss"]
+    curve = model.fit(random_images(16), labels, epochs=15, batch_size=8, verbose=0).history["loss"]
     assert curve[-1] < 0.7 * curve[0]
 
 
 def test_the_same_seed_builds_the_same_weights() -> None:
-    assert_same(tiny(seed=5).get_weights(), tiny(seed=5).get_weights())
-    assert not np.array_equal(tiny(seed=5).get_weights()[0], tiny(seed=6).get_weights()[0])
+    assert_same(build_tiny(seed=5).get_weights(), build_tiny(seed=5).get_weights())
+    assert not np.array_equal(
+        build_tiny(seed=5).get_weights()[0], build_tiny(seed=6).get_weights()[0]
+    )
 
 
 def test_momentum_reaches_every_batch_norm() -> None:
-    momenta = {layer.momentum for layer in tiny(bn_momentum=0.85).layers if "bn" in layer.name}
+    momenta = {
+        layer.momentum for layer in build_tiny(bn_momentum=0.85).layers if "bn" in layer.name
+    }
     assert momenta == {0.85}
-    assert {layer.momentum for layer in tiny().layers if "bn" in layer.name} == {0.99}
+    assert {layer.momentum for layer in build_tiny().layers if "bn" in layer.name} == {0.99}
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "InceptionV3", "Xception", "EfficientNetB0"])
@@ -202,11 +209,11 @@ def test_minimum_image_size_is_that_of_keras(name: str) -> None:
 
 
 def test_freezing_leaves_the_head_trainable() -> None:
-    model = tiny()
+    model = build_tiny()
     set_body_trainable(model, False)
     assert [w.shape for w in model.trainable_weights] == [(64, 4), (4,)]
     set_body_trainable(model, True)
-    assert len(model.trainable_weights) == len(tiny().trainable_weights)
+    assert len(model.trainable_weights) == len(build_tiny().trainable_weights)
 
 
 # ImageNet weights
@@ -251,7 +258,7 @@ def test_imagenet_weights_reach_the_fused_body(
 
 def test_tiny_has_no_imagenet_weights() -> None:
     with pytest.raises(UserError, match="--weights=imagenet: Tiny has no ImageNet weights"):
-        tiny(weights="imagenet")
+        build_tiny(weights="imagenet")
 
 
 # Weights files
@@ -268,7 +275,7 @@ def test_a_weights_file_of_a_stock_resnet_loads_into_the_body(
 
 
 @pytest.mark.parametrize("file_name", ["mobilenet_notop.h5", "body.keras", "body.weights.h5"])
-def test_every_type_of_body_file_is_loaded(
+def test_the_weights_of_a_body_are_loaded_from_every_type_of_file(
     file_name: str, stock_mobilenet: keras.Model, tmp_path: Path
 ) -> None:
     path = tmp_path / file_name
@@ -292,20 +299,21 @@ def test_weights_files_of_efficientnet_warn_about_the_missing_scaling(
 def test_the_head_is_loaded_only_if_the_class_count_is_equal(
     file_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, trained = tmp_path / file_name, tiny(seed=1)
+    path, trained = tmp_path / file_name, build_tiny(seed=1)
     (trained.save_weights if ".weights." in file_name else trained.save)(path)
-    assert_same(tiny(weights=str(path), seed=2).get_weights(), trained.get_weights())
+    assert_same(build_tiny(weights=str(path), seed=2).get_weights(), trained.get_weights())
     assert capsys.readouterr().out == ""
-    other = tiny(num_classes=5, weights=str(path), seed=2)
+    other = build_tiny(num_classes=5, weights=str(path), seed=2)
     assert_same(body_weights(other), body_weights(trained))
-    assert_same(other.get_weights()[-2:], tiny(num_classes=5, seed=2).get_weights()[-2:])
+    assert_same(other.get_weights()[-2:], build_tiny(num_classes=5, seed=2).get_weights()[-2:])
     assert "classifier" in capsys.readouterr().out
 
 
-def damaged_files(folder: Path) -> dict[str, Path]:
+def write_unusable_files(folder: Path) -> dict[str, Path]:
+    """Writes files that cannot be loaded as weights or model; returns their paths by name."""
     whole = folder / "whole.keras"
-    save_model(tiny(), whole)
-    tiny().save_weights(folder / "whole.weights.h5")
+    save_model(build_tiny(), whole)
+    build_tiny().save_weights(folder / "whole.weights.h5")
     contents = {
         "truncated.keras": whole.read_bytes()[:-3000],
         "truncated.weights.h5": (folder / "whole.weights.h5").read_bytes()[:-3000],
@@ -327,9 +335,9 @@ def damaged_files(folder: Path) -> dict[str, Path]:
 
 
 def test_unusable_weights_files_give_a_one_line_error(tmp_path: Path) -> None:
-    for path in damaged_files(tmp_path).values():
+    for path in write_unusable_files(tmp_path).values():
         with pytest.raises(UserError) as raised:
-            tiny(weights=str(path))
+            build_tiny(weights=str(path))
         message = str(raised.value)
         assert message.startswith(f"--weights={path} ")
         assert "\n" not in message
@@ -338,7 +346,7 @@ def test_unusable_weights_files_give_a_one_line_error(tmp_path: Path) -> None:
 
 def test_a_missing_weights_file_is_reported_as_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--weights=.*gone\.keras: no such file"):
-        tiny(weights=str(tmp_path / "gone.keras"))
+        build_tiny(weights=str(tmp_path / "gone.keras"))
 
 
 def test_weights_of_another_network_are_refused(
@@ -348,34 +356,34 @@ def test_weights_of_another_network_are_refused(
     stock_mobilenet.save(tmp_path / "mobilenet.h5")
     for path in tmp_path.iterdir():
         with pytest.raises(UserError, match=r"does not fit this network .* --model, here tiny"):
-            tiny(weights=str(path))
+            build_tiny(weights=str(path))
 
 
 # Saved models
 
 
 def test_a_loaded_model_equals_the_saved_one(tmp_path: Path) -> None:
-    model = tiny()
+    model = build_tiny()
     save_model(model, tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
     assert isinstance(loaded.get_layer("conv1_bn"), FusedBatchNormalization)
     np.testing.assert_array_equal(
-        loaded.predict(images(16), verbose=0), model.predict(images(16), verbose=0)
+        loaded.predict(random_images(16), verbose=0), model.predict(random_images(16), verbose=0)
     )
 
 
 def test_a_mixed_precision_model_keeps_its_precision(tmp_path: Path) -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    save_model(tiny(), tmp_path / "model.keras")
+    save_model(build_tiny(), tmp_path / "model.keras")
     keras.mixed_precision.set_global_policy("float32")
     loaded = load_model(tmp_path / "model.keras")
     assert loaded.get_layer("conv1").compute_dtype == "bfloat16"
-    assert loaded.predict(images(16), verbose=0).dtype == np.float32
+    assert loaded.predict(random_images(16), verbose=0).dtype == np.float32
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, model = tmp_path / "model.keras", tiny()
+    path, model = tmp_path / "model.keras", build_tiny()
     save_model(model, path)
     before = path.read_bytes()
 
@@ -391,7 +399,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_unusable_model_files_are_reported_as_damaged_or_not_seedtf(tmp_path: Path) -> None:
-    files = damaged_files(tmp_path)
+    files = write_unusable_files(tmp_path)
     image = keras.Input((4,))
     keras.Model(image, keras.layers.Dense(2)(image)).save(tmp_path / "other.keras")
     unsafe = keras.Model(image, keras.layers.Lambda(lambda x: x)(image))
@@ -408,7 +416,8 @@ def test_a_missing_model_file_is_reported_as_missing(tmp_path: Path) -> None:
         load_model(tmp_path / "gone.keras")
 
 
-# Pattern of the names of the batch normalization layers that end a residual branch, and their number
+# The pattern of the names of the batch normalization layers that end a residual branch, and the number
+# of these layers.
 BRANCH_ENDS = {
     "ResNet50": (r"conv\d_block\d_3_bn", 16),
     "ResNet50V2": ("", 0),  # a branch ends in a convolution
@@ -417,7 +426,7 @@ BRANCH_ENDS = {
     "Xception": (r"block([5-9]|1[0-2])_sepconv3_bn", 8),  # the other branches end in pooling
     "MobileNetV2": (r"block_\d+_project_BN", 10),
     "MobileNetV3Small": (r"expanded_conv_\d+.project.*", 6),
-    # the other sums of NASNet add equal branches
+    # the other sums of NASNet add two branches, neither of which is a shortcut
     "NASNetMobile": (r"separable_conv_2_bn_normal_left5_\d+", 12),
     "ConvNeXtTiny": ("", 0),  # has no batch normalisation
 }
@@ -440,6 +449,7 @@ def test_residual_branches_are_zero_at_first_but_not_the_output(model: str) -> N
     pattern, count = BRANCH_ENDS[model]
     assert [name for name in zeroed if not re.fullmatch(pattern, name)] == []
     assert len(zeroed) == count
-    # Without batch statistics, a deep network with initial weights gives all images equal outputs.
-    probabilities = np.asarray(network(images(size, 4).astype(np.float32), training=True))
+    # With initial weights and without the statistics of the batch (``training=False``), a deep network
+    # would give all images equal outputs.
+    probabilities = np.asarray(network(random_images(size, 4).astype(np.float32), training=True))
     assert np.ptp(probabilities, axis=0).max() > 0.01

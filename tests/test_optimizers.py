@@ -27,13 +27,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*skipping variable loading")
 keras_3_only = pytest.mark.skipif(KERAS_2, reason="layer-wise rates need Keras 3")
 
 
-def tiny() -> keras.Model:
+def build_tiny() -> keras.Model:
     keras.utils.set_random_seed(3)
     return build_network(model="tiny", num_classes=4, image_size=8, weights="none")
 
 
 def randomized(network: keras.Model) -> keras.Model:
-    """The network with no weight left at 0 or 1, so that any decay shows."""
+    """Sets all trainable weights at random, so that a decay changes each; returns the network."""
     draws = np.random.default_rng(5)
     for variable in network.trainable_variables:
         variable.assign(draws.uniform(0.5, 1.5, variable.shape))
@@ -55,7 +55,7 @@ def zeros(network: keras.Model) -> list[Any]:
 def weights_after(
     optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1
 ) -> list[Any]:
-    """The trainable weights after some equal steps; restores the earlier weights."""
+    """The trainable weights after ``steps`` steps with ``grads``; sets the network back afterwards."""
     variables = network.trainable_variables
     before = [each.numpy() for each in variables]
     for _ in range(steps):
@@ -72,22 +72,22 @@ def with_decay(name: str, network: keras.Model, decay: float, **options: Any) ->
     return make_optimizer(name, LR, weight_decay=decay, no_decay=no_decay, **options)
 
 
-def own_name(variable: Any) -> str:
+def last_name(variable: Any) -> str:
     return variable.name.rpartition("/")[2].partition(":")[0]
 
 
 def test_kernels_decay_and_nothing_else() -> None:
-    network = tiny()
+    network = build_tiny()
     no_decay = {id(variable) for variable in no_decay_variables(network)}
     trainable = network.trainable_variables
     decayed = [variable for variable in trainable if id(variable) not in no_decay]
     others = [variable for variable in trainable if id(variable) in no_decay]
-    assert {own_name(variable) for variable in decayed} == {"kernel"}
-    assert {own_name(variable) for variable in others} == {"bias", "gamma", "beta"}
+    assert {last_name(variable) for variable in decayed} == {"kernel"}
+    assert {last_name(variable) for variable in others} == {"bias", "gamma", "beta"}
 
 
 def test_frozen_variables_keep_their_exclusion_from_decay() -> None:
-    network = tiny()
+    network = build_tiny()
     expected = [id(variable) for variable in no_decay_variables(network)]
     set_body_trainable(network, False)
     assert [id(variable) for variable in no_decay_variables(network)] == expected
@@ -110,7 +110,7 @@ def test_a_scale_of_rank_two_does_not_decay() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_subtracts_lr_times_decay_from_kernels_only(name: str) -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     before = [each.numpy() for each in network.trainable_variables]
     optimizer = with_decay(name, network, DECAY)
     values = weights_after(optimizer, zeros(network), network)
@@ -122,7 +122,7 @@ def test_a_step_subtracts_lr_times_decay_from_kernels_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_decay_no_weight_shrinks(name: str) -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     values = weights_after(make_optimizer(name, LR), zeros(network), network)
     for variable, new in zip(network.trainable_variables, values, strict=True):
         np.testing.assert_array_equal(new, variable.numpy(), err_msg=variable.name)
@@ -131,9 +131,9 @@ def test_without_decay_no_weight_shrinks(name: str) -> None:
 @keras_3_only
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 def test_adam_with_a_shared_bias_correction_equals_that_of_keras_exactly(name: str) -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     base, variables = getattr(keras.optimizers, name), network.trainable_variables
-    results, sizes = [], []
+    results, num_operations = [], []
     for optimizer_class in (base, shared_bias_correction_class(base)):
         optimizer = optimizer_class(LR, weight_decay=DECAY)
         build_optimizer(optimizer, variables)
@@ -142,27 +142,26 @@ def test_adam_with_a_shared_bias_correction_equals_that_of_keras_exactly(name: s
         for scale in (1.0, -0.3, 0.0):
             step(gradients(network, scale))
         results.append([each.numpy() for each in (*variables, *optimizer_variables(optimizer))])
-        sizes.append(len(step.get_concrete_function(gradients(network)).graph.get_operations()))
+        graph = step.get_concrete_function(gradients(network)).graph
+        num_operations.append(len(graph.get_operations()))
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         assert type(optimizer).__name__ == name
     for plain, shared in zip(*results, strict=True):
         np.testing.assert_array_equal(shared, plain)
-    assert sizes[1] < 0.8 * sizes[0]
+    assert num_operations[1] < 0.8 * num_operations[0]
 
 
 def test_decay_is_decoupled_from_adams_moments() -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     grads = gradients(network)
     plain = weights_after(make_optimizer("adam", LR), grads, network)
-    adamw = weights_after(
-        with_decay("adamw", network, DECAY),
-        grads,
-        network,
-    )
-    for variable, one, other in zip(network.trainable_variables, plain, adamw, strict=True):
+    decayed = weights_after(with_decay("adamw", network, DECAY), grads, network)
+    for variable, by_adam, by_adamw in zip(
+        network.trainable_variables, plain, decayed, strict=True
+    ):
         decay = variable.numpy() * LR * DECAY * is_decayed(variable)
-        np.testing.assert_allclose(one - other, decay, atol=2e-6)
+        np.testing.assert_allclose(by_adam - by_adamw, decay, atol=2e-6)
 
 
 @settings(max_examples=15, deadline=None)
@@ -178,14 +177,14 @@ def test_the_gradient_is_clipped_by_its_global_norm(norm: float, scale: float) -
     optimizer.apply_gradients(list(zip(map(tf.constant, grads), variables, strict=True)))
     global_norm = np.sqrt(sum(float(np.sum(grad**2)) for grad in grads))
     for variable, grad in zip(variables, grads, strict=True):
-        # The first Nesterov step with momentum 0.9 is 1 + 0.9 times the gradient.
+        # The first Nesterov step with momentum 0.9 is 1.9 times the gradient.
         expected = -1.9 * grad * min(1.0, norm / global_norm)
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4)
 
 
 @keras_3_only
 def test_lr_scales_rise_geometrically_from_the_first_layer_to_the_head() -> None:
-    network = tiny()
+    network = build_tiny()
     scales = layerwise_lr(network, 0.01)
     layers = ["conv1", "conv1_bn", "conv2", "conv2_bn", "conv3", "conv3_bn", HEAD]
     by_layer = [scales[network.get_layer(each).weights[0].path] for each in layers]
@@ -203,28 +202,24 @@ def test_lr_scales_rise_geometrically_from_the_first_layer_to_the_head() -> None
     [*((name, 0.0) for name in NAMES), ("adamw", DECAY), ("sgd", DECAY)],
 )
 def test_an_lr_scale_is_a_factor_on_the_whole_change(name: str, decay: float) -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     scales = layerwise_lr(network, 0.25)
     before = [each.numpy() for each in network.trainable_variables]
     for gradient_scale in (1.0, 1e3):
         grads = gradients(network, gradient_scale)
-        plain = weights_after(
-            with_decay(name, network, decay),
-            grads,
-            network,
-        )
+        plain = weights_after(with_decay(name, network, decay), grads, network)
         scaled = weights_after(with_decay(name, network, decay, lr_scales=scales), grads, network)
-        for variable, old, one, other in zip(
+        for variable, old, unscaled_new, scaled_new in zip(
             network.trainable_variables, before, plain, scaled, strict=True
         ):
-            expected = (one - old) * scales[variable.path]
-            np.testing.assert_allclose(other - old, expected, rtol=1e-4, atol=1e-6)
+            expected = (unscaled_new - old) * scales[variable.path]
+            np.testing.assert_allclose(scaled_new - old, expected, rtol=1e-4, atol=1e-6)
 
 
 @keras_3_only
 @pytest.mark.parametrize("name", NAMES)
 def test_lr_scales_of_one_equal_the_plain_optimizer_exactly(name: str) -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     options: dict[str, Any] = {
         "weight_decay": DECAY,
         "no_decay": no_decay_variables(network),
@@ -240,20 +235,20 @@ def test_lr_scales_of_one_equal_the_plain_optimizer_exactly(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_do_not_change_the_variables_of_an_optimizer(name: str) -> None:
-    network = tiny()
+    network = build_tiny()
     scales = None if KERAS_2 else layerwise_lr(network, 0.1)
     shapes = []
     no_decay = no_decay_variables(network)
-    everything = {
+    all_options = {
         "weight_decay": DECAY,
         "no_decay": no_decay,
         "clip_norm": 1.0,
         "lr_scales": scales,
     }
-    for options in ({}, everything):
+    for options in ({}, all_options):
         optimizer = make_optimizer(name, LR, **options)
-        build_optimizer(optimizer, network.trainable_variables)
-        build_optimizer(optimizer, network.trainable_variables)
+        for _ in range(2):  # a second build adds no variables
+            build_optimizer(optimizer, network.trainable_variables)
         shapes.append([tuple(each.shape) for each in optimizer_variables(optimizer)])
     assert shapes[0] == shapes[1]
 
@@ -261,7 +256,7 @@ def test_options_do_not_change_the_variables_of_an_optimizer(name: str) -> None:
 @keras_3_only
 @pytest.mark.parametrize("loss_scaling", [False, True])
 def test_a_restored_state_continues_exactly(loss_scaling: bool) -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     variables = network.trainable_variables
     grads = gradients(network, 256.0 if loss_scaling else 1.0)
 
@@ -285,7 +280,7 @@ def test_a_restored_state_continues_exactly(loss_scaling: bool) -> None:
 
 @keras_3_only
 def test_loss_scaling_changes_no_layer_wise_rate() -> None:
-    network = randomized(tiny())
+    network = randomized(build_tiny())
     scales = layerwise_lr(network, 0.1)
     options: dict[str, Any] = {
         "weight_decay": DECAY,
@@ -303,7 +298,7 @@ def test_loss_scaling_changes_no_layer_wise_rate() -> None:
 
 @keras_3_only
 def test_a_compiled_train_step_uses_the_lr_scales() -> None:
-    network = tiny()
+    network = build_tiny()
     before = network.get_weights()
     scales = {path: 1.0 if path.startswith(HEAD) else 0.0 for path in layerwise_lr(network, 0.5)}
     optimizer = make_optimizer("adamw", 0.1, weight_decay=DECAY, lr_scales=scales)

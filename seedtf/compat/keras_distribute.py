@@ -22,7 +22,7 @@ def run_on_replicas(strategy: Any, step: Callable[[Any], Any], data: Any) -> Any
         data: a distributed batch.
 
     Tried with Keras 3.15.1; tested by
-    ``test_workers_end_with_equal_weights_which_are_those_of_one_process``.
+    ``test_all_workers_end_with_the_weights_of_one_process``.
     """
     from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
@@ -66,7 +66,7 @@ class OneReplicaBuild:
     values are ``PerReplica`` objects. Metrics do not accept these (keras-team/keras issue 20585). Keras
     also creates the variables again before every validation; this class creates them once.
 
-    Tried with Keras 3.15.1; ``test_keras_still_needs_these_workarounds`` fails when Keras has fixed
+    Tried with Keras 3.15.1; ``test_keras_still_needs_the_workarounds`` fails when Keras has fixed
     this.
     """
 

@@ -217,7 +217,7 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
         workers have called it.
 
     Tried with TensorFlow 2.21.0; tested by
-    ``test_workers_end_with_equal_weights_which_are_those_of_one_process``.
+    ``test_all_workers_end_with_the_weights_of_one_process``.
     """
     import tensorflow as tf
 
