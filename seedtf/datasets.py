@@ -51,8 +51,8 @@ def image_datasets(
     """Makes training and validation batches of a folder of images, as ``seedtf train`` does.
 
     Both datasets have a known cardinality, so ``fit`` needs no ``steps_per_epoch``. The same arguments
-    give the same batches. A training epoch leaves out its last, short batch; which images that are
-    changes from epoch to epoch with the order.
+    give the same batches. A training epoch leaves out the images that do not fill a last batch; the
+    order decides which images these are, so they change from epoch to epoch.
 
     Args:
         data_dir: a folder of class folders or one of the other layouts of ``--data_dir``; ``sample``

@@ -51,7 +51,7 @@ class StoppedError(UserError):
 
 
 class WorkerLostError(UserError):
-    """Another worker of the run has died; all workers can resume from the last state together."""
+    """Another worker of the run has died; all workers together can resume from the last state."""
 
     exit_code = 75
 

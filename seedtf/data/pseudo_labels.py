@@ -36,7 +36,8 @@ class PseudoLabels:
         labels: int32 ``[M]``.
         confidences: float64 ``[M]``, the probability of the label.
         num_unsure: number of images that were left out because their probability was too low.
-        num_labelled: number of images that were left out because they are in the labelled data.
+        num_labelled: number of rows that were left out because their file is in the labelled data or in
+            an earlier row.
     """
 
     paths: tuple[str, ...]
@@ -68,7 +69,8 @@ def read_pseudo_labels(
         min_confidence: the smallest p1 of an image that is used, in [0, 1].
 
     Raises:
-        UserError: the table cannot be read, or a row is wrong; the message has its line number.
+        UserError: the table cannot be read; a row is wrong (the message has its line number); no image
+            is left; or the labelled images are at a URL.
     """
     if isinstance(catalog.root, RemotePath):
         raise UserError(
@@ -78,7 +80,7 @@ def read_pseudo_labels(
     known = {os.path.realpath(path) for path in catalog.absolute_paths()}
     label_of = {to_nfc(name): number for number, name in enumerate(catalog.class_names)}
     paths: list[str] = []
-    found: list[tuple[int, float]] = []
+    predicted: list[tuple[int, float]] = []
     num_unsure = num_labelled = 0
     for line, file, name, confidence in _rows(Path(table), source):
         label = label_of.get(to_nfc(name), -1)
@@ -98,14 +100,14 @@ def read_pseudo_labels(
             continue
         known.add(path)  # Further rows about this file are counted as labelled.
         paths.append(os.path.relpath(path, root))
-        found.append((label, confidence))
+        predicted.append((label, confidence))
     if not paths:
         raise UserError(
             f"{source}: no image joins the training ({num_unsure} below --min_confidence="
             f"{min_confidence:g}, {num_labelled} already labelled); lower --min_confidence, or leave "
             f"{_FLAG} out"
         )
-    labels, confidences = zip(*found, strict=True)
+    labels, confidences = zip(*predicted, strict=True)
     return PseudoLabels(
         tuple(paths), np.array(labels, np.int32), np.array(confidences), num_unsure, num_labelled
     )
@@ -152,36 +154,38 @@ def join_stores(
         leave_out_copies: whether to leave out an image that has the same bytes as a labelled one, which
             may be a validation image. This needs a check of all files.
     """
-    count, everything = len(labelled.catalog), all_images.catalog
-    records = np.arange(count, len(everything), dtype=np.int64)
+    start, catalog = len(labelled.catalog), all_images.catalog
+    records = np.arange(start, len(catalog), dtype=np.int64)  # Labelled images come first.
     if leave_out_copies:
-        records = records[find_duplicates(everything)[records] >= count]
-    labels = everything.labels.copy()
-    labels[:count] = labelled.catalog.labels
-    names = everything.class_names
+        first_copy = find_duplicates(catalog)
+        records = records[first_copy[records] >= start]
+    labels = catalog.labels.copy()
+    labels[:start] = labelled.catalog.labels
+    names = catalog.class_names
     soft_labels = np.eye(len(names), dtype=np.float32)[labels]
-    soft_labels[count:] *= weight
+    soft_labels[start:] *= weight
     confidence_of = dict(zip(pseudo.paths, pseudo.confidences, strict=True))
     changes = []
     for record in records.tolist():
-        path = everything.paths[record]
+        path = catalog.paths[record]
         detail = f"{names[labels[record]]}, confidence {confidence_of[path]:.4g}"
         changes.append(Fault(path, "pseudo-label", detail))
-    num_unreadable = len(pseudo.paths) - (len(everything) - count)
-    num_labelled = pseudo.num_labelled + len(everything) - count - len(records)
+    num_readable = len(catalog) - start
+    num_unreadable = len(pseudo.paths) - num_readable
+    num_labelled = pseudo.num_labelled + num_readable - len(records)
     report(
         "pseudo",
         f"{len(records):,} unlabelled images train with their predicted label and weight {weight:g}; "
         f"{pseudo.num_unsure:,} are less confident, {num_labelled:,} labelled, "
         f"{num_unreadable:,} unreadable",
     )
-    catalog = replace(everything, labels=labels)
-    store = replace(all_images, catalog=catalog, soft_labels=soft_labels)
+    fixed = replace(catalog, labels=labels)
+    store = replace(all_images, catalog=fixed, soft_labels=soft_labels)
     return JoinedImages(store, records, tuple(changes))
 
 
 def _rows(table: Path, source: str) -> Iterator[tuple[int, str, str, float]]:
-    """The line, file, class and probability of each row with a prediction."""
+    """Yields the line number, file, class and probability of each row with a prediction."""
     remedy = "pass a table of seedtf predict"
     for line, row in read_csv_rows(table, _COLUMNS, _FLAG, remedy):
         if (row.get("status") or "ok") != "ok":

@@ -1,8 +1,8 @@
 """Finds the images that belong together, which a split must keep on one side.
 
 Images belong together if their files are identical, if they look alike (``check.near_duplicates``), or
-if they are in one of the user's groups (``groups``). Each of these relations is an array int64 ``[N]``,
-the number of the group of each image, where the number of a group is the smallest index in it.
+if they are in one of the user's groups (``groups``). Each of these relations is an array int64 ``[N]``
+with the number of each image's group. The number of a group is the smallest index of its images.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Related:
 
     @property
     def near_duplicates(self) -> int:
-        """Number of images that look like an earlier image but are not identical to it."""
+        """Number of different files whose image looks like an earlier one; copies are not counted."""
         return len(np.unique(self.identical)) - len(np.unique(self.alike))
 
 
@@ -83,7 +83,8 @@ def find_related(
 
     Args:
         catalog: N files.
-        all_opened: whether every file was opened before; if not, no duplicates are searched for.
+        all_opened: whether every file was opened before; if not, neither identical files nor near
+            duplicates are searched for.
         twins: the value of ``--twins``. ``together``: search for near duplicates among any number of
             local files; ``auto``: among at most ``MAX_SEARCHED`` files; ``ignore``: do not search.
         user_groups: the groups that the user named; None for none.
@@ -97,7 +98,7 @@ def find_related(
         report(
             "twins",
             f"near duplicates are not searched for among more than {MAX_SEARCHED:,} images; "
-            "--twins=together does",
+            "--twins=together searches among any number",
         )
     elif all_opened and twins != "ignore" and not isinstance(catalog.root, RemotePath):
         pairs = search_near_duplicates(catalog, cache_dir, max_pixels)
@@ -125,8 +126,9 @@ def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         joined = groups.copy()
         for end in ends.T:
             np.minimum.at(joined, end, low)
-        while not np.array_equal(shorter := joined[joined], joined):
-            joined = shorter
+        # A group that others were joined to may itself have been joined: follow the numbers to the end.
+        while not np.array_equal(smaller := joined[joined], joined):
+            joined = smaller
         if np.array_equal(joined, groups):
             return joined
         groups = joined
@@ -143,13 +145,13 @@ def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -
     key = hashlib.blake2b(
         f"{_FORMAT} {cache_key(catalog, size, max_pixels)}".encode(), digest_size=16
     )
-    cached = cache_dir / f"{key.hexdigest()}.pairs.npy"
+    cache_file = cache_dir / f"{key.hexdigest()}.pairs.npy"
     with suppress(OSError, ValueError, EOFError):
-        return np.load(cached)
+        return np.load(cache_file)
     pairs = near_duplicate_pairs(*_fingerprints(catalog, max_pixels))
     with suppress(OSError):
         os.makedirs(cache_dir, exist_ok=True)
-        with atomic_path(cached) as temporary:
+        with atomic_path(cache_file) as temporary:
             np.save(temporary, pairs)
     return pairs
 
@@ -174,5 +176,5 @@ def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.nda
 
 def group_pairs(groups: np.ndarray) -> np.ndarray:
     """Each image that is not the first of its group, paired with the first: int64 ``[P, 2]``."""
-    members = np.flatnonzero(groups != np.arange(len(groups)))
-    return np.stack([members, groups[members]], axis=1)
+    others = np.flatnonzero(groups != np.arange(len(groups)))
+    return np.stack([others, groups[others]], axis=1)

@@ -23,8 +23,8 @@ __all__ = ["REQUESTS", "RemoteFiles", "read_by_tensorflow", "remote_files"]
 REQUESTS = 64
 """The number of threads for requests over a network; more than cores, because they mostly wait."""
 
-# What fsspec's file systems call the modification time of a file.
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+# The keys under which fsspec's file systems give the modification time of a file.
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 class RemoteFiles(Protocol):
@@ -156,43 +156,46 @@ class _FsspecFiles:
 
     def list(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
         with _os_errors(folder):
-            files, path = self._url_to_fs(folder)
-            entries = files.ls(path, detail=True)
-        names = ((entry["name"].rstrip("/"), entry["type"] == "directory") for entry in entries)
+            file_system, path = self._url_to_fs(folder)
+            entries = file_system.ls(path, detail=True)
+        listed = ((entry["name"].rstrip("/"), entry["type"] == "directory") for entry in entries)
         # Leave out the folder itself, which a store lists if a tool created it as an empty object.
-        below = (name for name in names if name[0] != path.rstrip("/"))
-        return [(name.rpartition("/")[2], is_folder) for name, is_folder in below]
+        return [
+            (name.rpartition("/")[2], is_folder)
+            for name, is_folder in listed
+            if name != path.rstrip("/")
+        ]
 
     def status(self, url: str) -> tuple[int, int]:
         with _os_errors(url):
-            files, path = self._url_to_fs(url)
-            info = files.info(path)
-        time = next((info[name] for name in _TIMES if info.get(name) is not None), 0)
+            file_system, path = self._url_to_fs(url)
+            info = file_system.info(path)
+        time = next((info[name] for name in _TIME_KEYS if info.get(name) is not None), 0)
         return int(info.get("size") or 0), _nanoseconds(time)
 
     def read(self, url: str, max_bytes: int = -1) -> bytes:
         with _os_errors(url):
-            files, path = self._url_to_fs(url)
+            file_system, path = self._url_to_fs(url)
             if max_bytes < 0:
-                return bytes(files.cat_file(path))
+                return bytes(file_system.cat_file(path))
             try:
-                return bytes(files.cat_file(path, start=0, end=max_bytes))
+                return bytes(file_system.cat_file(path, start=0, end=max_bytes))
             except Exception:
                 # S3 refuses to read a range of an empty object.
-                if files.info(path).get("size") == 0:
+                if file_system.info(path).get("size") == 0:
                     return b""
                 raise
 
     def copy(self, url: str, path: str) -> None:
         with _os_errors(url):
-            files, remote = self._url_to_fs(url)
-            files.get_file(remote, path)
+            file_system, remote = self._url_to_fs(url)
+            file_system.get_file(remote, path)
 
     def _info(self, url: str) -> dict[str, Any] | None:
         try:
             with _os_errors(url):
-                files, path = self._url_to_fs(url)
-                return dict(files.info(path))
+                file_system, path = self._url_to_fs(url)
+                return dict(file_system.info(path))
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -92,7 +92,7 @@ def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dat
 
 
 def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns ``store.read`` as a function of TensorFlow's own ops that reads files.
+    """Returns a function like ``store.read`` that reads files, with TensorFlow's own ops only.
 
     Its graph does not contain the images, so it can be sent to a worker. On the worker, the cache file
     or the image files must have the same paths.
@@ -168,7 +168,7 @@ def service_dataset(
     first = start * shard.count
 
     def make_batches(make_batch: BatchFunction, from_number: int) -> tf.data.Dataset:
-        # AutoGraph would translate all code of a batch, none of which needs it.
+        # AutoGraph would convert all code that makes a batch, but none of this code needs it.
         numbered = tf.autograph.experimental.do_not_convert(
             lambda number, epoch, indices: (number, *make_batch(epoch, indices))
         )
@@ -185,7 +185,7 @@ def service_dataset(
     ordered = _OrderedBatches(
         arriving, lambda number: iter(make_batches(local_fn, number)), address
     )
-    # TensorFlow never releases `take_eagerly`, the function of a py_function, so it has only a weak
+    # TensorFlow never releases the function of a py_function, so `take_eagerly` has only a weak
     # reference to `ordered`. The dataset holds `take`, which keeps `ordered` alive as long as needed.
     weak_ordered = weakref.ref(ordered)
 
@@ -222,7 +222,7 @@ class _OrderedBatches:
         self._early: dict[int, Batch] = {}
         # The seconds to wait for a batch: 0 after an error or a timeout, until a batch arrives again.
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
-        # An iterator over batches made in this process, and before it the number of its next batch.
+        # The number of the next batch to make in this process, and the iterator that makes it.
         self._local: tuple[int, Iterator[Batch]] | None = None
         self._started = False
 

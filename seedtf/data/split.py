@@ -167,7 +167,8 @@ def split_groups(
         locked: int64, the groups that must be in training, because their labels conflict.
 
     Raises:
-        UserError: all images of a class are in one group.
+        UserError: there is only one class, a class has fewer than two images, or all images of a class
+            are in one group.
     """
     check_trainable(catalog)
     check_groups(catalog, groups)
@@ -180,11 +181,11 @@ def split_groups(
 
 def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
     """Raises UserError if all images of a class are in one group, which a split must not divide."""
-    alone = classes_in_one_group(catalog.labels, groups)
-    if len(alone):
-        name = catalog.class_names[alone[0]]
-        others = f" (as in {len(alone) - 1} more classes)" if len(alone) > 1 else ""
-        count = int((catalog.labels == alone[0]).sum())
+    classes = classes_in_one_group(catalog.labels, groups)
+    if len(classes):
+        name = catalog.class_names[classes[0]]
+        others = f" (as in {len(classes) - 1} more classes)" if len(classes) > 1 else ""
+        count = int((catalog.labels == classes[0]).sum())
         raise UserError(
             f"--data_dir={catalog.root}: all {count} images of class {name!r} belong together{others}, "
             "because they are in one group or look alike; add other images, or group otherwise"
@@ -258,8 +259,8 @@ def read_split_csv(
     in ``fixed``, int32 ``[N]``, which are the labels after ``--fixes``.
 
     Raises:
-        UserError: a column is missing, a file is not in the catalog or has another label there, a side
-            is not ``train``, ``val`` or ``test``, or a class has no training images.
+        UserError: the table cannot be read, a file is not in the catalog or has another label there, a
+            side is not ``train``, ``val`` or ``test``, or ``check_split`` refuses the split.
     """
     flag = "--split_csv"
     finder = NameFinder(catalog.paths)

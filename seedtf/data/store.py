@@ -53,7 +53,7 @@ _DISK_FRACTION = 0.8
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Where to keep decoded images (``mode``: ram, disk or off), and the needed and free space."""
+    """Where to keep decoded images (``mode``: ram, disk or off); ``sizes`` is a text for messages."""
 
     mode: str
     bytes_needed: int
@@ -250,7 +250,7 @@ def _disk_store(
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, decode: BatchDecoder
 ) -> None:
-    """Decodes into a temporary file and renames it; the ``.json`` file says that it is complete."""
+    """Decodes into a temporary file and renames it; the ``.json`` file, written last, completes it."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:

@@ -130,6 +130,7 @@ class _Table:
         """Counts the images of each class in each group; no group is on a side yet."""
         numbers, group_of_image = np.unique(groups, return_inverse=True)
         num_classes = int(labels.max(initial=-1)) + 1
+        # A cell is a pair of a group and a class of which the group has images.
         cells = group_of_image * num_classes + labels.astype(np.int64)
         cells, counts = np.unique(cells, return_counts=True)
         group_of_cell, classes = np.divmod(cells, max(num_classes, 1))
@@ -197,7 +198,7 @@ class _Table:
         return gains
 
     def may_leave(self, group: int, needed: Sequence[int]) -> bool:
-        """Whether the group's side is not needed, or has other groups with images of its classes."""
+        """Whether the group may leave its side: no needed side then lacks one of its classes."""
         side = self.sides[group]
         classes, _ = self.content(group)
         return side not in needed or bool((self.num_groups[side, classes] > 1).all())

@@ -112,12 +112,12 @@ class NameFinder:
     def find(self, name: str) -> int:
         """The index of the first occurrence of ``name``, or -1."""
         key = hash(name)
-        at = int(np.searchsorted(self._hashes, key))
-        while at < len(self._hashes) and self._hashes[at] == key:
-            index = int(self._order[at])
+        position = int(np.searchsorted(self._hashes, key))
+        while position < len(self._hashes) and self._hashes[position] == key:
+            index = int(self._order[position])
             if self._names[index] == name:
                 return index
-            at += 1
+            position += 1
         return -1
 
 
@@ -139,6 +139,6 @@ class _GrowingArray:
 
 def _pairs(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yields the pairs ``(starts[i], ends[i])`` as Python integers."""
-    for at in range(0, len(starts), _CHUNK):
-        part = slice(at, at + _CHUNK)
+    for first in range(0, len(starts), _CHUNK):
+        part = slice(first, first + _CHUNK)
         yield from zip(starts[part].tolist(), ends[part].tolist(), strict=True)

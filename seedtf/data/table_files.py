@@ -18,7 +18,7 @@ from seedtf.images.kinds import IMAGE_SUFFIXES
 __all__ = ["FileFinder"]
 
 _AMBIGUOUS = ""
-_MAX_LEADING = 64
+_MAX_LEADING_FOLDERS = 64
 _UPLOADED = re.compile(r"/upload/\d+/[0-9a-f]{8}-([^/]+)$")
 
 
@@ -65,7 +65,7 @@ class FileFinder:
         return text + (", found in sub-folders" if self.by_name else "")
 
     def is_file(self, cell: str) -> bool:
-        """Whether ``cell`` names an image that exists; the attributes do not change."""
+        """Whether ``cell`` names an image that exists; this finder's attributes do not change."""
         if isinstance(self._root, RemotePath) or not cell.strip():
             return False
         attempt = FileFinder(self._root, search=False)
@@ -119,7 +119,7 @@ class FileFinder:
             shorter = path.removeprefix(self.leading)
             return self._with_suffix(shorter) if shorter != path else ""
         start = 0
-        for _ in range(_MAX_LEADING):
+        for _ in range(_MAX_LEADING_FOLDERS):
             start = path.find("/", start) + 1
             if not start:
                 break

@@ -148,7 +148,8 @@ def read_rows(
     Spaces around a cell are removed, and a missing cell is an empty string.
 
     Raises:
-        UserError: the table cannot be read, or a row marks no class or several classes.
+        UserError: the table cannot be read; or it has one column for each class, and a row marks none
+            of them or several.
     """
     rows = read_cells(path, table_format.text_format, flag)
     if table_format.has_header_line:
@@ -165,7 +166,7 @@ def read_rows(
 
 
 def _marked_class(table_format: TableFormat, row: list[str], source: str) -> str:
-    """The header of the column that a row marks; it must mark exactly one."""
+    """The header of the class column that a row marks; the row must mark exactly one."""
     header, classes = table_format.header, table_format.columns.classes
     assert header is not None
     marked = [index for index in classes if is_marked(cell_at(row, index))]

@@ -72,7 +72,7 @@ def walk_files(
             too, instead of raising an error.
         on_left_out: called with the path of each skipped folder that could be taken for a class: system
             folders whose names do not begin with a dot, and folders that seedtf wrote (runs, searches,
-            samples). If it is not given, the latter are not skipped.
+            samples). If it is not given, folders that seedtf wrote are not skipped.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -132,7 +132,7 @@ def walk_files(
 
 
 def names_in(folder: Folder) -> list[str]:
-    """The sorted names in a folder, those of folders with a slash.
+    """The sorted names of the entries of a folder; the name of a folder ends with a slash.
 
     The list is empty for a packed folder, and for a folder that cannot be listed.
     """
@@ -156,8 +156,8 @@ def folder_names(folder: Folder) -> list[str]:
 
 def folders_with_images(folder: Folder, at_most: int) -> list[str]:
     """The names of the first ``at_most`` folders in ``folder`` with an image anywhere below them."""
-    images = (name for name in folder_names(folder) if has_images(folder / name))
-    return list(itertools.islice(images, at_most))
+    found = (name for name in folder_names(folder) if has_images(folder / name))
+    return list(itertools.islice(found, at_most))
 
 
 def has_images_directly(folder: Folder) -> bool:

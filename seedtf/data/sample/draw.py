@@ -19,7 +19,7 @@ __all__ = ["SPECIES", "Species", "draw_seedling"]
 Floats = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
-OVERSAMPLE = 3  # images are drawn so many times larger and then averaged, which gives smooth edges
+OVERSAMPLE = 3  # images are drawn this many times as large and then reduced, for smooth edges
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # angle between successive leaves of a rosette
 GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 
@@ -28,8 +28,9 @@ GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 class Foliage:
     """One kind of leaf.
 
-    ``length`` is a fraction of half the image's side; ``width`` and ``petiole`` (the stalk) are
-    fractions of the length; ``bend`` is the standard deviation of the curvature in radians.
+    ``length`` is a fraction of the plant's ``scale``, which is about half the image's side; ``width``
+    and ``petiole`` (the stalk) are fractions of the length; ``bend`` is the standard deviation of the
+    curvature in radians.
     """
 
     outline: str
@@ -44,8 +45,8 @@ class Species:
     """What distinguishes a species.
 
     Attributes:
-        name: its name, which is the class.
-        arrangement: of the leaves on the stem: ``tuft``, ``rosette``, ``whorl`` or ``pairs``.
+        name: the name of the species, which is also that of the class.
+        arrangement: that of the leaves on the stem: ``tuft``, ``rosette``, ``whorl`` or ``pairs``.
         nodes: the smallest and the largest number of nodes of the stem; leaves grow from each node.
         leaf: the leaves.
         colour: RGB of the leaves, 0 to 255.
@@ -90,7 +91,8 @@ SPECIES = (
 )  # fmt: skip
 
 
-# The width of a leaf at each point t of the midrib, from 0 (base) to 1 (tip); the values are in [0, 1].
+# The width of a leaf at each point t of the midrib, from 0 (base) to 1 (tip), as a fraction of
+# ``Foliage.width``. Values below 0 count as 0.
 PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "blade": lambda t: np.minimum(1.0, 0.5 + 4 * t) * (1 - t**2.2),
     "ovate": lambda t: np.sin(np.pi * t**0.62) * (1 - 0.25 * t),
@@ -194,7 +196,7 @@ def _angles(arrangement: str, node: int, count: int) -> list[float]:
 
 
 def _outline(name: str) -> Floats:
-    """A closed polygon [n, 2]: x from 0 (base) to 1 (tip) along the midrib, y from -0.5 to 0.5."""
+    """A closed polygon [n, 2]: x from 0 (base) to 1 (tip) along the midrib, y within about ±0.5."""
     if name in ROUND_OUTLINES:
         angle = np.linspace(-np.pi, np.pi, 90, endpoint=False)
         radius = ROUND_OUTLINES[name](angle)
@@ -230,7 +232,7 @@ def _leaf_polygons(
     outline = _outline(foliage.outline) * [1, foliage.width * rng.uniform(0.88, 1.12)]
     outline[:, 0] = foliage.petiole + outline[:, 0] * (1 - 0.3 * foliage.petiole)
     thickness = max(0.05, 0.12 * foliage.width) if foliage.petiole else 0.04
-    stem = np.array([[0, 1], [1, 0.6], [1, -0.6], [0, -1]]) * [
+    stalk_outline = np.array([[0, 1], [1, 0.6], [1, -0.6], [0, -1]]) * [
         foliage.petiole + 0.12,
         thickness / 2,
     ]
@@ -238,7 +240,7 @@ def _leaf_polygons(
 
     whole = _bend(outline, leaf, bend)
     yield whole + 0.035 * leaf.length * _direction(light), (10, 14, 6, 90)
-    yield _bend(stem, leaf, bend), _rgb(stalk)
+    yield _bend(stalk_outline, leaf, bend), _rgb(stalk)
     yield whole, _rgb(green - shade)
     yield _bend(outline.clip([-9, 0], [9, 9]), leaf, bend), _rgb(green + shade)
     yield _bend(outline * [0.94, 0.5] + [0.03, 0], leaf, bend), (*_rgb(green * 1.12), 90)

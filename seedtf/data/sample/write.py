@@ -1,8 +1,8 @@
 """Writes the sample data: class folders with drawn PNG images of seedlings.
 
 The files are ``<root>/<species>/0000.png …``, and ``<root>/.seedtf-sample.json`` with the arguments.
-The images are written to a temporary folder, which is renamed to ``root`` at the end, so ``root`` is
-either complete or absent.
+The images are written to a temporary folder, which is renamed to ``root`` at the end, so ``root`` never
+contains only a part of them.
 """
 
 from __future__ import annotations
