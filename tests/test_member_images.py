@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_every_image_of_a_cross_validation_can_be_used(tmp_path: Path) -> None:
     members = [read_member_images(str(path), Path(path)) for path in (folds.root, other)]
     assert members[0] == MemberImages(str(folds.root), {"/data/1": "ash", "/data/2": "elm"})
     assert shared_images(members) == ["/data/2"]
+
+
+def test_a_missing_split_csv_is_named_by_its_path(tmp_path: Path) -> None:
+    run_dir = Path(write_run(tmp_path / "a", {"1": ("ash", "val")}))
+    split = RunPaths(run_dir).split
+    split.unlink()
+    with pytest.raises(UserError, match=f"^{re.escape(str(split))}: no such file"):
+        read_member_images("a", run_dir)
 
 
 def test_two_labels_of_a_shared_image_are_named() -> None:

@@ -22,7 +22,7 @@ class Comparison:
     """Runs A and B on the images that both have predicted.
 
     Attributes:
-        shared: number of images that are compared: those in both tables, but for ``relabelled``.
+        shared: number of images that are compared: those in both tables, without the relabelled ones.
         only_in_a, only_in_b: number of images in one table only, which are not compared.
         relabelled: number of images in both tables that ``--fixes`` relabelled for one or both runs,
             which are not compared.
@@ -105,7 +105,7 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
 
 
 def _read_relabelled(run: str | os.PathLike[str]) -> set[str]:
-    """Reads from the files data_report.csv which images ``--fixes`` relabelled for a run or its report.
+    """Reads from data_report.csv which images ``--fixes`` relabelled for a run or for its report.
 
     ``run`` may also be the folder of a report, in a run folder or in the folder of another report.
     """
@@ -130,5 +130,5 @@ def _read_predictions(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]
     if table is None:
         missing = tables[0].relative_to(folder)
         raise UserError(f"{folder}: no {missing}; run seedtf evaluate {folder} first")
-    rows = read_csv(table, ("path", "true", "top1"), "predictions")
+    rows = read_csv(table, ("path", "true", "top1"), "")
     return {path: (true, predicted) for path, true, predicted in rows}

@@ -1,7 +1,7 @@
 """Compares the images of the members of an ensemble: which they trained on, and how they label them.
 
-It reads only the tables of the members, before a model is loaded. Nothing here imports TensorFlow or
-Keras.
+This module reads only the tables of the members, before a model is loaded. It does not import
+TensorFlow or Keras.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class MemberImages:
         member: the folder that the user named.
         unseen: the label of each image that the member predicts without having trained on it: the
             validation images of a run, and all images of a cross-validation.
-        trained: the other images that the member has trained on; none for a cross-validation.
+        trained: the images that a run has trained on; none for a cross-validation, whose images are
+            all in ``unseen``.
     """
 
     member: str
@@ -50,7 +51,7 @@ def read_member_images(member: str, run_dir: Path) -> MemberImages:
     if is_folds(run_dir):
         folds = FoldsPaths(run_dir)
         root = read_settings(folds.fold(0).root)["resolved"]["data_root"]
-        rows = read_csv(folds.predictions, ("path", "true"), "folds")
+        rows = read_csv(folds.predictions, ("path", "true"), "")
         return MemberImages(member, {os.path.join(root, path): label for path, label in rows})
     root = read_settings(run_dir)["resolved"]["data_root"]
     sides = read_sides(RunPaths(run_dir).split, root)
@@ -58,13 +59,13 @@ def read_member_images(member: str, run_dir: Path) -> MemberImages:
 
 
 def read_sides(split: Path, root: str) -> dict[str, dict[str, str]]:
-    """The label of each image by its path below ``root``, for each side that ``split.csv`` names.
+    """For each side of ``split.csv``, the label of each image by its path, which starts with ``root``.
 
     Raises:
         UserError: the table is missing or damaged.
     """
     sides: dict[str, dict[str, str]] = {"train": {}, "val": {}, "test": {}}
-    for path, label, side in read_csv(split, ("file", "label", "split"), split.name):
+    for path, label, side in read_csv(split, ("file", "label", "split"), ""):
         sides.setdefault(side, {})[os.path.join(root, path)] = label
     return sides
 
