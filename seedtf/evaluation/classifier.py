@@ -218,9 +218,9 @@ def _open_run(
             maps = list(compute_maps(batch, top[:, 0]).numpy())
         return [Prediction(*row) for row in zip(names, map(tuple, values), maps, strict=True)]
 
-    decoding = (run.image_size, run.max_pixels, run.fit)
+    decoder_arguments = (run.image_size, run.max_pixels, run.fit)
     # The decoder is made, and traced, at the first call of `prepare`. `prepare_files` does not need it.
-    get_decoder = functools.cache(lambda: make_decoder(*decoding))
+    get_decoder = functools.cache(lambda: make_decoder(*decoder_arguments))
 
     def prepare(data: bytes) -> tf.Tensor:
         return get_decoder()(data)
@@ -231,7 +231,7 @@ def _open_run(
         classify,
         run.max_pixels,
         run.fit,
-        make_batch_decoder(*decoding),
+        make_batch_decoder(*decoder_arguments),
     )
 
 
@@ -264,7 +264,7 @@ def _prediction_of_row(
     outputs: dict[str, np.ndarray], row: int, k: int
 ) -> Prediction | RefusedError:
     probabilities = outputs["probabilities"][row]
-    if not probabilities.any():
+    if not probabilities.any():  # An export returns zeros for an image that it refuses.
         status = outputs["status"][row].decode() if "status" in outputs else "unreadable"
         return RefusedError(status, "the exported model cannot decode it")
     names = tuple(name.decode() for name in outputs["classes"][row][:k])

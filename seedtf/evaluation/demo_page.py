@@ -10,7 +10,7 @@ import numpy as np
 
 from seedtf.errors import UserError, first_line
 
-if TYPE_CHECKING:  # the module imports TensorFlow
+if TYPE_CHECKING:  # evaluation.demo imports TensorFlow, which the page itself does not need
     from seedtf.evaluation.demo import Answer
 
 __all__ = ["import_gradio", "make_page", "start_page"]
@@ -38,7 +38,7 @@ def import_gradio() -> Any:
 def make_page(gradio: Any, answer: Callable[[str], Answer], title: str) -> Any:
     """Makes a ``gradio.Interface`` that shows what ``answer`` returns for an image file.
 
-    gradio keeps the images of its users in a temporary folder for ten minutes, and nothing else.
+    gradio keeps the images of its users in a temporary folder for 10 to 20 minutes, and nothing else.
     """
 
     def show(file: str | None) -> tuple[dict[str, float] | None, str, np.ndarray | None]:

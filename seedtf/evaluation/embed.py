@@ -1,4 +1,4 @@
-"""Computes the features that a network has of images, batch by batch, and caches them on disk."""
+"""Computes features of images with a network, batch by batch, and caches them on disk."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def embed_images(
         data_dir: a folder of images, with labels in any layout that training takes or without labels;
             an archive of such a folder; or ``sample``.
         model: a network as for training, or a run folder, whose network computes the features.
-        image_size: side of the images in pixels; 0 for that of the run or the network, else 224.
+        image_size: side of the images in pixels; 0 means the size of the run, or the only size that
+            the network accepts, or 224.
         weights: as for training; a run has its own.
         layout, labels_csv, columns: how the labels are read, as for training.
         cache_dir: the folder of cache files; empty for the default.

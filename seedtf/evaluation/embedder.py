@@ -41,7 +41,7 @@ class Embedder:
         build: builds and returns the model. It maps images, float32 ``[B, S, S, 3]`` RGB in 0–255, to
             features ``[B, D]``: the last feature map, averaged over height and width.
         model, weights: what to pass as ``--model`` and ``--weights`` to train from this network.
-        licence: the licence of the weights; empty if they are random or it is unknown.
+        licence: the licence of the weights; empty if the weights are random or the licence is unknown.
         max_pixels: images with a larger width × height are refused.
         fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
         preset: the preset of KerasHub that the network was loaded from, or None.

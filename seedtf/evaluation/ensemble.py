@@ -36,8 +36,8 @@ class Ensemble:
         images: number of images that the weights were fitted on; 0 if the weights are equal.
         shared: number of images that all members predict without having trained on them; 0 if they were
             not looked for, because equal weights were requested.
-        accuracies: the accuracies on these images, of each member and then of the ensemble; empty if
-            there are no such images.
+        accuracies: the accuracies on the shared images, of each member and then of the ensemble; empty
+            if there are fewer than ``MIN_IMAGES``.
     """
 
     members: tuple[str, ...]
@@ -77,7 +77,10 @@ def make_weighted_ensemble(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out={folder}: already exists; pass a new folder")
     runs = [_open_member(member) for member in members]
-    orders = [_check_member(*pair, members[0], runs[0]) for pair in zip(members, runs, strict=True)]
+    orders = [
+        _match_member_classes(*pair, members[0], runs[0])
+        for pair in zip(members, runs, strict=True)
+    ]
     weights = np.full(len(runs), 1 / len(runs))
     accuracies: tuple[float, ...] = ()
     labels: dict[str, int] = {}
@@ -104,8 +107,12 @@ def _open_member(member: str) -> Run:
     return run
 
 
-def _check_member(member: str, run: Run, first_member: str, first: Run) -> list[int]:
-    """Returns the position of each class of ``first`` in ``run``; raises if they do not fit."""
+def _match_member_classes(member: str, run: Run, first_member: str, first: Run) -> list[int]:
+    """Returns the position of each class of ``first`` in ``run``.
+
+    Raises:
+        UserError: the two have different classes or were trained with another ``--fit``.
+    """
     order = match_classes(run.class_names, first.class_names, member, first_member)
     if run.fit != first.fit:
         raise UserError(
@@ -121,7 +128,7 @@ def _check_member(member: str, run: Run, first_member: str, first: Run) -> list[
 
 
 def _read_shared_labels(members: Sequence[str], runs: Sequence[Run]) -> dict[str, int]:
-    """The label of each image that no member has trained on and all predict, by its absolute path.
+    """The labels of the images that all members predict and none has trained on, by absolute path.
 
     A label is an index into the classes of the first member.
     """
@@ -144,7 +151,7 @@ def _read_shared_labels(members: Sequence[str], runs: Sequence[Run]) -> dict[str
 def _predict_shared(
     runs: Sequence[Run], orders: Sequence[list[int]], labels: dict[str, int], batch_size: int
 ) -> tuple[dict[str, int], np.ndarray]:
-    """Returns ``labels`` without the images that cannot be read, and the probabilities of the others.
+    """Returns the labels and the probabilities of the shared images, without those that cannot be read.
 
     The probabilities are float ``[M, N, K]``, of M members for N images, with the classes in the order
     of the first member.
@@ -196,7 +203,8 @@ def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, num_i
 def _predict_unseen(run: Run, batch_size: int) -> dict[str, np.ndarray]:
     """The probabilities, float ``[K]``, of each image that a member has not trained on, by its path.
 
-    The classes are in the order of the member. Those of a cross-validation are read from ``oof.csv``.
+    The classes are in the order of the member. The probabilities of a cross-validation are read from
+    its ``oof.csv``.
     """
     if run.is_folds:
         rows = FoldsPaths(run.run_dir).read_predictions(run.class_names)

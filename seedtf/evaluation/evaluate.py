@@ -78,8 +78,8 @@ class Report:
         temperature: the divisor of the logits, fitted on validation images; None if there is none.
         reliability, reliability_scaled: calibration of the model's probabilities, and of the
             temperature-scaled ones.
-        precision_target: wanted fraction of correct predictions among those that are not rejected,
-            because their confidence reaches the threshold.
+        precision_target: wanted fraction of correct predictions among the accepted ones, whose
+            confidence reaches the threshold.
         reject, reject_scaled: the thresholds that reach ``precision_target`` with the model's
             probabilities, and with the temperature-scaled ones; None if no threshold does.
     """

@@ -27,9 +27,9 @@ from seedtf.evaluation.labelled import (
 )
 from seedtf.evaluation.metrics import fit_temperature
 from seedtf.evaluation.report import (
+    MAX_TOP_LOSSES,
     OUT_OF_FOLD,
     TEST,
-    TOP_LOSSES,
     VALIDATION,
     ReportContext,
     write_report,
@@ -102,7 +102,7 @@ def evaluate_run(
         layout: the layout of ``data_dir``, as for training.
         fixes: a table of labels to change and images to leave out, for this report only. The default
             folder has the suffix ``-fixes``, so that ``report``, from which exports read the
-            temperature, stays as it is. ``oof.csv`` is not written either.
+            temperature, does not change. ``oof.csv`` is not written either.
         tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
         snapshots: whether to average all snapshots of the run instead of using its best model.
         precision_target: wanted fraction of correct predictions among those that are not rejected.
@@ -148,9 +148,9 @@ def evaluate_run(
     if is_out_of_fold:
         labelled = predict_out_of_fold(run, tta=tta, batch_size=batch_size)
     elif data_dir:
-        images = open_labelled(run, data_dir, labels_csv, columns, layout)
-        warn_of_training_images(run, images[0].catalog)
-        labelled = predict(models, *images)
+        store, records = open_labelled(run, data_dir, labels_csv, columns, layout)
+        warn_of_training_images(run, store.catalog)
+        labelled = predict(models, store, records)
     else:
         labelled = predict(models, *open_validation(run))
     labelled, changes = _apply_fixes(labelled, table, data_dir)
@@ -185,7 +185,7 @@ def evaluate_run(
     if test_images is None:
         return writer.write(run, labelled, context, temperature)
     models = models or run.load_members(use_snapshots=False)
-    labelled_test, changes = _apply_fixes(predict(models, *test_images), table)
+    labelled_test, test_changes = _apply_fixes(predict(models, *test_images), table)
     test_context = replace(
         context,
         data=TEST,
@@ -193,7 +193,7 @@ def evaluate_run(
         model=_describe_model(run, models, snapshots),
     )
     test_folder = ReportPaths(writer.folder).test.root
-    test_writer = replace(writer, folder=test_folder, changes=changes)
+    test_writer = replace(writer, folder=test_folder, changes=test_changes)
     test_temperature = None if run.members else temperature
     test = test_writer.write(run, labelled_test, test_context, test_temperature)
     return writer.write(run, labelled, context, temperature, test)
@@ -204,8 +204,8 @@ def _apply_fixes(
 ) -> tuple[LabelledPredictions, tuple[Fault, ...] | None]:
     """Applies ``--fixes``: returns the predictions with the new labels, and the changes.
 
-    The changes are rows of data_report.csv. If ``table`` is None, the predictions are returned as they
-    are, with None as changes.
+    The changes are rows of data_report.csv. If ``table`` is None, the predictions are returned
+    unchanged, with None instead of the changes.
     """
     if table is None:
         return labelled, None
@@ -253,11 +253,11 @@ class _Writer:
                 context,
                 self.folder,
                 test=test.report if test else None,
-                heatmaps=labelled.compute_heatmaps(report, TOP_LOSSES, self.batch_size),
+                heatmaps=labelled.compute_heatmaps(report, MAX_TOP_LOSSES, self.batch_size),
                 folds=folds_values(run, report) if is_out_of_fold else None,
             )
             if self.changes is not None:
-                # data_report.csv gets the faults of a catalog, so the changes are passed as such.
+                # write_data_report writes the faults of a catalog, so the changes are passed as faults.
                 changed = Catalog(labelled.data_root, (), np.empty(0, np.int32), (), self.changes)
                 write_data_report(ReportPaths(self.folder).data_report, changed)
             elif is_out_of_fold:

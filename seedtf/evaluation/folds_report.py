@@ -16,7 +16,7 @@ from seedtf.runs.open import Run
 
 __all__ = ["folds_values", "group_interval", "write_out_of_fold"]
 
-_WORST_GROUPS = 30
+_MAX_WORST_GROUPS = 30
 _RESAMPLES = 2000
 
 
@@ -62,11 +62,11 @@ def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | No
         return None
     # An image without a group is a group of its own.
     names = np.array([group or f"\0{row}" for row, group in enumerate(groups)])
-    unique, index = np.unique(names, return_inverse=True)
-    images = np.bincount(index)
-    hits = np.bincount(index, weights=correct).astype(int)
+    unique, group_of = np.unique(names, return_inverse=True)
+    images = np.bincount(group_of)
+    hits = np.bincount(group_of, weights=correct).astype(int)
     order = np.lexsort((-images, hits / images))
-    worst = [group for group in order if not unique[group].startswith("\0")][:_WORST_GROUPS]
+    worst = [group for group in order if not unique[group].startswith("\0")][:_MAX_WORST_GROUPS]
     return {
         "number": len(unique),
         "accuracy_interval_95": list(group_interval(hits, images)),

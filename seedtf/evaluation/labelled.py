@@ -77,14 +77,14 @@ class LabelledPredictions:
             end = start + len(part.records)
             parts.append(replace(part, records=part.records[keep[start:end]]))
             start = end
-        paths = (path for path, kept in zip(predictions.paths, keep, strict=True) if kept)
-        kept = Predictions(
+        paths = (path for path, is_kept in zip(predictions.paths, keep, strict=True) if is_kept)
+        fixed = Predictions(
             tuple(paths),
             fixes.labels[keep],
             predictions.probabilities[keep],
             predictions.class_names,
         )
-        return LabelledPredictions(kept, tuple(parts))
+        return LabelledPredictions(fixed, tuple(parts))
 
     @property
     def catalog(self) -> Catalog:
@@ -188,7 +188,7 @@ def warn_of_training_images(run: Run, images: Catalog) -> None:
     """Warns if ``run``, or one of its members, was trained on some of ``images``.
 
     The accuracy on such images is higher than on new ones. Images are compared by their paths, so a
-    copy in another folder is not recognized. Nothing is known of a run without split.csv.
+    copy in another folder is not recognized. A run without split.csv is not checked.
     """
     folder = os.path.realpath(images.root)
     evaluated = {os.path.join(folder, path) for path in images.paths}

@@ -219,10 +219,10 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
 
 
 def fit_weights(label_probabilities: Array) -> Array:
-    """The weights of M models, float64 ``[M]``, with which their mean has the lowest cross-entropy.
+    """The weights, float64 ``[M]``, for which the mean of M models has the lowest cross-entropy.
 
-    They are at least 0 and add up to 1. The cross-entropy of a weighted mean is convex in the weights,
-    and each step of expectation maximization for a mixture of fixed distributions lowers it.
+    They are at least 0 and add up to 1. The cross-entropy of a weighted mean is convex in the weights.
+    Each step of expectation maximization for a mixture of fixed distributions lowers it.
 
     Args:
         label_probabilities: float ``[M, N]``, each model's probability for the label of each image.

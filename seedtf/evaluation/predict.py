@@ -179,14 +179,14 @@ def write_predictions(
     if not total:
         raise UserError(f"{inputs[0]}: no files; pass images or a folder of them")
     topk = min(topk, classifier.num_classes)
-    number, count = shard
-    start, end = total * (number - 1) // count, total * number // count
+    number, num_shards = shard
+    start, end = total * (number - 1) // num_shards, total * number // num_shards
     paths = itertools.islice(list_images(inputs), start, end)
     name_counts: Counter[str] = Counter()
     num_files, num_bad, first_bad = 0, 0, ""
     with open_prediction_table(out, topk, heatmaps=heatmaps is not None) as table:
         predictions = predict_files(classifier, paths, topk, batch_size)
-        hidden = is_silent() or None
+        hidden = is_silent() or None  # None hides the bar unless stderr is a terminal.
         bar = tqdm(predictions, "predicting", end - start, unit="img", disable=hidden, leave=False)
         for path, prediction in bar:
             cells = []

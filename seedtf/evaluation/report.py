@@ -40,9 +40,9 @@ __all__ = [
 
 VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
 
-TOP_CLASSES = 5
-TOP_LOSSES = 36
-MOST_CONFUSED = 12
+MAX_TOP_CLASSES = 5
+MAX_TOP_LOSSES = 36
+MAX_CONFUSED_PAIRS = 12
 MAX_JSON_CLASSES = 1000
 """With more classes, report.json has no confusion matrix (null); confusion_matrix.csv is complete."""
 THUMBNAIL_SIZE = 192
@@ -140,7 +140,7 @@ def report_values(report: Report, context: ReportContext) -> dict[str, Any]:
     columns = (scores.precision, scores.recall, scores.f1, scores.support)
     per_class = zip(names, *(column.tolist() for column in columns), strict=True)
     keys = ("class", "precision", "recall", "f1", "support")
-    confused = metrics.most_confused(report.confusion, MOST_CONFUSED)
+    confused = metrics.most_confused(report.confusion, MAX_CONFUSED_PAIRS)
     scaled = report.reliability_scaled
     return {
         "format": 1,
@@ -200,7 +200,7 @@ def prediction_lines(report: Report) -> Iterable[str]:
     """Lines of predictions_val.csv: path, true, top1, p1, … top5, p5, loss, margin."""
     predictions = report.predictions
     names, probabilities = predictions.class_names, predictions.probabilities
-    top = top_classes(probabilities, TOP_CLASSES)
+    top = top_classes(probabilities, MAX_TOP_CLASSES)
     ranks = range(1, top.shape[1] + 1)
     headings = [cell for rank in ranks for cell in (f"top{rank}", f"p{rank}")]
     yield csv_line("path", "true", *headings, "loss", "margin")
@@ -296,7 +296,7 @@ def _top_loss_cards(
     names, probabilities = predictions.class_names, predictions.probabilities
     classes = predictions.classes
     cards = []
-    for rank, index in enumerate(top_losses(report, TOP_LOSSES)):
+    for rank, index in enumerate(top_losses(report, MAX_TOP_LOSSES)):
         path = context.data_root / predictions.paths[index]
         thumbnail = read_thumbnail(path, THUMBNAIL_SIZE, context.fit)
         heat = None

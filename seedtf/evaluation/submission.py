@@ -65,7 +65,7 @@ def read_sample(path: str) -> Sample:
 def write_submission(
     classifier: Classifier, inputs: Sequence[str], sample: Sample, out: Path, *, batch_size: int
 ) -> int:
-    """Writes ``out``: the sample with its other columns replaced by the predictions.
+    """Writes ``out``: the sample, with predictions in all columns but that of the ids.
 
     The column that contains names of the images is the column of ids. An id is a file name, with or
     without its suffix and the folders in front of it. If there is one other column, it gets the most
@@ -122,11 +122,11 @@ def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) ->
         UserError: a heading or a class has no counterpart, or several.
     """
     counts = Counter(map(_letters_and_digits, names))
-    unique = {
+    name_of = {
         _letters_and_digits(name): name for name in names if counts[_letters_and_digits(name)] == 1
     }
     class_of = {
-        heading: heading if heading in names else unique.get(_letters_and_digits(heading), "")
+        heading: heading if heading in names else name_of.get(_letters_and_digits(heading), "")
         for heading in headings
     }
     unknown = [heading for heading in headings if not class_of[heading]]
@@ -180,7 +180,7 @@ def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str],
 
 
 def _choose_paths(cell: str, paths: list[str]) -> list[str]:
-    """Chooses those of ``paths``, which all have the name of an id, that the id may mean.
+    """Chooses the files that an id may mean, from all ``paths`` whose name or stem is that of the id.
 
     These are the files with exactly this name; if there are none, those with the suffix of an image
     format; otherwise all. If several remain and the id has folders in front, those in these folders.
