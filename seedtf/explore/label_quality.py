@@ -14,7 +14,7 @@ from seedtf.data.stratify import assign_equal_folds
 
 __all__ = ["OutOfFold", "cross_val_predict", "find_wrong_labels", "self_confidence"]
 
-_FOLDS = 5
+_NUM_FOLDS = 5
 # The weight of the scaled identity matrix in the shrunken covariance. On the seedlings with 5 % wrong
 # labels, 0.1 and 0.3 found most of these labels, 0.03 two and 0.01 eight percentage points fewer.
 _SHRINKAGE = 0.1
@@ -95,11 +95,11 @@ def cross_val_predict(
         >>> bool((predictions.probabilities.argmax(1) == labels).all())
         True
     """
-    folds = assign_equal_folds(labels, groups, _FOLDS, np.random.default_rng(seed))
+    folds = assign_equal_folds(labels, groups, _NUM_FOLDS, np.random.default_rng(seed))
     values = features.astype(np.float64)
     probabilities = np.zeros((len(labels), num_classes))
-    kernels = np.zeros((_FOLDS, values.shape[1], num_classes))
-    for fold in range(_FOLDS):
+    kernels = np.zeros((_NUM_FOLDS, values.shape[1], num_classes))
+    for fold in range(_NUM_FOLDS):
         train, test = folds != fold, folds == fold
         kernels[fold], bias = _fit_discriminant(values[train], labels[train], num_classes)
         logits = values[test] @ kernels[fold] + bias

@@ -35,7 +35,7 @@ __all__ = ["WrittenPage", "write_page"]
 
 _THUMBNAIL_SIZE, _PER_ROW = 48, 16
 _SUSPECT_SIZE = 128
-_MAX_GROUPS, _MAX_TWINS, _MAX_POOR = 200, 200, 300
+_MAX_GROUPS, _MAX_DUPLICATE_SETS, _MAX_POOR = 200, 200, 300
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class _Page:
                 "cards": [self._card(index) for index in part[:12]],
                 "more": max(len(part) - 12, 0),
             }
-            for part, across in list(pairs)[:_MAX_TWINS]
+            for part, across in list(pairs)[:_MAX_DUPLICATE_SETS]
         ]
 
     def _data(self, suspects: set[int]) -> dict[str, Any]:
@@ -220,6 +220,7 @@ class _Page:
         digest = hashlib.blake2b(digest_size=12)
         for path in catalog.paths:
             digest.update(path.encode("utf-8", "surrogateescape") + b"\0")
+        # explore.js reads these values by their position in the row.
         rows = [
             [
                 catalog.paths[index],

@@ -21,6 +21,7 @@ MAX_ON_PAGE = 5_000
 """Largest number of images on the page."""
 MAX_SUSPECTS = 400
 
+# Of the unusual properties (traits) that ``data.check.traits`` finds, those that make an image poor.
 _POOR_TRAITS = frozenset({"tiny", "extreme aspect", "damaged"})
 
 COLUMNS = (

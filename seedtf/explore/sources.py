@@ -53,7 +53,7 @@ class Explored:
 
     Attributes:
         catalog: the images; ``catalog.faults`` names the files that cannot be read.
-        facts: digests, thumbnails and quality of the images.
+        facts: digests, thumbnails, quality and unusual properties of the images.
         near_duplicates: int64 ``[N]``, for each image the smallest index among itself and its near
             duplicates.
         features: float ``[N, D]``.
@@ -93,7 +93,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
     paths = FoldsPaths(folder)
     runs = read_folds(folder)
     names = read_class_names(folder)
-    predicted = paths.read_predictions(names)
+    predicted = paths.read_predictions(names)  # the label and the probabilities, by absolute path
     root = folder_at(read_settings(runs[0].root)["resolved"]["data_root"])
     rows = [row for row in paths.read_table() if row.fold != TEST_FOLD]
     rows = [row for row in rows if str(root / row.file) in predicted]
@@ -105,10 +105,10 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
     rows = [rows[index] for index in kept]
     probabilities = np.array([predicted[str(root / row.file)][1] for row in rows])
     folds = np.array([int(row.fold) for row in rows])
-    parts = []
+    features = []
     for number, run in enumerate(runs):
         report("features", f"of the network of fold {number}")
-        parts.append(_embed(catalog, open_embedder(str(run.root))))
+        features.append(_embed(catalog, open_embedder(str(run.root))))
     sides = tuple(f"fold {row.fold}" for row in rows)
 
     def compute_heatmaps(
@@ -134,7 +134,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         catalog,
         facts,
         _group_near_duplicates(facts),
-        np.concatenate(parts, axis=1),
+        np.concatenate(features, axis=1),
         probabilities,
         sides,
         tuple(row.group for row in rows),
@@ -156,7 +156,7 @@ def open_folder(
         max_pixels: images with a larger width × height are left out.
 
     Raises:
-        UserError: the folder or the network cannot be used, or has only one class or one group.
+        UserError: the folder or the network cannot be used, or all images have one class or one group.
     """
     embedder = open_embedder(model, image_size, weights)
     columns = Columns(config.file_column, config.label_column, config.split_column)
@@ -164,6 +164,7 @@ def open_folder(
     listed, split = list_files(folder, config.labels_csv, columns, config.layout, min_images=1)
     sides = np.full(len(listed), "", dtype=object)
     if split is not None:
+        # Without validation images, the data names test images only, and the others have no side yet.
         for side, records in split.sides.items():
             sides[records] = side if side != "train" or len(split.val) else ""
     catalog, facts, kept, reviewed, earlier = _read_images(listed, config.fixes, folder, max_pixels)
