@@ -14,7 +14,12 @@ from seedtf.commands.main import run_command
 from seedtf.config.flags import field_types
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.export.local_paths import LEFT_OUT, NAMED, NO_PATHS, remove_local_paths
+from seedtf.export.local_paths import (
+    EMPTIED_FLAGS,
+    SHORTENED_FLAGS,
+    UNCHANGED_FLAGS,
+    remove_local_paths,
+)
 from seedtf.export.publish import publish_run
 from seedtf.runs.paths import RunPaths
 
@@ -155,7 +160,7 @@ def test_a_failed_upload_is_a_user_error(run: RunPaths, monkeypatch) -> None:
 
 def test_nothing_that_is_published_names_a_folder_of_the_machine(run: RunPaths, tmp_path) -> None:
     secret = tmp_path / "ann" / "customer"
-    flags = {name: f"{secret}/{name}.x" for name in (*LEFT_OUT, *NAMED)}
+    flags = {name: f"{secret}/{name}.x" for name in (*EMPTIED_FLAGS, *SHORTENED_FLAGS)}
     resolved = {"data_root": f"{secret}/photos", "stages": [{"size": 64}]}
     run.config.write_text(
         json.dumps({**json.loads(run.config.read_text()), **flags, "resolved": resolved})
@@ -226,7 +231,7 @@ def test_every_flag_with_a_text_is_known_to_be_a_path_or_not() -> None:
     }
     columns = {"file_column", "label_column", "split_column", "group_by"}
     words = {"class_weights", "progressive_sizes", "track"}
-    assert texts - columns - words == {*LEFT_OUT, *NAMED, *NO_PATHS} - {"run"}
+    assert texts - columns - words == {*EMPTIED_FLAGS, *SHORTENED_FLAGS, *UNCHANGED_FLAGS} - {"run"}
 
 
 def test_the_published_flags_are_still_those_of_a_training() -> None:

@@ -184,7 +184,7 @@ def _write_saved_model(
 ) -> Parity:
     paths = reference.store.catalog.absolute_paths()
     with files_for_tensorflow([paths[record] for record in reference.records]) as files:
-        # All images that a run uses are within its own limit.
+        # All images that a run uses are within its own limit; only a smaller limit leaves images out.
         is_limited = max_pixels < run.max_pixels
         kept = list(range(len(files)))
         if is_limited:
@@ -217,7 +217,7 @@ def _files_within(files: Sequence[str], max_pixels: int, run_max_pixels: int) ->
         except RefusedError as error:
             return error.fault == "too large"
         except OSError:
-            return False  # The worker reports it.
+            return False  # The worker reports that the file cannot be read.
         return False
 
     kept = [index for index, path in enumerate(files) if not is_too_large(path)]

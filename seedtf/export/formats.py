@@ -84,7 +84,8 @@ def rebuild_in_float32(model: keras.Model) -> keras.Model:
     """Rebuilds a model of any precision policy in float32, which converters and CPUs expect.
 
     Returns:
-        The same layers and weights, computing in float32; ``model`` itself if it already does.
+        A model with the same layers and weights that computes in float32; ``model`` itself if it
+        already computes in float32.
     """
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model

@@ -1,7 +1,7 @@
-"""Removes from the JSON values that ``seedtf publish`` hands on what describes the user's machine.
+"""Removes the user's paths and host names from the JSON values that ``seedtf publish`` hands on.
 
-Config.json and parity.json of a run contain paths, whose folders often are the name of a user, a
-customer or a host. Nothing here imports TensorFlow or Keras.
+The files config.json and parity.json of a run contain paths, in which folders often have the name of a
+user, a customer or a host. This module does not import TensorFlow or Keras.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 from seedtf.config.data_flags import PATH_FLAGS
 
-__all__ = ["LEFT_OUT", "NAMED", "NO_PATHS", "remove_local_paths"]
+__all__ = ["EMPTIED_FLAGS", "SHORTENED_FLAGS", "UNCHANGED_FLAGS", "remove_local_paths"]
 
-LEFT_OUT = ("run_dir", "resume", "continue_from", "cache_dir", "data_service")
+EMPTIED_FLAGS = ("run_dir", "resume", "continue_from", "cache_dir", "data_service")
 """Flags that become empty, because they say only where something was on the machine that trained."""
 
-NAMED = (
-    *(name for name in PATH_FLAGS if name not in LEFT_OUT),
+SHORTENED_FLAGS = (
+    *(name for name in PATH_FLAGS if name not in EMPTIED_FLAGS),
     "weights",
     "model",
     "teacher",
@@ -29,8 +29,8 @@ NAMED = (
 ``run`` is no flag, but the key of the run folder in parity.json.
 """
 
-NO_PATHS = ("group_regex",)
-"""Flags that stay as they are, although their values may look like paths."""
+UNCHANGED_FLAGS = ("group_regex",)
+"""Flags that do not change, although their values may look like paths."""
 
 _PUBLIC = ("hf://", "kaggle://")
 # A folder of this form is the home folder of a user, so that its name is the name of the user.
@@ -40,10 +40,11 @@ _HOME = re.compile(r"(/mnt/\w)?/(home|Users)/[^/]+")
 def remove_local_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the content of config.json or parity.json without local paths and host names.
 
-    Flags in ``LEFT_OUT`` become empty. Of the flags in ``NAMED``, and of every other text that is an
-    absolute path or a URL, the last part remains, such as ``plants`` of ``/home/ann/plants`` or of
-    ``gs://bucket/plants``. The addresses of public networks (``hf://``, ``kaggle://``) stay as they
-    are. All other values are equal, so the flags of a run are still a valid ``TrainConfig``.
+    Flags in ``EMPTIED_FLAGS`` become empty. Of the flags in ``SHORTENED_FLAGS``, and of every other
+    text that is an absolute path or a URL, the last part remains, such as ``plants`` of
+    ``/home/ann/plants`` or of ``gs://bucket/plants``. The addresses of public networks (``hf://``,
+    ``kaggle://``) and all other values are unchanged, so the flags of a run are still a valid
+    ``TrainConfig``.
 
     Args:
         values: JSON values by name; ``resolved`` and ``rows`` may be nested. They are not changed.
@@ -62,11 +63,11 @@ def _clean(name: str, value: Any) -> Any:
         return remove_local_paths(value)
     if isinstance(value, (list, tuple)):
         return [_clean(name, element) for element in value]
-    if not isinstance(value, str) or name in NO_PATHS or value.startswith(_PUBLIC):
+    if not isinstance(value, str) or name in UNCHANGED_FLAGS or value.startswith(_PUBLIC):
         return value
-    if name in LEFT_OUT:
+    if name in EMPTIED_FLAGS:
         return ""
-    is_path = name in NAMED or value.startswith(("/", "~")) or "://" in value
+    is_path = name in SHORTENED_FLAGS or value.startswith(("/", "~")) or "://" in value
     if not is_path:
         return value
     last = _last_part(value)

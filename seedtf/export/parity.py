@@ -135,7 +135,7 @@ def compare_files(
 
 
 def _choose_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[int, str]:
-    """The files to compare, by index; BMP copies in ``folder`` of those that only Pillow can decode."""
+    """The files to compare, by index; BMP copies in ``folder`` replace those only Pillow can decode."""
     sent, copies = {}, 0
     for index, path in enumerate(files):
         sent[index] = path
