@@ -174,7 +174,7 @@ def split_groups(
     check_groups(catalog, groups)
     all_fractions = (1 - sum(fractions), *fractions)
     rng = np.random.default_rng([seed, 0, 1])
-    needed = (0, 1, 2) if fractions[1] else (0, 1)
+    needed = (0, 1, 2) if fractions[1] else (0, 1)  # the sides that should have every class
     sides = assign_groups(catalog.labels, groups, all_fractions, rng, needed=needed, locked=locked)
     return Split(*(np.flatnonzero(sides == side) for side in range(3)))
 

@@ -289,6 +289,7 @@ class _FileRows:
 
 
 def _is_complete(data_path: Path, meta_path: Path, num_listed: int, size: int) -> bool:
+    """Whether both files of a cache of ``num_listed`` files exist and belong together."""
     try:
         meta = json.loads(meta_path.read_text(encoding="utf-8"))
         num_good = num_listed - len(meta["left_out"])
