@@ -131,7 +131,7 @@ def evaluate_run(
     report_paths = functools.partial(
         run.paths.report_paths, checkpoint=checkpoint, tta=tta, snapshots=snapshots
     )
-    table = FixTable(fixes) if fixes else None
+    fix_table = FixTable(fixes) if fixes else None
     base = report_paths(data_dir, fixes=bool(fixes)).root
     if out:
         check_out_folder(out, "--out", overwrite=overwrite)
@@ -153,7 +153,7 @@ def evaluate_run(
         labelled = predict(models, store, records)
     else:
         labelled = predict(models, *open_validation(run))
-    labelled, changes = _apply_fixes(labelled, table, data_dir)
+    labelled, changes = _apply_fixes(labelled, fix_table, data_dir)
     if data_dir:
         # The temperature of a cross-validation was fitted on single runs and does not suit their mean.
         # An ensemble has no images to fit a temperature on.
@@ -172,8 +172,11 @@ def evaluate_run(
         labels_csv=labels_csv,
         fit=run.fit,
     )
+    folder = Path(out) if out else base
+    if data_dir and not out:
+        folder = _report_folder(run, base, context)
     writer = _Writer(
-        Path(out) if out else _report_folder(run, base, context) if data_dir else base,
+        folder,
         precision_target,
         batch_size,
         len(models) if snapshots else 0,
@@ -185,7 +188,7 @@ def evaluate_run(
     if test_images is None:
         return writer.write(run, labelled, context, temperature)
     models = models or run.load_members(use_snapshots=False)
-    labelled_test, test_changes = _apply_fixes(predict(models, *test_images), table)
+    labelled_test, test_changes = _apply_fixes(predict(models, *test_images), fix_table)
     test_context = replace(
         context,
         data=TEST,
@@ -200,20 +203,22 @@ def evaluate_run(
 
 
 def _apply_fixes(
-    labelled: LabelledPredictions, table: FixTable | None, data_dir: str = ""
+    labelled: LabelledPredictions, fix_table: FixTable | None, data_dir: str = ""
 ) -> tuple[LabelledPredictions, tuple[Fault, ...] | None]:
     """Applies ``--fixes``: returns the predictions with the new labels, and the changes.
 
-    The changes are rows of data_report.csv. If ``table`` is None, the predictions are returned
+    The changes are rows of data_report.csv. If ``fix_table`` is None, the predictions are returned
     unchanged, with None instead of the changes.
     """
-    if table is None:
+    if fix_table is None:
         return labelled, None
-    fixes = table.find(labelled.catalog, data_dir, others_allowed=True)
-    path = table.source.removeprefix("--fixes=")
+    fixes = fix_table.find(labelled.catalog, data_dir, others_allowed=True)
+    path = fix_table.source.removeprefix("--fixes=")
     report_line("fixes", f"{path}: {fixes.describe()}")
     if fixes.dropped.all():
-        raise UserError(f"{table.source}: leaves out all {len(fixes.dropped)} images; keep some")
+        raise UserError(
+            f"{fix_table.source}: leaves out all {len(fixes.dropped)} images; keep some"
+        )
     return labelled.with_fixes(fixes), fixes.changes
 
 

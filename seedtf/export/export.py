@@ -182,6 +182,7 @@ class _Reference:
 def _write_saved_model(
     folder: Path, module: ServingModule, run: Run, reference: _Reference, max_pixels: int
 ) -> Parity:
+    """Writes the SavedModel with its warm-up requests; raises UserError if it predicts differently."""
     paths = reference.store.catalog.absolute_paths()
     with files_for_tensorflow([paths[record] for record in reference.records]) as files:
         # All images that a run uses are within its own limit; only a smaller limit leaves images out.
