@@ -60,12 +60,12 @@ class Related:
     user_groups: Grouping | None
 
     @property
-    def duplicates(self) -> int:
+    def num_duplicates(self) -> int:
         """Number of images whose bytes equal those of an earlier image."""
         return len(self.identical) - len(np.unique(self.identical))
 
     @property
-    def near_duplicates(self) -> int:
+    def num_near_duplicates(self) -> int:
         """Number of different files whose image looks like an earlier one; copies are not counted."""
         return len(np.unique(self.identical)) - len(np.unique(self.alike))
 

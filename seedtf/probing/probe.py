@@ -224,9 +224,9 @@ def _make_dataset(
         Split(np.flatnonzero(~is_test), np.empty(0, np.int64), np.flatnonzero(is_test)),
         CachePlan("off", 0, ""),
         num_listed=len(listed),
-        duplicates=related.duplicates,
+        duplicates=related.num_duplicates,
         duplicates_across_split=0,
-        near_duplicates=related.near_duplicates,
+        near_duplicates=related.num_near_duplicates,
         grouping=related.user_groups,
         together=related.together,
     )
