@@ -35,7 +35,7 @@ from seedtf.tuning import search as search_module
 from seedtf.tuning.search import Search, search
 from seedtf.tuning.space import SEARCHABLE, SEARCHED_BY_DEFAULT, choose_space, first_values
 from seedtf.tuning.storage import mask_password
-from seedtf.tuning.trial import TrialRow, best_row, lowest_loss
+from seedtf.tuning.trial import TrialRow, best_row, lowest_loss_row
 
 EPOCHS = 4
 
@@ -179,10 +179,10 @@ def test_an_incomplete_line_of_the_history_is_ignored(tmp_path) -> None:
     (row,) = finished_epochs(tmp_path)
     assert (row["epoch"], row["val_accuracy"]) == (1, 0.5)
     assert math.isnan(row["val_loss"])
-    assert lowest_loss([row]) is None
-    assert lowest_loss([row, {"epoch": 2, "val_loss": math.inf}]) is None
+    assert lowest_loss_row([row]) is None
+    assert lowest_loss_row([row, {"epoch": 2, "val_loss": math.inf}]) is None
     second, third = ({"epoch": epoch, "val_loss": 0.3} for epoch in (2, 3))
-    assert lowest_loss([row, second, third]) == second
+    assert lowest_loss_row([row, second, third]) == second
 
 
 def test_the_error_line_is_found_among_other_lines(tmp_path) -> None:

@@ -45,7 +45,7 @@ from seedtf.tuning.trial import (
     History,
     TrialRow,
     best_row,
-    lowest_loss,
+    lowest_loss_row,
 )
 
 __all__ = ["Search", "search"]
@@ -226,7 +226,7 @@ class _Searcher:
             self._check_stop(self._where_stopped(trial.number))
         if code == DivergedError.exit_code:
             return DIVERGED, history, ""
-        if code == 0 and lowest_loss(history) is not None:
+        if code == 0 and lowest_loss_row(history) is not None:
             return DONE, history, ""
         return FAILED, history, last_error_line(log) or f"exit code {code}"
 

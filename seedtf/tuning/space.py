@@ -28,8 +28,8 @@ class Dimension:
     Attributes:
         name: the name of the flag.
         low, high: the ends of the range; both 0 if there are ``choices``.
-        step: the distance between neighbouring values, the first of which is ``low``. 0 means a
-            logarithmic range without steps; its ``low`` is above 0.
+        step: the distance between neighbouring values, counted from ``low``. 0 means a logarithmic
+            range without steps; its ``low`` is above 0.
         choices: the possible values; empty for a range.
     """
 
@@ -42,8 +42,8 @@ class Dimension:
     def round_for_flag(self, value: Any) -> Any:
         """Returns ``value`` with the digits that are passed to the flag.
 
-        In a logarithmic range, ``value`` is rounded to three significant digits; in a range with steps,
-        to ten decimals. A choice is not rounded.
+        In a logarithmic range, ``value`` is rounded to three significant digits within the range; in a
+        range with steps, to ten decimals. A choice is not rounded.
 
         Example:
             >>> Dimension("lr", low=1e-4, high=1e-2).round_for_flag(0.00123456)
@@ -128,7 +128,8 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
     """Returns the dimensions of a search, in the order of ``SEARCHABLE``.
 
     Args:
-        search: names separated by commas; empty for ``SEARCHED_BY_DEFAULT``.
+        search: names separated by commas; empty for ``SEARCHED_BY_DEFAULT``, then without
+            weight_decay if the optimizer does not support it.
         given: the flags that the user has set; they keep their values and are not searched.
         config: all flags. The range of lr is centred on the rate of ``config``.
 
@@ -186,7 +187,7 @@ def _center_lr_range(dimension: Dimension, config: TrainConfig) -> Dimension:
 
 
 def _check_range_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
-    """Raises UserError if the fixed flags do not allow an end of a range, whose trials would fail."""
+    """Raises UserError if the fixed flags do not allow an end of a range: such a trial would fail."""
     for dimension in space:
         for value in dimension.ends():
             try:

@@ -19,7 +19,7 @@ PRUNERS = ("median", "hyperband", "none")
 
 # How long to wait if another process has locked the SQLite file.
 _LOCK_SECONDS = 60
-# The median pruner needs this many completed trials before it ends one early.
+# The median pruner prunes no trial before this many have completed.
 _TRIALS_BEFORE_PRUNING = 5
 # The first trials have random values, because the sampler has too few results to learn from.
 _RANDOM_TRIALS = 10
@@ -29,7 +29,7 @@ def import_optuna() -> Any:
     """Imports Optuna; hides its log lines below ERROR and its warnings about experimental features.
 
     Raises:
-        UserError: it is not installed.
+        UserError: Optuna is not installed.
     """
     try:
         import optuna  # noqa: PLC0415  It is an optional dependency.
@@ -57,7 +57,7 @@ def open_study(
         epochs: the number of epochs of a trial that is not pruned.
 
     Raises:
-        UserError: the database cannot be opened.
+        UserError: ``storage`` is not a database URL, or the database cannot be opened.
     """
     url = _database_url(storage, tune_dir)
     masked_url = mask_password(url)

@@ -13,7 +13,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.tuning.space import Dimension, first_values
-from seedtf.tuning.trial import DONE, FAILED, PRUNED, History, TrialRow, lowest_loss
+from seedtf.tuning.trial import DONE, FAILED, PRUNED, History, TrialRow, lowest_loss_row
 
 __all__ = ["Study"]
 
@@ -109,7 +109,7 @@ class Study:
 
     def tell(self, trial: Any, outcome: str, history: History) -> None:
         """Records how a trial ended; a ``done`` trial's objective is its lowest validation loss."""
-        row = lowest_loss(history)
+        row = lowest_loss_row(history)
         if outcome == PRUNED:
             last_reported = max(self._reported_epochs(trial))
             row = next((row for row in history if row["epoch"] == last_reported), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ class SearchTracking:
     """The run in each tracker that is the parent of all trials; does nothing without ``--track``.
 
     Each trial is a run of ``seedtf train`` that finds its parent through the folder of the search. A
-    training logs its metrics once an epoch; the parent run logs the metrics of each trial once, and
-    trial n is its epoch n + 1.
+    training logs its metrics once an epoch; the parent run logs the metrics of each trial once: those
+    of trial n as its epoch n + 1.
 
     Args:
         config: the fixed flags.
@@ -44,22 +44,25 @@ class SearchTracking:
         self, config: TrainConfig, space: Sequence[Dimension], tune_dir: Path, name: str
     ) -> None:
         check_installed(config.trackers, installed_trackers() if config.trackers else frozenset())
-        self._names, self._folder, self._name = config.trackers, tune_dir, name
-        searched = {dimension.name: str(dimension) for dimension in space}
-        self._searched: Mapping[str, str] = searched
-        self._flags = {
-            name: value for name, value in tracked_flags(config).items() if name not in searched
+        self._trackers, self._folder, self._study_name = config.trackers, tune_dir, name
+        self._search_space = {dimension.name: str(dimension) for dimension in space}
+        self._fixed_flags = {
+            flag: value
+            for flag, value in tracked_flags(config).items()
+            if flag not in self._search_space
         }
         self._group: TrackerGroup | None = None
 
     def start(self, rows: Sequence[TrialRow]) -> None:
         """Opens the parent run; ``rows`` are the trials that have ended in earlier processes."""
-        if not self._names:
+        if not self._trackers:
             return
         past = tuple(_metrics(rows, row) for row in rows)
-        flags = {**self._flags, "search": ", ".join(self._searched.values())}
-        run = TrackedRun(self._folder, self._name, flags, past, search_space=self._searched)
-        self._group = TrackerGroup(self._names, run)
+        flags = {**self._fixed_flags, "search": ", ".join(self._search_space.values())}
+        run = TrackedRun(
+            self._folder, self._study_name, flags, past, search_space=self._search_space
+        )
+        self._group = TrackerGroup(self._trackers, run)
         self._group.start()
 
     def log_trial(self, number: int, rows: Sequence[TrialRow]) -> None:

@@ -18,7 +18,7 @@ __all__ = [
     "History",
     "TrialRow",
     "best_row",
-    "lowest_loss",
+    "lowest_loss_row",
 ]
 
 DONE, PRUNED, DIVERGED, FAILED = "done", "pruned", "diverged", "failed"
@@ -58,11 +58,11 @@ def best_row(rows: Sequence[TrialRow]) -> TrialRow | None:
     return min(done, key=lambda row: (row.val_loss, row.number)) if done else None
 
 
-def lowest_loss(history: History) -> Mapping[str, float] | None:
+def lowest_loss_row(history: History) -> Mapping[str, float] | None:
     """Returns the first row with the lowest finite validation loss; None if no loss is finite.
 
     Example:
-        >>> lowest_loss([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
+        >>> lowest_loss_row([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
         {'epoch': 2, 'val_loss': 0.4}
     """
     finite = [row for row in history if math.isfinite(row["val_loss"])]
