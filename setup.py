@@ -8,8 +8,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-# The two environments and no version between: pip takes the newest, unless the extra `addons` limits
-# it to 2.15.
+# The two versions that are tested, 2.15 and 2.21: pip takes 2.21, unless the extra `addons` limits it
+# to 2.15.
 TENSORFLOW_RANGE = ">=2.15,<2.22,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*,!=2.20.*"
 # TensorFlow Addons 0.23, the last release, works only with TensorFlow 2.15, which excludes NumPy 2.
 ADDONS = [
@@ -20,22 +20,22 @@ ADDONS = [
 ]
 # export formats beside SavedModel, each with the runtime that checks it
 EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
-# the map of seedtf explore; without it, principal components
+# the map of seedtf explore, which shows principal components without this package
 EXPLORE = ["umap-learn>=0.5.7,<0.6"]
 # the search over training flags
 TUNE = ["optuna>=4.9,<6"]
-# trackers of runs; MLflow's small package with what its SQLite store needs
+# trackers of runs; for MLflow its small package, and what its SQLite store needs
 MLFLOW = ["mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3", "alembic>=1.13,<2"]
 WANDB = ["wandb>=0.31,<1"]
 TENSORBOARD = ["tensorboard>=2.15,<2.22"]
-# networks and weights of KerasHub, which needs Python 3.11 and TensorFlow 2.21; Hugging Face's files
+# networks and weights of KerasHub, which needs Python 3.11 and TensorFlow 2.21; files of Hugging Face
 HUB = [
     f"{package}; python_version >= '3.11'"
     for package in ("keras-hub>=0.32,<0.33", "huggingface_hub>=1,<3", "safetensors>=0.5,<1")
 ]
-# tables in parquet: predictions
+# predictions as a parquet table
 PARQUET = ["pyarrow>=15,<27"]
-# few large files instead of many images; the sources may be parquet
+# seedtf pack: few large files instead of many images; it also reads images from parquet
 PACK = ["array-record>=0.8,<0.9", *PARQUET]
 # heads that are fitted on the features of a frozen network
 PROBE = ["scikit-learn>=1.4,<2"]
@@ -131,7 +131,7 @@ setup(
             *TENSORBOARD,
             "fsspec>=2024.2,<2027",
             "openvino>=2025.0,<2027",
-            # the oracle of the quality of labels
+            # the oracle of the label quality in seedtf explore
             "cleanlab>=2.7,<3",
             "tensorflow-serving-api>=2.21,<2.22",
             *TEST,
