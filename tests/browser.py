@@ -24,12 +24,12 @@ FLAGS = (
 
 @dataclass
 class Page:
-    """What was observed of a page that was opened in a window of one size.
+    """What a page requested, logged and showed in a window of one size.
 
     Attributes:
         requests: the URLs that the page requested, its own included.
         messages: the messages of the console and the log, and the exceptions, as JSON.
-        facts: the value of the script that was evaluated in the page.
+        facts: the value of the test's script, evaluated in the page.
         png: a screenshot of the whole page.
     """
 

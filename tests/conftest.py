@@ -22,8 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 
-# The objects that are made while pytest collects the tests stay in use. Scanning them again and again
-# would take the garbage collector a fifth of that time.
+# The garbage collector is off while pytest imports the tests: the objects made meanwhile stay in use,
+# and scanning them again and again would take a fifth of the time.
 gc.disable()
 
 
@@ -36,8 +36,8 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    first = {f"test_{name}.py": rank for rank, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: first.get(item.path.name, len(first)))
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 def pytest_collection_finish() -> None:
@@ -82,6 +82,7 @@ def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_fork_server(common_folder: Path) -> None:
+    """Gives all processes that run tests the same address, so that they share a server of forks."""
     os.environ[forked.ADDRESS] = str(common_folder / "forks")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 __all__ = ["build", "environment", "missing_requirement", "read_counters"]
 
-# The libraries that TensorFlow 2.21 opens. It sees no GPU if one is missing; here all names are links
-# to one file.
+# The libraries that TensorFlow 2.21 opens. If any of them is missing, it sees no GPU. Here, each name
+# is a link to the same file.
 _NAMES = (
     *("libcuda.so.1", "libnvidia-ml.so.1", "libcudart.so.12", "libcublas.so.12"),
     *("libcublasLt.so.12", "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12"),
@@ -39,7 +39,7 @@ def missing_requirement() -> str:
 
 
 def build(folder: Path) -> Path:
-    """Builds the libraries in ``folder``, which takes a second."""
+    """Builds the libraries in ``folder``, in about a second, and returns the folder."""
     library = folder / "libfake_gpu.so"
     source = Path(__file__).with_suffix(".c")
     command = ["gcc", "-O1", "-w", "-shared", "-fPIC", "-o", str(library), str(source)]
@@ -55,7 +55,7 @@ def environment(libraries: Path, *, gpus: int, dump: Path) -> dict[str, str]:
     Args:
         libraries: the folder that ``build`` returned.
         gpus: the number of made-up GPUs.
-        dump: where XLA writes the modules that it compiles.
+        dump: the folder where XLA writes the modules of the train step and of the network.
     """
     folder = _find_cuda()
     assert folder is not None

@@ -1,8 +1,9 @@
 """Replaces ``seedtf train`` in the tests of the search: writes a computed history without training.
 
-The variable ``FAKE`` in the environment is JSON. ``exit`` maps the number of a trial to its exit code.
-``signal`` is [trial, epoch, signal number]: after this epoch, the trial sends the signal to the search.
-``hang`` is the number of a trial that sleeps for 30 s after each epoch.
+The variable ``FAKE`` in the environment is a JSON object. ``exit`` maps the number of a trial to its
+exit code: with 2 the trial ends at once, with any other code after its last epoch. ``signal`` is
+[trial, epoch, signal number]: after this epoch, the trial sends the signal to the search. ``hang`` is
+the number of a trial that sleeps for 30 s after each epoch.
 """
 
 import json

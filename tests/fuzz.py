@@ -1,9 +1,9 @@
 """Fuzzes the readers of foreign data with atheris: ``python tests/fuzz.py TARGET -max_total_time=60``.
 
-``make fuzz`` runs all targets, an hour in total. A finding is an exception that is not a
-refusal, a result that breaks a promise of the reader, a crash, or an input that takes over five seconds
-or 3 GB. libFuzzer saves the input in ``build/fuzz``, where its corpus grows from run to run.
-pytest does not collect this module.
+``make fuzz`` runs all targets, an hour in total. A finding is a crash, an exception other than a
+refusal, a result that breaks the promise in the target's docstring, or an input that takes over five
+seconds or 3 GB. libFuzzer saves the input in ``build/fuzz``, where the corpus of each target grows from
+run to run. pytest does not collect this module.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ WORK = OUT / "work"
 
 
 def fuzz_header(data: bytes) -> None:
-    """A header is read, within the limit of pixels, or refused by name."""
+    """A header is read, within the limit of pixels, or refused with the name of a fault."""
     try:
         header = read_header(data, MAX_PIXELS)
     except RefusedError as error:
@@ -64,7 +64,7 @@ def fuzz_header(data: bytes) -> None:
 
 
 def fuzz_decode(data: bytes) -> None:
-    """An image is decoded to an array of the right shape, or refused by name."""
+    """An image is decoded to an array of the right shape, or refused with the name of a fault."""
     try:
         image = get_decoder()(data).numpy()
     except RefusedError as error:
@@ -75,7 +75,7 @@ def fuzz_decode(data: bytes) -> None:
 
 @functools.cache
 def get_decoder() -> Callable:
-    """The decoder, made once; the import of TensorFlow takes longer than one input may."""
+    """The decoder, made once; importing TensorFlow takes longer than the five seconds of an input."""
     from seedtf.images.decode import make_decoder
 
     return make_decoder(16, MAX_PIXELS)
@@ -111,7 +111,7 @@ def fuzz_layout(data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [source.PickValueInList(ROWS) for _ in range(source.ConsumeIntInRange(0, 5))]
         text = "".join(rows).encode() + source.ConsumeBytes(source.ConsumeIntInRange(0, 20))
-        # Images, and files called like folders in the plural, stay empty.
+        # Only tables need text: images and files named images, runs or checkpoints stay empty.
         path.write_bytes(text if not path.name.endswith(("g", "s")) else b"")
     try:
         catalog, split = list_files(str(root), min_images=1)
@@ -141,7 +141,7 @@ def fuzz_archive(data: bytes) -> None:
 
 
 def first_inputs(target: str) -> list[bytes]:
-    """The first inputs of a target's corpus: a valid one of each kind."""
+    """The inputs that a target's corpus starts with, among them valid ones."""
     if target == "table":
         return ["".join(ROWS[:3]).encode(), "".join(ROWS[4:6]).encode(), ROWS[6].encode()]
     if target == "layout":
@@ -180,7 +180,7 @@ def main() -> None:
     for number, data in enumerate(first_inputs(target)):
         (corpus / f"first-{number}").write_bytes(data)
 
-    def once(data: bytes) -> None:
+    def fuzz_one(data: bytes) -> None:
         with silent():
             TARGETS[target](data)
 
@@ -190,7 +190,7 @@ def main() -> None:
         f"-max_len={MAX_BYTES}",
         f"-artifact_prefix={OUT}/",
     ]
-    atheris.Setup([sys.argv[0], str(corpus), *limits, *sys.argv[2:]], once)
+    atheris.Setup([sys.argv[0], str(corpus), *limits, *sys.argv[2:]], fuzz_one)
     atheris.Fuzz()
 
 

@@ -33,18 +33,18 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
     # Kernels that do nothing give meaningless numbers, so the checks for NaN are switched off.
     StopOnNaN._check = lambda self, step, logs: None  # type: ignore[method-assign]
     saver._check_finite = lambda state: None
-    waits: list[tuple[int, int, int]] = []
+    counts_at_steps: list[tuple[int, int, int]] = []
     real_begin = EachStep.on_train_batch_begin
 
     def begin(self: EachStep, batch: int, logs: Any = None) -> None:
         real_begin(self, batch, logs)
         now = read_counters()
-        waits.append((batch, now["main_to_host"], now["main_waits"]))
+        counts_at_steps.append((batch, now["main_to_host"], now["main_waits"]))
 
     EachStep.on_train_batch_begin = begin  # type: ignore[method-assign]
     for name, flags in cases.items():
         before, error = read_counters(), ""
-        waits.clear()
+        counts_at_steps.clear()
         config = TrainConfig(data_dir=data, run_dir=f"{out}/{name}", **{**PLAIN, **flags})
         try:
             with open_session(config) as session:
@@ -59,7 +59,7 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
             # (copies to the host, waits) of the main thread between two steps of an epoch
             "between": [
                 (later[1] - earlier[1], later[2] - earlier[2])
-                for earlier, later in itertools.pairwise(waits)
+                for earlier, later in itertools.pairwise(counts_at_steps)
                 if later[0] > 0
             ],
             "memory": gpu_memory_limits(),

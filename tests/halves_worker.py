@@ -1,7 +1,8 @@
 """Trains the same network on two logical CPU devices with whole steps and with steps in two halves.
 
-Writes one JSON line: the largest difference between the variables of the two trainings, the losses of
-both, and whether the replicas ended with equal variables in both.
+The halves are those of ``training/distributed/halves.py``, which XLA can compile on GPUs. Writes one
+JSON line: the largest difference between the variables of the two trainings, the losses of both, and
+whether the replicas ended with equal variables in both.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ DEVICES, STEPS = 2, 3
 def train(
     strategy: tf.distribute.Strategy, jit_halves: bool | None
 ) -> tuple[list[np.ndarray], list[float], bool]:
-    """Returns the final variables, the loss of each epoch, and whether both replicas end equal."""
+    """Returns the final variables, the loss of each epoch, and whether both replicas agree.
+
+    With ``jit_halves`` None the steps are whole.
+    """
     keras.utils.set_random_seed(0)
     with strategy.scope():
         network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
@@ -59,7 +63,8 @@ def main(_: list[str]) -> None:
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * DEVICES,
     )
-    # Both trainings use one strategy: a second one would number its collective operations as the first.
+    # Both trainings use one strategy: a second one would give its collective operations the numbers of
+    # the first one's.
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(DEVICES)])
     whole, whole_losses, whole_equal = train(strategy, None)
     halved, halved_losses, halved_equal = train(strategy, False)

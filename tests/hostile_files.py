@@ -63,7 +63,7 @@ def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes
     yield "cut at the end", data[:-2]
     for count in (1, 8, 64):
         yield f"flipped {count}", _flip(rng, data, 0, count)
-    # Size fields, tables and flags are at the start of a file.
+    # Size fields, tables and flags are at the start of a file, so this part is also damaged alone.
     yield "flipped head", _flip(rng, data[:64], 4, 3) + data[64:]
     first, second, third = np.sort(rng.integers(0, size, 3))
     yield "swapped", data[:first] + data[second:third] + data[first:second] + data[third:]
@@ -81,7 +81,7 @@ def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes
 
 
 def _bombs() -> Iterator[tuple[str, bytes]]:
-    """Small files that claim a large size or are costly to decode."""
+    """Files that claim a large size or cost much more memory or time than their bytes suggest."""
     magic, end = b"\x89PNG\r\n\x1a\n", _chunk(b"IEND", b"")
     files = whole_files()
     yield "empty.jpg", b""
@@ -196,4 +196,5 @@ def _repeat_last_scan(data: bytes, times: int) -> bytes:
 
 
 def _gif_frame(data: bytes, width: int, height: int) -> bytes:
+    """The frame of this size in a GIF, up to the end of the file."""
     return data[data.index(b"\x2c" + bytes(4) + struct.pack("<HH", width, height)) : -1]

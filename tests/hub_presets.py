@@ -71,7 +71,7 @@ def write_texts(folder: Path, name: str) -> Path:
 
 
 def write_preset(folder: Path, name: str) -> Path:
-    """Writes a complete preset with random weights, none of which is 0 or 1."""
+    """Writes a complete preset; random numbers are added to its weights, so that none stays 0 or 1."""
     import keras
     import keras_hub
 

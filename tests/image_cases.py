@@ -104,12 +104,12 @@ def _jpegs(save: Save) -> None:
     save("comments.jpg", front(b"\xff\xfe\0\2" * 17_000))
 
 
-def _chunk(kind: bytes, data: bytes, crc: int = 0) -> bytes:
+def _chunk(kind: bytes, data: bytes, crc_error: int = 0) -> bytes:
     return (
         struct.pack(">I", len(data))
         + kind
         + data
-        + struct.pack(">I", zlib.crc32(kind + data) ^ crc)
+        + struct.pack(">I", zlib.crc32(kind + data) ^ crc_error)
     )
 
 
@@ -135,7 +135,8 @@ def _pngs(save: Save) -> None:
     both = _chunk(b"eXIf", tiff_block(6)) + _chunk(b"eXIf", tiff_block(3))
     save("exif twice.png", png(RGB, 8, 2, both))
     save("exif as LONG.png", png(RGB, 8, 2, _chunk(b"eXIf", tiff_block(6, ">", 4))))
-    save("exif of wrong checksum.png", png(RGB, 8, 2, _chunk(b"eXIf", tiff_block(6), crc=1)))
+    wrong_checksum = _chunk(b"eXIf", tiff_block(6), crc_error=1)
+    save("exif of wrong checksum.png", png(RGB, 8, 2, wrong_checksum))
     save("xmp.png", png(RGB, 8, 2, _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)))
     key = RGB[3, 5].tolist()
     save("colour tRNS.png", png(RGB, 8, 2, _chunk(b"tRNS", struct.pack(">HHH", *key))))

@@ -1,9 +1,9 @@
 """``seedtf`` in a process that kills itself: ``killed_run.py CALL ARGUMENT…``.
 
-seedtf writes files with ``os.replace``, ``os.fsync`` and ``Path.write_bytes``. Their calls are counted
-from 1, and the process kills itself instead of making call number CALL; if it is a ``write_bytes``,
-half of the bytes are written before. With CALL 0 the process ends as usual. Figures are replaced by a
-tiny image.
+seedtf writes files with ``os.replace``, ``os.fsync`` and ``Path.write_bytes``. The calls of all three
+are counted together from 1, and the process kills itself instead of making call number CALL; if that is
+a ``write_bytes``, half of the bytes are written before. With CALL 0 the process ends as usual. Figures
+are replaced by a tiny image.
 """
 
 from __future__ import annotations
