@@ -78,7 +78,7 @@ def test_without_addons_lamb_is_that_of_keras() -> None:
 
 
 def noise_images(count: int, height: int, width: int) -> tf.Tensor:
-    """Noise, the hardest image to resample, in every colour."""
+    """Images of random pixels, which are the hardest to resample."""
     draw = np.random.default_rng(count * height + width)
     return tf.constant(draw.integers(0, 256, (count, height, width, 3)), tf.uint8)
 
@@ -228,14 +228,17 @@ def test_a_restored_optimizer_continues_exactly(name, policy) -> None:
         ("swa", 3, "mixed_float16"),
     ],
 )
-def test_the_state_has_the_slots_of_both_optimizers(name, slots, policy) -> None:
+def test_the_state_has_the_slots_of_an_optimizer_and_of_the_one_it_wraps(
+    name, slots, policy
+) -> None:
     trainer = compiled_trainer(name, policy)
     build_optimizer(trainer.optimizer, trainer.network.trainable_variables)
     found = capture_state(trainer, epoch=0, step=0, facts={}).arrays["optimizer"]
-    scale = [each for each in found if each.shape == () and each == 2**15]
-    assert len(scale) == (policy == "mixed_float16")
+    loss_scales = [each for each in found if each.shape == () and each == 2**15]
+    assert len(loss_scales) == (policy == "mixed_float16")
     # Besides the slots: the step count, the loss scale and the steps since it last changed.
-    assert len(found) == slots * len(trainer.network.trainable_variables) + 1 + 2 * len(scale)
+    expected = slots * len(trainer.network.trainable_variables) + 1 + 2 * len(loss_scales)
+    assert len(found) == expected
 
 
 @needs_addons
@@ -258,7 +261,7 @@ def data(tmp_path_factory) -> Path:
     return write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=5, image_size=20)
 
 
-def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
+def train_arguments(data: Path, run_dir: Path, *more: str) -> list[str]:
     small = ["--model=tiny", "--weights=none", f"--image_size={SIZE}", "--batch_size=16"]
     where = [f"--data_dir={data}", f"--run_dir={run_dir}"]
     return ["train", *where, *small, "--lr=0.01", "--schedule=cosine", *more]
@@ -285,12 +288,12 @@ def are_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
     """Makes the next run stop before a step, as after SIGTERM; epoch and step are counted from 0."""
-    before = cb.SaveState.on_train_batch_begin
+    original = cb.SaveState.on_train_batch_begin
 
     def begin(self: cb.SaveState, batch: int, logs: object = None) -> None:
         if (self._position.epoch, batch) == (epoch, step):
             self._stop.name = "SIGTERM"
-        before(self, batch, logs)
+        original(self, batch, logs)
 
     monkeypatch.setattr(cb.SaveState, "on_train_batch_begin", begin)
 
@@ -299,13 +302,13 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
 def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsys) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     more = ("--epochs=3", "--freeze_epochs=1", "--optimizer=lookahead", "--augment_impl=addons")
-    assert main(flags(data, whole, *more)) == 0
+    assert main(train_arguments(data, whole, *more)) == 0
     assert "lookahead around adam of TensorFlow Addons" in capsys.readouterr().out
     assert json.loads((whole / "env.json").read_text())["tensorflow-addons"].startswith("0.23")
 
     with monkeypatch.context() as patch:
         stop_at(patch, 2, 2)
-        assert main(flags(data, resumed, *more)) == 75
+        assert main(train_arguments(data, resumed, *more)) == 75
     assert main(["train", f"--resume={resumed}"]) == 0
     assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
     for group in ("weights", "optimizer"):
@@ -343,24 +346,24 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
 ) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     trained: list[list[np.ndarray]] = []
-    saved = cb.SaveState.on_epoch_end
+    original = cb.SaveState.on_epoch_end
 
     def record(self: cb.SaveState, epoch: int, logs: object = None) -> None:
         trained.append([each.numpy() for each in self.model.network.trainable_variables])
-        saved(self, epoch, logs)
+        original(self, epoch, logs)
 
     more = ("--epochs=5", "--optimizer=swa")
     with monkeypatch.context() as patch:
         patch.setattr(cb.SaveState, "on_epoch_end", record)
-        assert main(flags(data, whole, *more)) == 0
+        assert main(train_arguments(data, whole, *more)) == 0
     assert "averaged at the end of epoch 4 and of each after it" in capsys.readouterr().out
     # The saved model is the one that was validated, with its own batch-normalization statistics.
     rows = history(whole)
-    low = min(float(row["val_loss"]) for row in rows)
+    lowest = min(float(row["val_loss"]) for row in rows)
     assert validation_loss(whole, "last.keras") == pytest.approx(
         float(rows[-1]["val_loss"]), rel=1e-4
     )
-    assert validation_loss(whole, "best.keras") == pytest.approx(low, rel=1e-4)
+    assert validation_loss(whole, "best.keras") == pytest.approx(lowest, rel=1e-4)
     last = load_model(whole / "checkpoints" / "last.keras")
     for index, variable in enumerate(last.trainable_variables):
         mean = (trained[3][index] + trained[4][index]) / 2
@@ -376,7 +379,7 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
 
     with monkeypatch.context() as patch:
         stop_at(patch, 4, 1)
-        assert main(flags(data, resumed, *more)) == 75
+        assert main(train_arguments(data, resumed, *more)) == 75
     assert main(["train", f"--resume={resumed}"]) == 0
     assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
     assert are_equal(weights_of(resumed, "last.keras"), weights_of(whole, "last.keras"))

@@ -1,4 +1,4 @@
-"""The first lines of a run name the options that are on; the preview names both mixed classes."""
+"""The first lines of a run name the options that are on; a preview, both classes of a mixed image."""
 
 from __future__ import annotations
 

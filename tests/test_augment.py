@@ -199,7 +199,7 @@ def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int
         assert np.all((scale >= smallest - tolerance) & (scale <= 1))
         # the window lies inside the image
         assert np.all((center - scale / 2 >= -tolerance) & (center + scale / 2 <= 1 + tolerance))
-    limits = {
+    middle_and_reach = {
         "rotate": (0, math.radians(policy.rotate)),
         "shear": (0, math.radians(policy.shear)),
         "brightness": (0, 255 * policy.brightness),
@@ -207,7 +207,7 @@ def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int
         "saturation": (1, policy.saturation),
         "hue": (0, math.radians(policy.hue)),
     }
-    for name, (middle, reach) in limits.items():
+    for name, (middle, reach) in middle_and_reach.items():
         assert np.all(np.abs(drawn[name] - middle) <= reach * (1 + tolerance) + 1e-6), name
     for axis, directions in (("x", ("horizontal", "both")), ("y", ("vertical", "both"))):
         seen = set(drawn[f"flip_{axis}"].tolist())
@@ -231,7 +231,7 @@ def test_the_generator_is_uniform_and_its_numbers_are_independent() -> None:
     assert abs(np.mean(drawn["flip_x"] * drawn["flip_y"])) < 0.03
 
 
-def test_strength_0_changes_no_pixel() -> None:
+def test_strength_0_gives_the_identity_parameters() -> None:
     drawn = draw(EVERYTHING.scaled(0.0), 0, 0, [0, 1, 2, 3])
     for name, value in IDENTITY.items():
         assert drawn[name] == pytest.approx(value, abs=0), name
@@ -265,9 +265,9 @@ def test_compiled_eager_and_tf_data_pixels_agree(compiled) -> None:
 def test_xla_takes_index_and_weight_of_a_pixel_from_the_same_position(
     whole_batch: bool,
 ) -> None:
-    """Shear puts positions close to integers, where rounding could pair an index with another weight.
+    """Shear puts positions close to integers, where rounding could pair a pixel with a wrong weight.
 
-    In noise, neighbouring pixels differ, so that such a pair would change the result.
+    In noise, neighbouring pixels differ, so that a wrong pair would change the result.
     """
     noise = np.random.default_rng(0).integers(0, 256, (16, 97, 97, 3)).astype(np.uint8)
     epoch, records = tf.constant(3, tf.int64), tf.range(16, dtype=tf.int64)

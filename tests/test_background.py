@@ -67,7 +67,7 @@ def test_a_latest_only_worker_skips_jobs_that_are_no_longer_the_newest() -> None
     assert done == [1, 4, 5]
 
 
-def test_waiting_skips_the_pause() -> None:
+def test_wait_does_not_wait_for_the_pause_between_jobs() -> None:
     worker, done, first = LatestOnlyWorker(pause=3600), [], threading.Event()
     worker.submit(first.set)
     assert first.wait(30)

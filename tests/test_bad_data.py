@@ -92,6 +92,6 @@ def test_identical_images_in_both_sides_of_a_split_give_a_warning(
     ]
 
 
-def test_good_data_gives_no_warning(load, tiny_copy: Path) -> None:
+def test_identical_images_in_one_class_give_no_warning(load, tiny_copy: Path) -> None:
     shutil.copy(tiny_copy / "alder" / "0.png", tiny_copy / "alder" / "copy.png")
     assert data_warnings(load(tiny_copy)) == []

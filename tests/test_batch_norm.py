@@ -48,7 +48,7 @@ def batch(seed: int, size: int = 8) -> np.ndarray:
 
 
 def train_step(layer: keras.layers.Layer, jit: bool | None = None) -> Callable[..., Any]:
-    """A function from images and a cotangent to outputs and gradients by input, gamma and beta."""
+    """A function of images and a cotangent: gives outputs, and gradients by images, gamma and beta."""
 
     @tf.function(jit_compile=jit)
     def step(images: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -126,7 +126,7 @@ def test_other_shapes_are_computed_by_the_keras_layer(shape: tuple[int, ...], ax
     assert_close(fused(images, training=True), stock(images, training=True), "float32")
 
 
-def kernels(layer: keras.layers.Layer) -> list[tf.DType]:
+def kernel_dtypes(layer: keras.layers.Layer) -> list[tf.DType]:
     """Returns the input type of every fused kernel in the layer's training graph."""
     graph = tf.function(lambda images: layer(images, training=True)).get_concrete_function(
         tf.TensorSpec([2, 5, 4, 6], tf.bfloat16)
@@ -137,8 +137,8 @@ def kernels(layer: keras.layers.Layer) -> list[tf.DType]:
 
 def test_the_kernel_is_used_for_16_bit_input_without_a_cast() -> None:
     stock, fused = keras_and_fused(dtype="mixed_bfloat16")
-    assert kernels(fused) == [tf.bfloat16]
-    assert kernels(stock) == []
+    assert kernel_dtypes(fused) == [tf.bfloat16]
+    assert kernel_dtypes(stock) == []
 
 
 def small_network() -> keras.Model:
@@ -161,7 +161,8 @@ def fused_copy(model: keras.Model, momentum: float | None = None) -> keras.Model
     return copy
 
 
-def losses(model: keras.Model) -> list[float]:
+def train_losses(model: keras.Model) -> list[float]:
+    """Trains the model for ten steps on the same batch and returns their losses."""
     draw = np.random.default_rng(0)
     images = draw.normal(size=(16, 8, 8, 3)).astype(np.float32)
     labels = draw.integers(0, 3, 16)
@@ -172,8 +173,8 @@ def losses(model: keras.Model) -> list[float]:
 def test_loss_curves_are_equal() -> None:
     stock = small_network()
     fused = fused_copy(stock)
-    expected = losses(stock)
-    np.testing.assert_allclose(losses(fused), expected, rtol=1e-4)
+    expected = train_losses(stock)
+    np.testing.assert_allclose(train_losses(fused), expected, rtol=1e-4)
     assert expected[-1] < expected[0]
 
 
@@ -205,7 +206,7 @@ def test_keras_normalization_is_finalized_after_its_weights_are_set() -> None:
 
 def test_weights_files_of_either_layer_load_into_the_other(tmp_path: Path) -> None:
     stock, trained = small_network(), fused_copy(small_network())
-    losses(trained)
+    train_losses(trained)
     trained.save_weights(tmp_path / "fused.weights.h5")
     stock.load_weights(tmp_path / "fused.weights.h5")
     stock.save_weights(tmp_path / "stock.weights.h5")
@@ -218,7 +219,7 @@ def test_weights_files_of_either_layer_load_into_the_other(tmp_path: Path) -> No
 
 def test_a_loaded_model_is_fused(tmp_path: Path) -> None:
     fused = fused_copy(small_network(), momentum=0.85)
-    losses(fused)
+    train_losses(fused)
     fused.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert isinstance(loaded.get_layer("norm"), FusedBatchNormalization)
@@ -235,8 +236,8 @@ def test_loss_curves_in_16_bit_are_equal_up_to_rounding(policy: str, tolerance: 
     keras.mixed_precision.set_global_policy(policy)
     stock = small_network()
     fused = fused_copy(stock)
-    expected = losses(stock)
-    np.testing.assert_allclose(losses(fused), expected, rtol=tolerance)
+    expected = train_losses(stock)
+    np.testing.assert_allclose(train_losses(fused), expected, rtol=tolerance)
     assert expected[-1] < expected[0]
 
 
@@ -285,14 +286,14 @@ def test_a_norm_whose_output_is_used_twice_is_not_changed() -> None:
 
 
 def test_a_sum_that_does_not_have_exactly_one_branch_is_not_changed() -> None:
-    def other(trunk: Any, length: int) -> Any:
-        for number in range(length):
-            trunk = keras.layers.ReLU()(conv_bn(trunk, f"other{number}"))
-        return conv_bn(trunk, "other")
+    def shortcut(trunk: Any, num_relus: int) -> Any:
+        for number in range(num_relus):
+            trunk = keras.layers.ReLU()(conv_bn(trunk, f"shortcut{number}"))
+        return conv_bn(trunk, "shortcut")
 
-    for length in (0, 1, 2):
-        zeroed = zeroed_in(lambda trunk, branch: add(other(trunk, length), branch))  # noqa: B023
-        assert zeroed == ({"last"} if length == 0 else set())
+    for num_relus in (0, 1, 2):  # With a ReLU, the shortcut is a second branch.
+        zeroed = zeroed_in(lambda trunk, branch: add(shortcut(trunk, num_relus), branch))  # noqa: B023
+        assert zeroed == ({"last"} if num_relus == 0 else set())
     assert zeroed_in(lambda trunk, branch: add(trunk, trunk)) == set()
     assert zeroed_in(lambda trunk, branch: add(trunk, branch, conv_bn(trunk, "p"))) == set()
     unscaled = {"scale": False}

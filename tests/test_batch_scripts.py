@@ -28,7 +28,7 @@ ENGINES = {
 
 
 def python_of(engine: str) -> str:
-    """An interpreter that has the engine, or a skip that says what is missing."""
+    """An interpreter that has the engine; without one, the test is skipped and says what is missing."""
     _, module = ENGINES[engine]
     python = os.environ.get(f"SEEDTF_{engine.upper()}_PYTHON", sys.executable)
     found = f"import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)"

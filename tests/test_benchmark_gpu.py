@@ -1,4 +1,7 @@
-"""``seedtf benchmark gpu``: a part that fails costs only its own time, and the table names it."""
+"""``seedtf benchmark gpu``: a part that fails costs only its own time, and the table names it.
+
+A part is one measurement or comparison, in a process of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline`` measures every variant."""
+"""``seedtf benchmark pipeline`` measures each way to augment: fused, with tf.image, on the device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = [
 WAYS = ["fused", "tf_image", "device"]
 
 
-def test_each_variant_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_way_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, f"--data_dir={tiny_folder}"]) == 0
     output = capsys.readouterr().out
     result = json.loads(output.partition("RESULT ")[2])
@@ -45,10 +45,10 @@ def test_json_is_one_object(tiny_folder: Path, capsys: pytest.CaptureFixture[str
 
 def test_images_are_mixed_on_the_host_only() -> None:
     store, erasing = store_of_images(np.zeros([8, 16, 16, 3], np.uint8)), Mixing(random_erasing=1.0)
-    for variant, has_noise in [("fused", True), ("device", False)]:
-        batches = make_batches(store, 16, 8, Policy(), variant, mixing=erasing)
+    for way, has_noise in [("fused", True), ("device", False)]:
+        batches = make_batches(store, 16, 8, Policy(), way, mixing=erasing)
         images = next(iter(batches))[0]
-        assert bool(np.any(images["image"] if variant == "device" else images)) == has_noise
+        assert bool(np.any(images["image"] if way == "device" else images)) == has_noise
 
 
 def test_a_value_out_of_range_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks of step, epoch and start-up run, and their parts add up."""
+"""The benchmarks of step, epoch and start-up run, and the parts of an epoch add up to its time."""
 
 from __future__ import annotations
 
@@ -133,10 +133,10 @@ def test_the_start_is_measured_up_to_the_end_of_the_first_step(
         "--batch_size=4",
     ]
     before = time.time()
-    seedtf = startup._run("train", "first_step", *flags, f"--run_dir={tmp_path / 'run'}")
+    seedtf_ended = startup._run("train", "first_step", *flags, f"--run_dir={tmp_path / 'run'}")
     monkeypatch.setattr(subprocess, "run", forked.run_python)  # a new interpreter once is enough
-    keras = startup._run("plain_keras", "VGG16", "32", "4", "3")
-    assert before < seedtf < keras < time.time()
+    keras_ended = startup._run("plain_keras", "VGG16", "32", "4", "3")
+    assert before < seedtf_ended < keras_ended < time.time()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 

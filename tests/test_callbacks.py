@@ -134,14 +134,14 @@ class Rates(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self.steps = []
-        self.logged = []
+        self.step_rates = []
+        self.logged_rates = []
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.steps.append(float(self.model.optimizer.learning_rate))
+        self.step_rates.append(float(self.model.optimizer.learning_rate))
 
     def on_epoch_end(self, epoch, logs=None):
-        self.logged.append(logs["lr"])
+        self.logged_rates.append(logs["lr"])
 
 
 def make_rate(schedule, *, per_step, **resumed):
@@ -151,20 +151,20 @@ def make_rate(schedule, *, per_step, **resumed):
     )
 
 
-def test_the_rate_is_set_per_epoch_from_its_start(fit):
+def test_a_rate_per_epoch_is_set_before_its_first_step(fit):
     position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=False)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
-    assert seen.steps == pytest.approx([0.1] * STEPS + [1.1] * STEPS)
-    assert seen.logged == [0.1, 1.1] == rate.planned(2)
+    assert seen.step_rates == pytest.approx([0.1] * STEPS + [1.1] * STEPS)
+    assert seen.logged_rates == [0.1, 1.1] == rate.planned(2)
 
 
 def test_the_rate_is_set_per_step(fit):
     position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=True)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
-    assert seen.steps == pytest.approx([0.1 + step / STEPS for step in range(2 * STEPS)])
-    assert seen.logged == [0.85, 1.85] == rate.planned(2)
+    assert seen.step_rates == pytest.approx([0.1 + step / STEPS for step in range(2 * STEPS)])
+    assert seen.logged_rates == [0.85, 1.85] == rate.planned(2)
 
 
 def test_a_second_fit_continues_the_schedule(fit):
@@ -172,7 +172,7 @@ def test_a_second_fit_continues_the_schedule(fit):
     seen = Rates()
     fit([position, rate, seen], epochs=1)
     fit([position, rate, seen], epochs=3, initial_epoch=1)
-    assert seen.logged == [1, 2, 3]
+    assert seen.logged_rates == [1, 2, 3]
 
 
 def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
@@ -182,15 +182,15 @@ def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
     seen = Rates()
     fit([position, rate, seen], epochs=3, initial_epoch=1)
     resumed = [0.1 + 1 + step / STEPS for step in range(3, 3 + STEPS)]
-    assert seen.steps == pytest.approx(resumed + [2.1 + step / STEPS for step in range(STEPS)])
+    assert seen.step_rates == pytest.approx(resumed + [2.1 + step / STEPS for step in range(STEPS)])
     assert (position.epoch, position.step) == (2, STEPS - 1)
+
+
+# --- checkpoints -------------------------------------------------------------------------------
 
 
 def make_policy(busy: bool = False, stopping: bool = False) -> SavePolicy:
     return SavePolicy(3, busy=lambda: busy, stopping=lambda: stopping)
-
-
-# --- checkpoints -------------------------------------------------------------------------------
 
 
 def test_only_a_new_minimum_is_saved_as_best(fit, tmp_path):
@@ -531,7 +531,7 @@ def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypa
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
     stream = Terminal()
-    stream.fileno = lambda: follower  # tqdm reads the width from it
+    stream.fileno = lambda: follower  # tqdm reads the width from this descriptor
     text = console_run(fit, tmp_path, stream)
     os.close(leader)
     os.close(follower)
