@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "`train`, `val`, `test` with class folders.": (
             "test_split_folders_are_the_split",
             "test_a_test_folder_without_validation_is_kept",
-            "test_folders_of_a_split_may_be_called_images",
+            "test_names_of_split_folders_may_contain_images_or_set",
         ),
         "One folder too high; several folders with the same class folders.": (
             "test_one_wrapping_folder_is_entered_and_printed",

@@ -44,7 +44,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, photos) -> Path:
-    """A run whose last model predicts differently from its best one; not to be changed."""
+    """A run whose last model predicts differently from its best one; no test may change it."""
     run_dir = make_run(tmp_path_factory.mktemp("runs") / "oak", photos)
     other = build_network(model="tiny", num_classes=2, image_size=16, weights="none")
     save_model(other, run_dir / "checkpoints" / "last.keras")
@@ -202,7 +202,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
     for name in ("leaf[1].png", "leaf1.png"):
         (tmp_path / name).write_bytes(b"x")
     assert list(list_images([str(tmp_path / "leaf[1].png")])) == [str(tmp_path / "leaf[1].png")]
-    dangling = tmp_path / "z.png"
+    dangling = tmp_path / "z.png"  # a broken link is listed too, so that predict can name it
     dangling.symlink_to(tmp_path / "nowhere")
     assert str(dangling) in list(list_images([str(tmp_path / "*.png")]))
 
@@ -311,9 +311,11 @@ def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
         TrainConfig(data_dir=photos, model="tiny", weights="none", image_size=8), Machine()
     )
     devices = replace(settings.devices, replicas=2)
-    shared = make_plan(replace(settings, devices=devices), load_training_data(settings.config))
-    assert shared.config.batch_size == 6
-    assert "because 2 devices share a batch evenly" in shared.batch_size_note
+    on_two_devices = make_plan(
+        replace(settings, devices=devices), load_training_data(settings.config)
+    )
+    assert on_two_devices.config.batch_size == 6
+    assert "because 2 devices share a batch evenly" in on_two_devices.batch_size_note
     with pytest.raises(UserError, match="--batch_size=7: more than the 6 training images"):
         plan_of(photos, val_fraction=0.25, batch_size=7)
 
@@ -390,6 +392,7 @@ def make_classifier() -> Classifier:
     """Predicts, with a probability of 0.5, the class whose name is the content of the file."""
 
     def classify(files, k):
+        # False sorts before True, so the class in the file comes first.
         names = [sorted(CLASSES, key=file.decode().__ne__) for file in files]
         values = tuple(np.float32([0.5, 0.25, 0.25])[:k])
         return [Prediction(tuple(each[:k]), values) for each in names]

@@ -324,7 +324,7 @@ def test_an_archive_can_be_checked(tiny_folder: Path, tmp_path: Path, capsys) ->
         for path in tiny_folder.rglob("*.png"):
             archive.write(path, f"plants/{path.relative_to(tiny_folder)}")
     line = ["check", str(tmp_path / "plants.zip"), f"--out={tmp_path / 'r.csv'}"]
-    assert main(line) == 1  # the images are tiny
+    assert main(line) == 1  # check warns of the tiny images
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"archive   {tmp_path / 'plants.zip'}: 18 files unpacked into ")
     assert lines[1].startswith("layout    class folders in ")

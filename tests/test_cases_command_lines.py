@@ -1,8 +1,8 @@
-"""Any command line on any small folder ends with a result or in one line, never in a traceback.
+"""Any command line on any small folder ends with a result or with one line, never with a traceback.
 
 ``Hypothesis`` draws commands, flags and values, also wrong ones, and folders, tables and archives,
-also damaged ones. All runs in this process: flags are parsed and checked, and images are listed, as in
-a real run; where TensorFlow would be needed, the command ends.
+also damaged ones. The commands run in this process: flags are parsed and checked, and images are
+listed, as in a real run; where TensorFlow would be needed, the command ends.
 """
 
 from __future__ import annotations
@@ -173,9 +173,9 @@ def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         modules = [*COMMANDS, *(f"benchmark_{kind}" for kind in KINDS)]
         for name in modules:
             module = importlib.import_module(f"seedtf.commands.{name}")
-            is_listed = name in ("train", "lr_find", "evaluate", "check", "preview", "folds")
+            is_stubbed = name in ("train", "lr_find", "evaluate", "check", "preview", "folds")
             if hasattr(module, "import_tensorflow"):
-                patch.setattr(module, "import_tensorflow", (lambda: None) if is_listed else stop)
+                patch.setattr(module, "import_tensorflow", (lambda: None) if is_stubbed else stop)
         patch.setattr("seedtf.commands.sample.write_sample", stop)
         yield root
 
@@ -224,7 +224,7 @@ TEXT = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"
 
 
 def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
-    """The flag with each of some values that its type and range allow."""
+    """The flag with several values of its type and range, one in each string; paths may be wrong."""
     kind, limits = flag_kind(config_class, field.name), field.metadata
     if kind is bool:
         return [f"--{field.name}", f"--no{field.name}"]
@@ -270,8 +270,8 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     elif command == "completion":
         line.append(draw(st.sampled_from(["bash", "sh"])))
     elif command not in ("data_service", "sample"):
-        two = command in ("compare", "predict", "ensemble")
-        line += [draw(runs), *(draw(runs) for _ in range(two))]
+        takes_two = command in ("compare", "predict", "ensemble")
+        line += [draw(runs) for _ in range(2 if takes_two else 1)]
     flags = [f for f in fields if f.name not in ("data_dir", "help", "storage", "study")]
     for field in draw(st.lists(st.sampled_from(flags), max_size=3)) if flags else ():
         line.append(draw(st.sampled_from(good_flags(config_class, field))))

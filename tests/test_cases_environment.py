@@ -48,6 +48,8 @@ for line in sys.stdin.read().splitlines():
 
 
 class Shown(NamedTuple):
+    """The exit code of a command, and what it wrote to standard output and standard error."""
+
     code: int
     out: str
     err: str
@@ -59,8 +61,8 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
-# As in a container: the user has no name, may read everything but write only their own files, and has
-# the shared memory of Docker. Only root can start such a process.
+# Starts a process as in a container: its user has no name, and may read everything but write only to
+# folders of their own; /dev/shm has the 64 MB of Docker. Only root can start such a process.
 USER = 54321
 CONTAINER = (
     *("unshare", "--mount", "sh", "-c"),
@@ -111,7 +113,9 @@ def run_commands(
 
 @pytest.fixture(scope="module")
 def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
-    """What the commands show with all hostile settings at once; ``out`` of ``folder`` is their folder.
+    """What each command shows with all hostile settings at once.
+
+    The entry ``folder`` is no command: its ``out`` is the path of the folder in which the commands ran.
 
     If root runs the tests, the commands run as in a container, for a user without a home folder.
     """
@@ -377,7 +381,7 @@ def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> N
 
 
 class _Module:
-    """A module of a command whose ``run`` raises an error."""
+    """Replaces the module of a command: its ``run`` raises an error."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error

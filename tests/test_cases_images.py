@@ -22,9 +22,8 @@ from seedtf.images.transcode import to_decodable
 
 CASES = image_cases()
 SIZE = 12
-# Pillow shows these files differently from the PNG specification, which seedtf and libpng follow: a
-# transparent grey of 2 or 4 bits is compared before scaling, and a tRNS chunk after the pixels is
-# ignored.
+# Pillow shows these files otherwise than the PNG specification says. seedtf and libpng follow it: they
+# compare a transparent grey of 2 or 4 bits before scaling, and ignore a tRNS chunk after the pixels.
 NOT_AS_PILLOW = {"2-bit grey tRNS.png", "4-bit grey tRNS.png", "colour tRNS late.png"}
 REFUSED = {
     "no end.jpg": "corrupt",

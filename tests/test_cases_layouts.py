@@ -324,7 +324,7 @@ def test_the_sample_itself_can_be_listed(touch: Touch) -> None:
     assert scan_folder(touch(".seedtf-sample.json", *FILES)).class_names == ("cat", "dog")
 
 
-COMPOSED, SEPARATE = "S\u00e9n\u00e9", "Se\u0301ne\u0301"
+COMPOSED, SEPARATE = "S\u00e9n\u00e9", "Se\u0301ne\u0301"  # the same name in the forms NFC and NFD
 
 
 def test_a_class_is_the_same_with_separate_accents(touch: Touch) -> None:
@@ -352,7 +352,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6
 def test_any_class_name_survives_its_file(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         RunPaths.of(folder).classes.write_bytes(format_class_names(names).encode())
-        assert read_class_names(folder) == tuple(names or [""])
+        assert read_class_names(folder) == tuple(names or [""])  # an empty file has one empty name
 
 
 def test_old_files_of_class_names_are_read(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def notebook(cells: tuple[str, ...]) -> dict[str, Any]:
 def outputs(tiny_folder: Path, shared: Shared) -> list[list[dict]]:
     """What each cell shows after ``jupyter execute``, in a folder that has only the data.
 
-    The cells of the shipped notebook come first: one kernel, which imports TensorFlow once, runs both.
+    The cells of the shipped notebook come first, then ``CELLS``. One kernel runs all of them, so that
+    TensorFlow is imported only once.
     """
     bin_dir = Path(sys.executable).parent
     if not all((bin_dir / name).exists() for name in ("jupyter", "jupyter-execute", "seedtf")):
@@ -91,7 +92,7 @@ def execute(folder: Path, bin_dir: Path, images: Path) -> None:
         "PATH": f"{bin_dir}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        # Nothing may be loaded from elsewhere: no request gets past these addresses.
+        # Nothing may be downloaded: every request goes to a proxy address where nothing listens.
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),

@@ -24,7 +24,10 @@ METADATA = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes empty files by name, and texts by keyword: ``__`` is a slash, ``_csv`` the suffix."""
+    """Writes empty files by path, and texts by keyword.
+
+    In a keyword, ``__`` stands for a slash, and ``_csv``, ``_json`` and ``_jsonl`` for a suffix.
+    """
 
     def create(*names: str, **texts: str) -> Path:
         root = tmp_path / "data"
@@ -49,7 +52,7 @@ def labels_of(root: Path, **options: object) -> dict[str, str]:
 
 
 def sides_of(root: Path) -> dict[str, list[str]]:
-    """The files of each side of the split that the data gives."""
+    """The training and validation files of the split that the data gives."""
     catalog, split = list_files(str(root))
     assert split is not None
     return {
@@ -267,7 +270,7 @@ def test_a_table_without_labels_is_named_where_nothing_else_gives_them(write: Wr
     )
 
 
-def test_a_column_flag_selects_the_table_that_was_found(write: Write) -> None:
+def test_a_column_flag_applies_to_a_table_that_was_found(write: Write) -> None:
     root = write(*FLAT_FILES, metadata_csv=METADATA.replace("label", "text"))
     assert labels_of(root, columns=Columns(label="text")) == LABELS
 
@@ -313,7 +316,7 @@ def test_images_and_masks_are_no_classes(write: Write, folders: tuple[str, str])
 
 
 @pytest.mark.parametrize("form", ["{}_images", "images-{}", "{} set"])
-def test_folders_of_a_split_may_be_called_images(write: Write, form: str) -> None:
+def test_names_of_split_folders_may_contain_images_or_set(write: Write, form: str) -> None:
     sides = [form.format(side) for side in ("train", "val", "test")]
     root = write(*(f"{side}/{path}" for side in sides for path in IN_FOLDERS))
     assert sides_of(root)["val"] == sorted(f"{sides[1]}/{path}" for path in IN_FOLDERS)

@@ -140,9 +140,9 @@ AROUND = st.tuples(
 
 def put_inside(files: Files, around: Around) -> Files:
     """``files`` inside nested folders; the outermost one also contains other files and a run."""
-    wrappers, noise, own = around
+    wrappers, noise, has_run = around
     inner = "".join(f"{name}/" for name in wrappers)
-    others = dict.fromkeys((*noise, *(OWN_RUN if own else ())), "")
+    others = dict.fromkeys((*noise, *(OWN_RUN if has_run else ())), "")
     return {f"{inner}{name}": text for name, text in files.items()} | others
 
 
@@ -150,8 +150,8 @@ def put_inside(files: Files, around: Around) -> Files:
 def data_sets(draw: st.DrawFn, classes: tuple[str, ...]) -> tuple[list[Image], dict[str, str]]:
     """Draws at least two images of each class on each side, and the name of each side's folder."""
     labels = draw(st.sets(st.sampled_from(classes), min_size=2, max_size=4))
-    count = draw(st.sampled_from([0, 2, 3]))
-    sides = ("train", "val", "test")[:count] or ("",)
+    num_sides = draw(st.sampled_from([0, 2, 3]))
+    sides = ("train", "val", "test")[:num_sides] or ("",)
     names = draw(st.sampled_from(SIDE_NAMES))
     numbers = itertools.count(draw(st.sampled_from([0, 1, 100])))
     images = [

@@ -1,4 +1,4 @@
-"""Listing files: which are images, which are faults, which are skipped, and what is refused."""
+"""Listing files and tables: what is an image, a fault or skipped, and what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def table(root: Path, text: str | bytes) -> Path:
+def write_table(root: Path, text: str | bytes) -> Path:
     path = root / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
@@ -91,7 +91,7 @@ def test_a_name_that_is_not_utf_8_is_a_fault_with_an_escaped_path(tmp_path: Path
     catalog = scan_folder(tmp_path)
     assert catalog.paths == ("c/1.jpg",)
     assert [(f.path, f.fault) for f in catalog.faults] == [("c/bad\\xff.jpg", "unreadable name")]
-    catalog.faults[0].detail.encode("utf-8")
+    catalog.faults[0].detail.encode("utf-8")  # raises an error if the name is not escaped
 
 
 def test_a_link_is_followed_and_a_loop_ends(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ trees = st.sets(
 
 
 @given(trees)
-def test_every_visible_file_is_a_record_or_a_fault(tree: set[str]) -> None:
+def test_every_visible_image_is_a_record_or_a_fault(tree: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = touch(Path(folder), *tree, "d/always.png")
         catalog, second = scan_folder(root), scan_folder(root)
@@ -240,7 +240,7 @@ def test_labels_index_the_class_list_of_training(tmp_path: Path) -> None:
 def test_a_table_may_have_a_bom_quotes_and_more_columns(tmp_path: Path) -> None:
     touch(tmp_path, "a, b.jpg", "sub/ü.png", "x.jpg")
     text = '\ufefflabel,file,who\n"two, words","a, b.jpg",me\n\nrye, ./sub/ü.png ,\nrye,x.jpg,you\n'
-    catalog = read_label_table(table(tmp_path, text), tmp_path).catalog
+    catalog = read_label_table(write_table(tmp_path, text), tmp_path).catalog
     assert catalog.paths == ("a, b.jpg", "sub/ü.png", "x.jpg")
     assert catalog.class_names == ("rye", "two, words")
     assert catalog.labels.tolist() == [1, 0, 0]
@@ -249,7 +249,10 @@ def test_a_table_may_have_a_bom_quotes_and_more_columns(tmp_path: Path) -> None:
 def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
     touch(tmp_path, "x.jpg", "y.jpg")
     text = "file,label\nx.jpg,a\n./x.jpg,a\ny.jpg,b\n"
-    assert read_label_table(table(tmp_path, text), tmp_path).catalog.paths == ("x.jpg", "y.jpg")
+    assert read_label_table(write_table(tmp_path, text), tmp_path).catalog.paths == (
+        "x.jpg",
+        "y.jpg",
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +274,7 @@ def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
 def test_an_unusable_table_is_refused_in_one_line(
     tmp_path: Path, text: str | bytes, message: str
 ) -> None:
-    path = table(touch(tmp_path, "x.jpg"), text)
+    path = write_table(touch(tmp_path, "x.jpg"), text)
     with pytest.raises(UserError) as error:
         read_label_table(path, tmp_path)
     start = f"--labels_csv={path}: {message.format(root=tmp_path)}"

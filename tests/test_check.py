@@ -88,7 +88,8 @@ CLEAR.putalpha(200)
 DUPLICATE, SHARED, ORIGINAL, CLASH = (draw_image() for _ in range(4))
 LONG = "n" * 230
 
-# path: (bytes, fault, severity). `seedtf check` must report these, and nothing of a file with None.
+# path: (bytes, fault, severity). `seedtf check` must report these faults, and nothing about a file
+# whose fault is None.
 FAULTY = {
     "oak/cut.jpg": (WHOLE_JPEG[:-400], "corrupt", LEFT_OUT),
     "oak/cut.png": (WHOLE_PNG[:-40], "truncated", LEFT_OUT),
@@ -168,7 +169,7 @@ ALSO = {
     ("oak/deep.png", "grey", NOTE),
     ("oak/moving.gif", "gif", NOTE),
     ("oak/alpha.webp", "webp", NOTE),
-    ("oak/ycck.jpg", "blurred", WARNING),  # its colours are not those that were drawn
+    ("oak/ycck.jpg", "blurred", WARNING),  # YCCK changes its colours, and so its sharpness
     ("oak/deep.png", "tiny", WARNING),
     ("oak/deep.png", "blurred", WARNING),  # it is small, and has no detail when enlarged
 }
@@ -255,7 +256,7 @@ def test_details_describe_the_fault(checked: DataCheck) -> None:
     assert detail(checked, "elm/pipe.jpg") == "not an ordinary file"
 
 
-def test_a_good_folder_has_no_other_findings(tiny_folder: Path) -> None:
+def test_a_good_folder_has_only_findings_about_sizes_and_names(tiny_folder: Path) -> None:
     result = check_data(str(tiny_folder))
     assert {f.fault for f in result.findings} == {"tiny", "unicode name"}
 

@@ -51,7 +51,7 @@ def test_auto_ignores_a_class_without_images() -> None:
         (" alder : 2 ,ratio 1:2:4", [2, 1, 4, 1]),
     ],
 )
-def test_named_weights(text: str, expected: list[float]) -> None:
+def test_a_class_that_is_not_named_has_weight_1(text: str, expected: list[float]) -> None:
     weights = parse_class_weights(text, NAMES, COUNTS)
     assert weights is not None
     assert weights.dtype == np.float32
@@ -62,7 +62,7 @@ def test_a_class_called_auto_can_be_weighted() -> None:
     assert parse_class_weights("auto:2", ["auto", "b"], [1, 1]).tolist() == [2, 1]
 
 
-def test_a_name_with_outer_spaces_matches_exactly_first() -> None:
+def test_an_exact_name_is_preferred_to_one_without_outer_spaces() -> None:
     assert parse_class_weights(" a :2", [" a ", "a"], [1, 1]).tolist() == [2, 1]
     assert parse_class_weights("a:2", [" a ", "a"], [1, 1]).tolist() == [1, 2]
 
@@ -122,7 +122,9 @@ def test_every_name_without_a_comma_can_be_given(
 
 
 @given(st.lists(st.floats(0.015625, 64, width=32), min_size=3, max_size=3), st.floats(0, 1))
-def test_a_mixed_image_gets_an_average_weight(weights: list[float], fraction: float) -> None:
+def test_a_mixed_image_gets_the_average_weight_of_its_classes(
+    weights: list[float], fraction: float
+) -> None:
     hard = np.eye(3, dtype=np.float32)
     mixed = np.float32(fraction) * hard + np.float32(1 - fraction) * np.roll(hard, -1, 0)
     result = sample_weights(tf.constant(mixed), np.array(weights, np.float32))

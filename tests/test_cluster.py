@@ -30,10 +30,12 @@ KUBERNETES = "1.31"
 def slurm(monkeypatch: pytest.MonkeyPatch):
     """Sets the variables that srun sets in one task."""
 
-    def set_variables(nodes: str, tasks: str, number: int, rank: int, job: int = 7) -> None:
+    def set_variables(
+        nodes: str, tasks_per_node: str, num_tasks: int, rank: int, job: int = 7
+    ) -> None:
         monkeypatch.setenv("SLURM_STEP_NODELIST", nodes)
-        monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
-        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", str(number))
+        monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks_per_node)
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", str(num_tasks))
         monkeypatch.setenv("SLURM_PROCID", str(rank))
         monkeypatch.setenv("SLURM_JOB_ID", str(job))
 
@@ -163,7 +165,8 @@ def test_the_batch_scripts_are_valid_and_their_flags_exist() -> None:
 
 
 STAND_INS = {
-    # One task of the step. seedtf's stand-in makes the file by which the script knows a run to resume.
+    # srun runs a single task. seedtf makes the file by which the script knows that there is a run to
+    # resume.
     "srun": '''[ "$1" = --kill-on-bad-exit=0 ] && shift; "$@"''',
     "seedtf": '''echo "$@" >> "$LOG"; touch "$RUN/config.json"; exit "$(cat "$CODE")"''',
     "scontrol": '''echo "scontrol $@" >> "$LOG"''',
@@ -201,7 +204,9 @@ def test_the_batch_script_requeues_and_resumes(tmp_path: Path, code: int, requeu
 
 @pytest.mark.parametrize("name", ["folds", "tune"])
 @pytest.mark.parametrize("code", [75, 4])
-def test_a_task_of_an_array_is_requeued_after_75(tmp_path: Path, name: str, code: int) -> None:
+def test_a_task_of_an_array_is_requeued_after_exit_code_75(
+    tmp_path: Path, name: str, code: int
+) -> None:
     for program, text in STAND_INS.items():
         (tmp_path / program).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / program).chmod(0o755)

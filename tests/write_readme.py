@@ -150,7 +150,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_decompression_bombs_are_refused_with_the_right_fault",
         ),
         "A folder is listed in a stable order; hidden entries are skipped, loops are harmless.": (
-            "test_every_visible_file_is_a_record_or_a_fault",
+            "test_every_visible_image_is_a_record_or_a_fault",
             "test_a_link_is_followed_and_a_loop_ends",
         ),
         "No group, no identical file and no near duplicate is on two sides of a drawn split.": (
