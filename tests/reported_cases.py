@@ -8,7 +8,7 @@ from __future__ import annotations
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "Environments": {
         "A notebook: `MPLBACKEND` of another environment; a `matplotlibrc` with LaTeX.": (
-            "test_a_command_works_with_everything_hostile_at_once",
+            "test_a_command_works_with_all_hostile_settings_at_once",
             "test_matplotlib_is_imported_whatever_mplbackend_names",
             "test_a_figure_does_not_depend_on_the_users_style",
             "test_a_notebook_trains",
@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "A locale that is not UTF-8; `PYTHONIOENCODING`.": (
             "test_every_command_has_help_in_a_hostile_environment",
-            "test_names_with_umlauts_are_names_in_a_locale_without_utf_8",
+            "test_a_folder_with_an_umlaut_can_be_made_in_a_locale_without_utf_8",
         ),
         "`TF_CPP_MIN_LOG_LEVEL=3`.": ("test_with_level_3_tensorflow_logs_nothing",),
         "A folder whose name is not UTF-8.": ("test_a_path_that_is_not_utf_8_is_refused_by_name",),
@@ -38,7 +38,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_ctrl_c_is_one_line",
             "test_a_full_disk_is_one_line_that_names_the_flag",
             "test_an_output_that_cannot_be_made_is_one_line_that_names_the_flag",
-            "test_a_full_or_closed_stream_is_no_traceback",
+            "test_a_full_or_closed_stream_gives_no_traceback",
         ),
         "A file system without `fsync` of folders, or without locks.": (
             "test_a_folder_that_cannot_be_flushed_is_no_error",
@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "Folders and tables": {
         "`train`, `val`, `test` with class folders.": (
             "test_split_folders_are_the_split",
-            "test_a_test_folder_without_validation_is_kept",
+            "test_a_test_folder_without_a_validation_folder_is_kept_for_the_end",
             "test_names_of_split_folders_may_contain_images_or_set",
         ),
         "One folder too high; several folders with the same class folders.": (
@@ -74,7 +74,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "Integers as labels, and their names.": (
             "test_integer_labels_sort_as_numbers",
             "test_a_name_is_preferred_to_the_number_of_a_class",
-            "test_numbers_have_the_names_of_a_file_beside_the_table",
+            "test_numbers_get_the_names_in_a_file_beside_the_table",
         ),
         "Two labels for a file; several labels in a cell.": (
             "test_an_unusable_table_is_refused_in_one_line",
@@ -82,17 +82,17 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_label_of_several_words_is_one_label",
         ),
         "Rows of train, val and test.": (
-            "test_a_split_column_is_the_split_and_test_rows_are_kept",
-            "test_the_test_rows_of_a_split_table_are_kept",
+            "test_a_split_column_gives_the_split_and_test_rows_are_kept_for_the_end",
+            "test_the_test_rows_of_a_split_csv_are_neither_trained_nor_validated_on",
             "test_the_test_rows_of_a_table_are_evaluated",
         ),
         "Accents in NFC in one folder and in NFD in another.": (
-            "test_a_class_is_the_same_with_separate_accents",
+            "test_a_class_with_separate_accents_is_the_one_with_composed_accents",
             "test_class_folders_with_composed_and_separate_accents_are_one_class",
         ),
         "Line separators in the name of a class.": (
-            "test_any_class_name_survives_its_file",
-            "test_a_name_with_control_characters_is_one_line",
+            "test_any_class_name_can_be_written_and_read_back",
+            "test_a_path_with_control_characters_is_shown_in_one_line",
         ),
         "Thousands of classes.": (
             "test_the_confusion_matrix_of_many_classes_is_an_image_of_bounded_size",
@@ -157,7 +157,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "EXIF twice, late, of another type, in XMP; CMYK without a marker; alpha in WebP and GIF; "
         "animations; BMP with a tail, a palette or 16 bits; TIFF, AVIF, PGM: as Pillow shows them.": (
             "test_a_file_is_shown_as_pillow_shows_it_or_refused",
-            "test_the_orientation_and_the_transparency_matter",
+            "test_orientation_and_transparency_change_the_pixels",
         ),
         "The same pixels or the same refusal in an export.": (
             "test_an_exported_graph_gives_the_pixels_and_statuses_of_training",

@@ -70,7 +70,7 @@ def test_a_flag_that_needs_addons_names_what_to_install(
 
 
 @without_addons
-def test_without_addons_lamb_is_that_of_keras() -> None:
+def test_without_addons_lamb_is_the_optimizer_of_keras() -> None:
     assert type(make_optimizer("lamb", 0.1)) is keras.optimizers.Lamb
 
 

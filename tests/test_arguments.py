@@ -1,4 +1,4 @@
-"""Positional arguments among flags, aliases and old names, and the help."""
+"""Positional arguments among flags, aliases and old names of flags, and the help of commands."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_the_result_has_the_requested_size(out: tuple[int, int]) -> None:
     assert plain == pytest.approx(np.full((2, *out, 3), 77.0), abs=1e-3)
 
 
-def test_twice_the_size_is_interpolated_bilinearly() -> None:
+def test_an_image_is_enlarged_bilinearly() -> None:
     image = grey([0, 100], [200, 40])
     result = apply(image, (4, 4))[0, ..., 0]
     assert result[0].tolist() == pytest.approx([0, 25, 75, 100], abs=1e-3)
@@ -285,7 +285,7 @@ def test_the_pixels_of_a_record_do_not_depend_on_the_batch(compiled) -> None:
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_rows_select_the_images_of_the_records(compiled, deterministic: bool) -> None:
+def test_the_argument_rows_selects_images_of_a_store(compiled, deterministic: bool) -> None:
     epoch, records = tf.constant(1, tf.int64), tf.constant([4, 9, 0, 7], tf.int64)
     rows = [6, 0, 3, 5]
     store = np.full((8, *NOISE.shape[1:]), 255, np.uint8)

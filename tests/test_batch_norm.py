@@ -1,4 +1,4 @@
-"""The fused layer equals the Keras layer; ``zero_init_residuals`` finds the end of each branch."""
+"""The fused layer equals Keras' own; ``zero_init_residuals`` finds the last layer of each branch."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_scale_center_and_renorm_equal_keras(arguments: dict[str, bool]) -> None
 @pytest.mark.parametrize(
     ("shape", "axis"), [((8, 6), -1), ((4, 5, 6), -1), ((4, 6, 5, 3), 1), ((2, 3, 4, 5, 6), -1)]
 )
-def test_other_shapes_are_computed_by_the_keras_layer(shape: tuple[int, ...], axis: int) -> None:
+def test_other_shapes_give_the_output_of_the_keras_layer(shape: tuple[int, ...], axis: int) -> None:
     images = np.random.default_rng(0).normal(2, 3, shape).astype(np.float32)
     stock = keras.layers.BatchNormalization(axis=axis)
     fused = FusedBatchNormalization(axis=axis)
@@ -135,7 +135,7 @@ def kernel_dtypes(layer: keras.layers.Layer) -> list[tf.DType]:
     return [op.get_attr("T") for op in operations if op.type == "FusedBatchNormV3"]
 
 
-def test_the_kernel_is_used_for_16_bit_input_without_a_cast() -> None:
+def test_the_fused_kernel_takes_16_bit_input_without_a_cast() -> None:
     stock, fused = keras_and_fused(dtype="mixed_bfloat16")
     assert kernel_dtypes(fused) == [tf.bfloat16]
     assert kernel_dtypes(stock) == []

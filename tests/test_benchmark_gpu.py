@@ -96,7 +96,7 @@ def test_the_table_says_what_is_wrong_and_how_much_of_the_card_is_used() -> None
     assert describe_result({"again": equal, "resumed": equal, "ok": True}) == "resumes exactly"
 
 
-def test_the_loop_body_of_a_module_of_several_steps_is_counted(tmp_path: Path) -> None:
+def test_the_cost_of_a_module_of_several_steps_is_that_of_its_loop_body(tmp_path: Path) -> None:
     (tmp_path / "a.gpu_after_optimizations.txt").write_text(
         """HloModule steps
 %body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {

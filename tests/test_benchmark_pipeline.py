@@ -24,7 +24,9 @@ QUICK = [
 WAYS = ["fused", "tf_image", "device"]
 
 
-def test_each_way_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_way_to_augment_has_a_rate(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*QUICK, f"--data_dir={tiny_folder}"]) == 0
     output = capsys.readouterr().out
     result = json.loads(output.partition("RESULT ")[2])
@@ -34,7 +36,9 @@ def test_each_way_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixture[st
     assert output.splitlines()[0].endswith("16² uint8 -> 16² float32, batches of 8")
 
 
-def test_json_is_one_object(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_json_the_output_is_one_object(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--json", f"--data_dir={tiny_folder}", "--mixup=0.5", "--random_erasing=0.25"]
     assert main([*QUICK, *flags]) == 0
     result = json.loads(capsys.readouterr().out)

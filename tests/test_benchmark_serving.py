@@ -69,7 +69,9 @@ def test_every_batch_size_is_sent_by_every_number_of_callers() -> None:
     assert sizes[-1] == 2
 
 
-def test_table_and_json_have_each_load(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_json_have_each_batch_size_and_number_of_callers(
+    served: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_command("benchmark", ["serving", str(served), "--seconds=0.05"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == [

@@ -96,7 +96,7 @@ def test_a_wrong_flag_of_benchmark_step_gives_a_one_line_error(flag, message, ca
     assert message in capsys.readouterr().err
 
 
-def test_growth_is_from_the_second_to_the_last_quarter_of_the_epochs() -> None:
+def test_memory_growth_is_from_the_second_to_the_last_quarter_of_the_epochs() -> None:
     warm = [100, 900, *[1000] * 7, *[1010] * 3]
     assert startup.Growth(tuple(warm)).fraction == pytest.approx(0.01)
     assert startup.Growth((5, 7)).fraction == 0.0
@@ -140,6 +140,6 @@ def test_the_start_is_measured_up_to_the_end_of_the_first_step(
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-def test_startup_needs_data(capsys) -> None:
+def test_startup_without_data_dir_is_refused(capsys) -> None:
     assert main(["benchmark", "startup"]) == 2
     assert "--data_dir is missing" in capsys.readouterr().err

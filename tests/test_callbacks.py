@@ -159,7 +159,7 @@ def test_a_rate_per_epoch_is_set_before_its_first_step(fit):
     assert seen.logged_rates == [0.1, 1.1] == rate.planned(2)
 
 
-def test_the_rate_is_set_per_step(fit):
+def test_a_rate_per_step_is_set_before_every_step(fit):
     position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=True)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
@@ -443,7 +443,7 @@ def test_the_time_limit_within_a_later_epoch_only_sets_its_reason(fit):
     assert seen[-1] == "the time limit of 1 min was reached before step 2 of epoch 2"
 
 
-def test_the_time_limit_stops_between_epochs_and_spans_fits(fit, tmp_path):
+def test_the_time_limit_is_for_all_fits_together(fit, tmp_path):
     clock = Clock()
     limit, log = TimeLimit(1.0, Position(), clock), make_log(tmp_path)
 
@@ -514,7 +514,7 @@ def test_without_a_terminal_there_is_one_plain_line_per_epoch(fit, tmp_path):
     assert ["best" in line for line in lines] == [True, False, True]
 
 
-def test_the_line_names_the_strength_once_it_has_changed(tmp_path):
+def test_the_line_names_the_strength_after_it_has_changed(tmp_path):
     stream = io.StringIO()
     log = make_log(tmp_path, strength=lambda epoch: max(1.0, 1 + epoch * 0.231 - 0.231))
     line = ConsoleLine(log, Position(), epochs=3, steps_per_epoch=STEPS, stream=stream)

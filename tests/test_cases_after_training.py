@@ -262,7 +262,7 @@ def test_one_dash_in_front_of_a_whole_name_is_enough():
     assert given == {"data_dir": "x", "epochs": 2, "shear": -5.0}
 
 
-def test_a_file_whose_name_is_an_assignment_is_a_file(tmp_path, monkeypatch):
+def test_a_file_whose_name_looks_like_a_flag_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("out=1.png").write_bytes(b"")
     given = parse_given_flags(

@@ -302,13 +302,13 @@ def test_a_command_line_never_ends_in_a_traceback(line: list[str], working_folde
         assert all(re.search("is now --|circular flagfile", n) for n in notices), shown
 
 
-def test_a_name_with_control_characters_is_one_line(working_folder: Path, capsys) -> None:
+def test_a_path_with_control_characters_is_shown_in_one_line(working_folder: Path, capsys) -> None:
     assert main(["train", "--data_dir=a\nb\x1b[2J"]) == 2
     path = f"{working_folder}/a\\nb\\x1b[2J"
     expected = f"seedtf train: --data_dir={path}: no such folder; pass a folder with"
     assert capsys.readouterr().err.startswith(expected)
 
 
-def test_a_zero_byte_of_a_flagfile_is_refused(working_folder: Path, capsys) -> None:
+def test_a_zero_byte_in_a_flagfile_is_refused(working_folder: Path, capsys) -> None:
     assert main(["evaluate", "--flagfile=binary.csv"]) == 2
     assert "contains a zero byte; correct the value" in capsys.readouterr().err

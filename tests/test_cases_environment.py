@@ -149,7 +149,7 @@ def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.mark.parametrize("command", ["check", "train", "evaluate", "predict", "preview", "compare"])
-def test_a_command_works_with_everything_hostile_at_once(command, hostile) -> None:
+def test_a_command_works_with_all_hostile_settings_at_once(command, hostile) -> None:
     shown = hostile[command]
     assert shown.code in ((0, 1) if command == "check" else (0,)), shown
     assert "Traceback" not in shown.out + shown.err
@@ -284,7 +284,7 @@ def test_every_command_has_help_in_a_hostile_environment(environment, tmp_path: 
     assert all(each.err == "" for each in shown.values())
 
 
-def test_names_with_umlauts_are_names_in_a_locale_without_utf_8(tmp_path: Path) -> None:
+def test_a_folder_with_an_umlaut_can_be_made_in_a_locale_without_utf_8(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "seedtf", "sample", "--out=Bäume", "--images_per_class=1"],
         capture_output=True,
@@ -437,7 +437,7 @@ def test_too_little_memory_is_one_line(failing, capsys) -> None:
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>&-", "<&-"])
-def test_a_full_or_closed_stream_is_no_traceback(redirection: str) -> None:
+def test_a_full_or_closed_stream_gives_no_traceback(redirection: str) -> None:
     command = f"{sys.executable} -m seedtf train --help {redirection}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     full = "seedtf: the output cannot be written: No space left on device\n"

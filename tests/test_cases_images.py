@@ -106,7 +106,7 @@ def test_a_file_is_shown_as_pillow_shows_it_or_refused(
         assert difference.max() <= 2
 
 
-def test_the_orientation_and_the_transparency_matter(shown: dict[str, np.ndarray | str]) -> None:
+def test_orientation_and_transparency_change_the_pixels(shown: dict[str, np.ndarray | str]) -> None:
     """The test above would also pass if both seedtf and Pillow ignored them."""
     turned = [name for name, image in shown.items() if np.shape(image) == (24, 16, 3)]
     assert len(turned) >= 15

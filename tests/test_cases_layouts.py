@@ -56,6 +56,7 @@ def read(
 
 
 def refusal(root: Path, text: str | bytes, columns: Columns = ANY_COLUMNS) -> str:
+    """Why a table is refused, without its path; the whole message if a flag is wrong."""
     with pytest.raises(UserError) as error:
         read(root, text, columns)
     message = str(error.value)
@@ -179,7 +180,7 @@ def test_two_spellings_of_a_path_are_one_file(touch: Touch) -> None:
     assert labels == {"cat/1.jpg": "a", "dog/3.png": "b"}
 
 
-def test_a_plain_table_is_not_described(touch: Touch) -> None:
+def test_a_table_with_the_usual_header_has_no_description(touch: Touch) -> None:
     assert read(touch(*FILES), rows(header="file,label")) == (EXPECTED, "")
 
 
@@ -242,7 +243,7 @@ SPLIT_ROWS = "".join(
 SPLIT_FILES = tuple(row.split(",")[0] for row in SPLIT_ROWS.splitlines())
 
 
-def test_a_split_column_is_the_split_and_test_rows_are_kept(
+def test_a_split_column_gives_the_split_and_test_rows_are_kept_for_the_end(
     touch: Touch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = touch(*SPLIT_FILES)
@@ -257,7 +258,9 @@ def test_a_split_column_is_the_split_and_test_rows_are_kept(
     assert "4 images are kept for the end" in printed
 
 
-def test_the_split_of_a_runs_own_table_is_drawn_again(touch: Touch, tmp_path: Path) -> None:
+def test_the_split_in_a_runs_split_csv_is_used_only_with_split_column(
+    touch: Touch, tmp_path: Path
+) -> None:
     root = touch(*SPLIT_FILES)
     text = "file,label,split\n" + SPLIT_ROWS.replace("valid\n", "val\n").replace(
         ",test\n", ",val\n"
@@ -267,12 +270,14 @@ def test_the_split_of_a_runs_own_table_is_drawn_again(touch: Touch, tmp_path: Pa
     assert list_files(str(root), str(tmp_path / "t.csv"), Columns(split="split"))[1] is not None
 
 
-def test_a_named_split_column_with_another_word_is_refused(touch: Touch, tmp_path: Path) -> None:
+def test_a_split_column_with_an_unknown_word_is_refused(touch: Touch, tmp_path: Path) -> None:
     message = refusal(touch(*FILES), "file,label,s\ncat/1.jpg,a,x\n", Columns(split="s"))
     assert message == "row 2: split 'x'; use train, val or test"
 
 
-def test_the_test_rows_of_a_split_table_are_kept(touch: Touch, tmp_path: Path) -> None:
+def test_the_test_rows_of_a_split_csv_are_neither_trained_nor_validated_on(
+    touch: Touch, tmp_path: Path
+) -> None:
     root = touch(*SPLIT_FILES)
     text = "file,label,split\n" + SPLIT_ROWS.replace("valid\n", "val\n")
     (tmp_path / "t.csv").write_text(text)
@@ -327,7 +332,7 @@ def test_the_sample_itself_can_be_listed(touch: Touch) -> None:
 COMPOSED, SEPARATE = "S\u00e9n\u00e9", "Se\u0301ne\u0301"  # the same name in the forms NFC and NFD
 
 
-def test_a_class_is_the_same_with_separate_accents(touch: Touch) -> None:
+def test_a_class_with_separate_accents_is_the_one_with_composed_accents(touch: Touch) -> None:
     train = scan_folder(touch(f"{COMPOSED}/1.jpg", "Mais/2.jpg", root="train"))
     val = scan_folder(touch(f"{SEPARATE}/3.jpg", "Mais/4.jpg", root="val"))
     aligned = align_labels(val, train.class_names, "--val_dir")
@@ -349,7 +354,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6
 
 
 @given(st.lists(NAMES | st.sampled_from(['"a"', '"a\\nb"', "a\u2028b", "a\vb", "a\x85", "a\r"])))
-def test_any_class_name_survives_its_file(names: list[str]) -> None:
+def test_any_class_name_can_be_written_and_read_back(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         RunPaths.of(folder).classes.write_bytes(format_class_names(names).encode())
         assert read_class_names(folder) == tuple(names or [""])  # an empty file has one empty name
@@ -394,7 +399,7 @@ def test_split_folders_are_the_split(
     ] * bool(test)
 
 
-def test_a_test_folder_without_validation_is_kept(touch: Touch) -> None:
+def test_a_test_folder_without_a_validation_folder_is_kept_for_the_end(touch: Touch) -> None:
     catalog, split = list_files(str(touch(*split_names("train", "test"))))
     assert split is not None
     assert len(split.val) == 0  # drawn from the training images

@@ -381,7 +381,7 @@ def test_a_check_of_the_working_folder_shows_its_findings(tiny_copy, monkeypatch
 
 
 @pytest.mark.parametrize(("first", "shown"), [(0, "0 = oak"), (1, "1 = oak")])
-def test_numbers_have_the_names_of_a_file_beside_the_table(
+def test_numbers_get_the_names_in_a_file_beside_the_table(
     write: Write, first: int, shown: str, capsys
 ) -> None:
     rows = "".join(f"{n}.jpg,{(n + 1) // 2 - 1 + first}\n" for n in range(1, 5))

@@ -49,7 +49,8 @@ class Image:
         return f"{self.number}.jpg"
 
 
-Files = dict[str, str]
+Files = dict[str, str]  # the text of each file by its path
+# Takes images and the folder of each side; returns the files, and the image at each path.
 Layout = Callable[[list[Image], dict[str, str]], tuple[Files, dict[str, Image]]]
 
 
@@ -196,7 +197,7 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 @each_layout
 @few_examples
 @given(drawn=data_sets(PLAIN), around=AROUND, zipped=st.booleans())
-def test_every_layout_is_read_as_what_it_is(
+def test_every_layout_is_recognised(
     layout: str, drawn: tuple, around: Around, zipped: bool
 ) -> None:
     images, folders = drawn
@@ -216,7 +217,7 @@ def test_every_layout_is_read_as_what_it_is(
 @each_layout
 @few_examples
 @given(drawn=data_sets(CONFUSING + PLAIN[:2]), around=AROUND)
-def test_a_layout_with_confusing_names_is_read_as_what_it_is_or_refused(
+def test_a_layout_with_confusing_names_is_recognised_or_refused(
     layout: str, drawn: tuple, around: Around
 ) -> None:
     images, folders = drawn

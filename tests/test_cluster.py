@@ -61,7 +61,7 @@ def test_tasks_on_one_machine_and_different_jobs_use_different_ports(slurm) -> N
 
 
 @pytest.mark.parametrize("job", [0, 1, 4_294_967_295])
-def test_every_port_is_a_user_port_below_those_of_clients(slurm, job: int) -> None:
+def test_every_port_is_above_1023_and_below_the_ports_of_clients(slurm, job: int) -> None:
     slurm("a", "4", 4, 0, job)
     ports = [int(a.rpartition(":")[2]) for a in read_cluster(slurm_tf_config()).addresses]
     assert all(

@@ -93,7 +93,7 @@ def test_a_table_without_its_columns_is_refused(make_reports):
         compare(a, b)
 
 
-def test_real_reports_compare_from_the_command_line(tiny_folder, tmp_path, capsys):
+def test_the_command_compares_real_reports(tiny_folder, tmp_path, capsys):
     run = make_run(tmp_path / "one", tiny_folder)
     other = copy_run(run, tmp_path / "two")
     for folder in (run, other):

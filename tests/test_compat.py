@@ -127,7 +127,7 @@ def test_pillow_decodes_webp_if_tensorflow_cannot(monkeypatch) -> None:
     assert (data[:2], for_decoder) == (b"BM", (8, 8, 1, 0))
 
 
-def test_addons_are_imported_only_beside_a_supported_keras() -> None:
+def test_addons_are_imported_or_the_error_names_what_to_install() -> None:
     if has_addons():
         assert KERAS_2
         assert import_addons("this test").__version__.startswith("0.23")
@@ -139,7 +139,7 @@ def test_addons_are_imported_only_beside_a_supported_keras() -> None:
 
 
 @pytest.mark.parametrize("name", ["lookahead", "ranger", "swa"])
-def test_optimizers_that_wrap_another_are_for_one_device(name: str) -> None:
+def test_optimizers_that_wrap_another_are_refused_on_several_devices(name: str) -> None:
     check_strategy(name, "none")
     check_strategy("radam", "mirrored")
     with pytest.raises(UserError, match=rf"--optimizer={name}: .*--strategy is mirrored.*=none"):

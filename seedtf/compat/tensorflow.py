@@ -45,7 +45,7 @@ _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 def has_addons() -> bool:
     """Whether TensorFlow Addons and the Keras version that it supports are installed.
 
-    Tried with Addons 0.23.0; tested by ``test_addons_are_imported_only_beside_a_supported_keras``.
+    Tried with Addons 0.23.0; tested by ``test_addons_are_imported_or_the_error_names_what_to_install``.
     """
     return KERAS_2 and importlib.util.find_spec("tensorflow_addons") is not None
 
@@ -59,7 +59,7 @@ def import_addons(wanted: str) -> Any:
     Raises:
         UserError: Addons is not installed, or does not support this version of Keras.
 
-    Tried with Addons 0.23.0; tested by ``test_addons_are_imported_only_beside_a_supported_keras``.
+    Tried with Addons 0.23.0; tested by ``test_addons_are_imported_or_the_error_names_what_to_install``.
     """
     if not has_addons():
         raise missing_addons(wanted)
