@@ -40,6 +40,7 @@ MODULES = (
     "seedtf.training.lr_finder.run",
     "seedtf.training.train",
 )
+"""The modules that the server imports before it forks, with TensorFlow."""
 
 ADDRESS = "SEEDTF_FORK_SERVER"
 """The environment variable with the path of the server's socket."""

@@ -40,10 +40,10 @@ class Study:
     def start_or_continue(self, config: TrainConfig) -> None:
         """Starts a new study, or checks that an earlier one has the same flags and ranges.
 
-        A new study records its flags and ranges, and queues a first trial with the values of
-        ``config``. A study whose trials have all failed counts as new. Flags that do not change the
-        results may differ from the recorded flags: the folder of the images may have another path on
-        another machine.
+        A new study records its flags and ranges, and queues a first trial with the possible values
+        nearest to ``config``. A study whose trials have all failed counts as new. Flags that do not
+        change the results may differ from the recorded flags: the folder of the images may have another
+        path on another machine.
 
         Raises:
             UserError: the study was started with other flags or ranges.
