@@ -1,4 +1,4 @@
-"""Background workers: their queue is bounded, jobs run in order, and their errors are raised."""
+"""Background workers: at most one job waits, jobs run in order, and what a job raises is not lost."""
 
 from __future__ import annotations
 

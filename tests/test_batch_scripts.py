@@ -1,4 +1,4 @@
-"""Beam, Spark and Ray run a real export over file bytes and give what ``seedtf predict`` gives.
+"""Beam, Spark and Ray run a real export over file bytes and predict what ``seedtf predict`` does.
 
 The engines are too large for the environment of the tests. A variable such as
 ``SEEDTF_BEAM_PYTHON=/path/to/venv/bin/python`` names the Python of an environment with an engine and

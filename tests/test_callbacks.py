@@ -252,7 +252,7 @@ def test_the_timer_separates_training_from_validation():
     waited = iter([99.0, 1.5])  # the waiting before the epoch does not count
     timer = EpochTimer(BATCH, take_data_wait=lambda: next(waited), clock=clock)
     timer.on_epoch_begin(0)
-    for batch in (0, 2, 1):  # Keras 3 may report out of order
+    for batch in (0, 2, 1):  # Keras 3 may report steps out of order
         clock.now += 2
         timer.on_train_batch_end(batch)
     assert timer.images_per_second == pytest.approx(3 * BATCH / 6)

@@ -1,4 +1,4 @@
-"""Archives as ``--data_dir``: unpacked once into the cache; hostile ones are refused by name.
+"""Archives as ``--data_dir``: unpacked once into the cache; hostile ones are refused with a reason.
 
 A refused archive leaves no file behind, neither outside the cache nor in it.
 """

@@ -1,4 +1,4 @@
-"""Images that people have: each is shown as Pillow and the standards show it, or refused by name.
+"""Images that people have: each is decoded as Pillow or the standard does, or refused with its fault.
 
 Training and an exported graph, which gets what ``seedtf predict EXPORT`` sends, see the same pixels.
 """

@@ -1,4 +1,4 @@
-"""A notebook trains: with ``!seedtf train``, with seedtf as a library, and with its pieces in Keras."""
+"""A notebook trains: with ``!seedtf train``, and in Python with seedtf as a library or as pieces."""
 
 from __future__ import annotations
 
