@@ -170,7 +170,6 @@ ALSO = {
     ("oak/moving.gif", "gif", NOTE),
     ("oak/alpha.webp", "webp", NOTE),
     ("oak/ycck.jpg", "blurred", WARNING),  # YCCK changes its colours, and so its sharpness
-    ("oak/deep.png", "tiny", WARNING),
     ("oak/deep.png", "blurred", WARNING),  # it is small, and has no detail when enlarged
 }
 
