@@ -1,5 +1,6 @@
 """Random numbers as pure functions of a root seed, a purpose, an epoch and a record.
 
+A record is the index of an image, so the numbers of an image do not depend on its batch.
 No global generator is used, so there is no state to save: a resumed run computes the same numbers.
 """
 
@@ -70,7 +71,7 @@ def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tens
     Args:
         seed: the result of ``fold_seed``.
         records: int64, the indices of the records.
-        draws: int64, the numbers of the draws; its shape can be broadcast with that of ``records``.
+        draws: int64, the index of each draw; its shape can be broadcast with that of ``records``.
 
     Returns:
         uint64, in the shape that ``records`` and ``draws`` broadcast to.

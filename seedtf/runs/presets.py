@@ -32,8 +32,9 @@ WEIGHTS_LICENCE = "weights_licence"
 def resolve_preset(config: TrainConfig) -> Preset | None:
     """The KerasHub preset that ``--model`` names; None for a network of keras.applications.
 
-    A resumed run reads the preset that it recorded. A run that starts from the weights of another run
-    reads the record of that run. So neither needs the files of the preset.
+    A resumed run reads the preset that it recorded. A run that starts from the weights of an earlier
+    run reads the record of the earlier run, if ``--model`` names the same preset. So the files of the
+    preset are not needed in either case.
 
     Raises:
         UserError: as ``find_preset``.
@@ -67,9 +68,10 @@ def read_preset(run_dir: str | os.PathLike[str]) -> Preset | None:
 
 
 def initial_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
-    """The licence of the weights that a run starts from; empty if they are random.
+    """The licence of the weights that a run starts from.
 
-    The weights of an earlier run have the licence of the weights that it started from.
+    It is empty for random weights, and ``NOT_STATED`` for the weights in a file outside any run.
+    Weights that an earlier run has trained keep the licence of the weights from which that run started.
     """
     if config.weights == "imagenet":
         return preset.licence if preset else weights_licence(config.model)
@@ -81,7 +83,7 @@ def initial_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
 
 
 def read_weights_licence(run_dir: str | os.PathLike[str]) -> str:
-    """The licence of the initial weights that a run recorded; empty for random weights or no record."""
+    """The licence that a run recorded for its initial weights; empty if none is recorded."""
     try:
         recorded = json.loads(RunPaths.of(run_dir).env.read_text(encoding="utf-8"))
         return str(recorded.get(WEIGHTS_LICENCE, ""))

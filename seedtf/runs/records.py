@@ -40,14 +40,14 @@ def write_records(
         run_dir: an existing folder.
         config: the flags of the run.
         dataset: the data of the run.
-        resolved: the value chosen for each ``auto`` and each flag that was not given, for config.json.
+        resolved: the values that were chosen for the run, such as its learning rate, for config.json.
         preset: the KerasHub preset of the network; None writes no preset.json.
     """
     catalog = dataset.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}
     paths = RunPaths(run_dir)
-    # Written before config.json: a folder with a config.json counts as a run, and opening the run of a
-    # preset needs preset.json.
+    # preset.json is written before config.json: a folder with a config.json counts as a run, and a run
+    # whose network is a preset cannot be opened without preset.json.
     if preset is not None:
         write_text(paths.preset, json.dumps(preset.as_dict(), indent=2) + "\n")
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")

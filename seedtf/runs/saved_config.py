@@ -51,8 +51,8 @@ RESUME_MAY_CHANGE = (
 )
 """Flags that a resumed run may change, because they do not change its results.
 
-They include the paths of the data, the flags that decide the split, and ``teacher``, because the
-resumed run compares the data, the split and the teacher's probabilities themselves.
+They include the paths of the data, the flags that decide the split, and ``teacher``. Not these flags,
+but the data, the split and the teacher's probabilities must be the same as in the saved state.
 """
 
 
@@ -115,6 +115,7 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
     values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
     values |= {"run_dir": "", "resume": "", "dry_run": False}
     if given.get("recipe", recipe) != recipe:
+        # The new recipe sets the same flags as any other recipe, so the earlier values are dropped.
         values = {name: value for name, value in values.items() if name not in RECIPES[ORIGINAL]}
     has_other_split = given.get("val_dir") or given.get("split_csv")
     if has_other_split:
@@ -134,8 +135,8 @@ def _read_saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
     """The flags in config.json that this version has; ``flag`` is for the error message."""
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     saved = read_settings(run_dir, flag=flag)
-    # Runs of releases without --twins did not look for near duplicates. Doing so now could change the
-    # split.
+    # Releases without --twins did not look for near duplicates. If their runs are resumed or continued,
+    # looking for near duplicates could change the split, so it is switched off.
     return {"twins": "ignore"} | {name: saved[name] for name in saved if name in names}
 
 
@@ -161,12 +162,13 @@ def load_resumed(config: TrainConfig) -> TrainConfig:
 def _changed_flags(config: TrainConfig) -> dict[str, Any]:
     """The flags that differ from their defaults, which means that a Python caller has set them."""
     recipe = config.recipe_in_use
-    by_recipe = recipe_changes(recipe, config.as_dict())
+    # A flag that recipes set has no default of its own, so it is compared with the recipe in use.
+    changed_from_recipe = recipe_changes(recipe, config.as_dict())
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if (
-            field.name in by_recipe
+            field.name in changed_from_recipe
             if field.name in RECIPES[recipe]
             else getattr(config, field.name) != field.default
         )
