@@ -23,7 +23,8 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["RunCallbacks", "SessionHooks", "make_callbacks", "planned_snapshot_epochs"]
 
-# With two calls, the GPU runs one of them while the host prepares the next one.
+# The largest number of calls of the train function that are queued on a GPU. With two, the GPU runs one
+# while the host prepares the other.
 _CALLS_AHEAD = 2
 
 
@@ -37,10 +38,10 @@ class SessionHooks:
         save_model: called with (model, path); copies the weights, which are written to ``path``
             together with the next state.
         is_writing: returns whether files are being written.
-        skip_state: called at the end of an epoch whose state is not saved.
+        skip_state: called at the end of an epoch whose state is not saved; see ``Saver.skip_state``.
         batch_files: returns the paths of the images in a batch; called with (epoch, step), from 0.
         epoch_batches: returns the training batches of an epoch, counted from 0.
-        draw_preview: draws the sample of augmented images.
+        draw_preview: draws augmented.png, the sample of augmented images.
         take_data_wait: returns the seconds that training has waited for data since its last call.
     """
 
@@ -92,7 +93,7 @@ class RunCallbacks:
         return _stop_reason(self.limits)
 
     def for_fit(self, steps: int) -> list[keras.callbacks.Callback]:
-        """The callbacks to pass to a ``fit`` whose epochs have this number of steps."""
+        """The callbacks to pass to a ``fit`` whose epochs have ``steps`` steps."""
         if self.steps_per_call == 1 and not self.calls_ahead:
             return self.all_callbacks
         return [
@@ -148,8 +149,8 @@ def make_callbacks(
         resume_dir: the run folder as messages name it, after ``--resume=``.
     """
     config, settings = plan.config, plan.settings
-    resumed = (state.epoch, state.step) if state else (0, 0)
-    position = cb.Position(*resumed)
+    completed_epochs, completed_steps = (state.epoch, state.step) if state else (0, 0)
+    position = cb.Position(completed_epochs, completed_steps)
     timer = cb.EpochTimer(config.batch_size, take_data_wait=hooks.take_data_wait)
     augment_strength = cb.AugmentStrength(config, strength_variable)
     if state is not None:
@@ -158,7 +159,7 @@ def make_callbacks(
         paths.history,
         paths.timing,
         timer,
-        completed_epochs=resumed[0],
+        completed_epochs=completed_epochs,
         strength=augment_strength.factor,
     )
     # The two callbacks need each other: the log records the factor of each epoch, and with `auto` the
@@ -176,17 +177,17 @@ def make_callbacks(
         limits.append(cb.Patience(config.patience, log))
     if config.time_limit:
         limits.append(cb.TimeLimit(config.time_limit, position, clock))
-    signal = sync or stop
+    received_signal = sync or stop  # both have the name of the signal
     policy = cb.SavePolicy(
         config.epochs,
-        # On a GPU an epoch may take less time than writing its files. With several workers no file is
-        # skipped, because all workers have to save after the same epochs.
+        # On a GPU an epoch may take less time than writing its files, so some epochs are not saved.
+        # Several workers save every epoch, because all have to save after the same epochs.
         busy=hooks.is_writing if settings.gpus and not sync else lambda: False,
-        stopping=lambda: bool(signal.name or _stop_reason(limits)),
+        stopping=lambda: bool(received_signal.name or _stop_reason(limits)),
     )
     save_state = cb.SaveState(
         hooks.save_state,
-        signal,
+        received_signal,
         lambda: _stop_reason(limits),
         position,
         policy=policy,

@@ -65,7 +65,7 @@ class AveragedWeights(keras.callbacks.Callback):
     Args:
         epoch_batches: called with an epoch, from 0; returns its training batches, which are images
             float32 ``[B, S, S, 3]`` and labels.
-        position: must come before this callback in the list.
+        position: the current epoch and step; must come before this callback in the list.
     """
 
     def __init__(

@@ -34,8 +34,8 @@ class SavePolicy:
     """Decides after which epochs the last model and the state are saved.
 
     Training does not wait for the disk. If the files of an earlier epoch are still being written when
-    an epoch ends, nothing is saved after that epoch, unless training ends with it. A run that is killed
-    then repeats the epochs since its last state.
+    an epoch ends, neither the last model nor the state of that epoch is saved, unless training ends
+    with it. A run that is killed then repeats the epochs since its last state.
 
     Args:
         epochs: the number of epochs of the whole training.
@@ -69,7 +69,7 @@ class BestCheckpoint(keras.callbacks.Callback):
     Args:
         path: the file of the model.
         save: saves a model to a path.
-        log: the history of the run; must come before this callback in the list.
+        log: has the history of the run; must come before this callback in the list.
     """
 
     def __init__(self, path: Path, save: Save, log: HistoryLog) -> None:
@@ -174,11 +174,11 @@ class SaveState(keras.callbacks.Callback):
     Args:
         save: called with (model, completed epochs, completed steps of the next epoch).
         stop: has the name of a received signal.
-        stop_reason: returns which limit was reached, such as that of time, or an empty string. If a
-            limit was reached, the run ends before the next step and leaves the epoch unfinished.
-        position: must come before this callback in the list.
+        stop_reason: returns which limit was reached, such as the time limit; an empty string before
+            that. Once a limit is reached, the run ends before the next step, within the epoch.
+        position: the current epoch and step; must come before this callback in the list.
         policy: decides after which epochs the state is saved.
-        skip_state: called at the end of an epoch after which nothing is saved.
+        skip_state: called instead of ``save`` at the end of an epoch whose state is not saved.
         minutes: time between two states within an epoch; with 0, states are saved only after epochs.
         run_dir: the run folder as the message after a signal names it.
         clock: a monotonic clock in seconds.

@@ -26,8 +26,8 @@ class ConsoleLine(keras.callbacks.Callback):
     contains the strength of the augmentation if it has changed within the run.
 
     Args:
-        log: the history of the run; must come before this callback in the list.
-        position: must come before this callback in the list.
+        log: has the history of the run; must come before this callback in the list.
+        position: the current epoch and step; must come before this callback in the list.
         epochs: the total number of planned epochs.
         steps_per_epoch: training steps in one epoch.
         stream: where to write; standard output by default.

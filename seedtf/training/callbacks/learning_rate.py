@@ -20,14 +20,14 @@ class LearningRate(keras.callbacks.Callback):
     """Sets the learning rate from a schedule and adds it to the logs of an epoch as ``lr`` (float).
 
     The rate depends only on epoch and step, so a second ``fit(initial_epoch=...)`` and a resumed run
-    continue the schedule. If the trainer has ``rates``, this callback passes it the rates of all steps
-    of an epoch, and the train steps set them.
+    continue the schedule. If the model has ``rates`` (see ``Trainer``), this callback fills them with
+    the rates of all steps at the start of an epoch, and each train step sets its own rate.
 
     Args:
         schedule: learning rate as a function of the epoch (float; training starts at 0.0).
         per_step: whether to evaluate the schedule before every step, at
             ``epoch + step / steps_per_epoch``; otherwise once, at the start of the epoch.
-        steps_per_epoch: training steps in one epoch; None takes the number that ``fit`` is given.
+        steps_per_epoch: training steps in one epoch; None takes the number that ``fit`` reports.
         position: the current epoch and step; must come before this callback in the list. It may be None
             if every ``fit`` starts at the beginning of an epoch.
 
@@ -64,7 +64,7 @@ class LearningRate(keras.callbacks.Callback):
         return self._schedule(epoch + (step / self._steps_per_epoch if self._per_step else 0.0))
 
     def planned(self, epochs: int) -> list[float]:
-        """The last rate of each of the first ``epochs`` epochs, which its logs will have as ``lr``."""
+        """The rate at the last step of each of the first ``epochs`` epochs, as it is logged."""
         return [self.rate(epoch, self._steps_per_epoch - 1) for epoch in range(epochs)]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:

@@ -54,7 +54,7 @@ class LiveCurves(keras.callbacks.Callback):
 
     Args:
         paths: the run folder.
-        log: the history of the run; must come before this callback in the list.
+        log: has the history of the run; must come before this callback in the list.
         title: the name of the run; any Unicode text.
         planned_lr: the learning rate of every planned epoch.
         show: whether to show the curves in a window if there is a display; a notebook always shows
@@ -98,8 +98,8 @@ class LiveCurves(keras.callbacks.Callback):
     def finish(self, ending: str = "finished") -> None:
         """Writes a last page that no longer reloads itself, and returns when it is on disk.
 
-        ``on_train_end`` cannot do this, because Keras calls it after each ``fit``, but a training may
-        consist of several.
+        ``on_train_end`` cannot do this, because Keras calls it after each ``fit``, and a training may
+        consist of several ``fit`` calls.
 
         Args:
             ending: how training ended, for the page.
@@ -153,7 +153,8 @@ class LiveCurves(keras.callbacks.Callback):
                 write_bytes(self._paths.curves, png)
             write_text(self._paths.live_page, page)
         except OSError as error:
-            # str(error) would name a temporary file, whose name changes every time
+            # str(error) contains the name of a temporary file, which changes every time, so the warning
+            # would be repeated in every epoch.
             self._warn(f"warning: no curves written to {self._paths.root}: {error.strerror}")
 
     def _headline(self) -> list[tuple[str, str]]:
@@ -186,7 +187,7 @@ def _number(value: float) -> str:
 class AfterFirstStep(keras.callbacks.Callback):
     """Runs a job once, in a thread, after the first training step.
 
-    The first step is traced, which is Python code that holds the global interpreter lock. A thread that
+    Tracing the first step is Python code that holds the global interpreter lock, so a thread that
     started earlier would delay it.
 
     Args:

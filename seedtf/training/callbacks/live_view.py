@@ -32,7 +32,7 @@ def in_notebook() -> bool:
 
 
 def open_view(title: str) -> View | None:
-    """Returns an image in a notebook, or else a Matplotlib window; None if no window can be opened."""
+    """Returns a view in a notebook, or else in a Matplotlib window; None if no window can open."""
     if in_notebook():
         return _Notebook()
     if sys.platform.startswith("linux") and not (
@@ -67,7 +67,7 @@ class _Notebook:
             self._handle.update(image)
 
     def process_events(self) -> None:
-        """Does nothing: the browser of the notebook handles its events itself."""
+        """Does nothing, because the browser handles the events of a notebook."""
 
 
 class _Window:

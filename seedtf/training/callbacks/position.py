@@ -11,7 +11,7 @@ class Position(keras.callbacks.Callback):
     """Keeps the current epoch and step, both counted from 0, for the other callbacks to read.
 
     Keras counts the batches of a ``fit`` from 0, even if the ``fit`` continues an interrupted epoch
-    at a later step. This callback must be first in the list.
+    at a later step. This callback must be first in the list, so that the others read the new position.
 
     Args:
         resumed_epoch: the epoch in which a resumed run continues.
@@ -35,7 +35,7 @@ class Position(keras.callbacks.Callback):
         self.epoch = self.step = self._first_step = 0
 
     def step_of(self, batch: int) -> int:
-        """The step of the epoch for a ``batch`` of ``fit``; the two differ in a resumed epoch."""
+        """The step of the epoch that ``fit`` counts as ``batch``; the two differ in a resumed epoch."""
         return self._first_step + batch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

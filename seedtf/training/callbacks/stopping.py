@@ -25,8 +25,8 @@ class Patience(keras.callbacks.Callback):
 
     Args:
         epochs: the number of epochs without a new minimum after which training stops, at least 1.
-        log: the history of the run; must come before this callback in the list. The history contains
-            the earlier epochs of a resumed run, so ``reason`` may be set from the beginning.
+        log: has the history of the run; must come before this callback in the list. The history
+            contains the earlier epochs of a resumed run, so ``reason`` may be set from the beginning.
 
     Attributes:
         reason: why training has to stop; empty if it does not.
@@ -61,7 +61,7 @@ class TimeLimit(keras.callbacks.Callback):
 
     Args:
         minutes: the limit, above 0.
-        position: must come before this callback in the list.
+        position: the current epoch and step; must come before this callback in the list.
         clock: a monotonic clock in seconds.
 
     Attributes:
@@ -105,7 +105,7 @@ class StopOnNaN(keras.callbacks.Callback):
     reaches the training loop one or two calls later, but names the step whose loss is not finite.
 
     Args:
-        position: must come before this callback in the list.
+        position: the current epoch and step; must come before this callback in the list.
         rate: returns the learning rate of a step; called with (epoch, step), both from 0.
         batch_files: returns the paths of the images in a batch; called with the same arguments.
     """

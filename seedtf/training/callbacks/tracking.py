@@ -14,14 +14,14 @@ __all__ = ["Track"]
 
 
 class Track(keras.callbacks.Callback):
-    """Logs the metrics, the learning rate and the duration of each epoch.
+    """Logs the metrics, the learning rate and the duration of each epoch in the trackers of a run.
 
     Call ``finish`` after the last ``fit``, because Keras does not call it.
 
     Args:
         config: the flags; ``track`` names at least one tracker.
         paths: the run folder.
-        log: the history of the run; must come before this callback in the list.
+        log: has the history of the run; must come before this callback in the list.
     """
 
     def __init__(self, config: TrainConfig, paths: RunPaths, log: HistoryLog) -> None:
