@@ -22,7 +22,7 @@ class DeviceChoice:
 
     Attributes:
         kind: ``none``, ``mirrored`` or ``multi_worker``.
-        reason: why they were chosen, as a clause that follows "because" on the console.
+        reason: why these devices were chosen, as a clause that follows "because" on the console.
         replicas: the number of devices that share every batch, over all workers.
         cluster: the workers of ``multi_worker``; None for the other kinds.
     """
@@ -51,9 +51,9 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
     """Resolves ``--strategy=requested`` and ``--cluster=cluster_from`` on ``machine``.
 
     Raises:
-        UserError: the description of the cluster is wrong, or it is missing although ``multi_worker``
-            or ``slurm`` asks for it, or several workers are chosen in the Keras 2.15 environment, where
-            they cannot train together.
+        UserError: the description of the cluster is wrong; it is missing, but ``multi_worker`` or
+            ``slurm`` needs it; or several workers are chosen in the Keras 2.15 environment, where they
+            cannot train together.
 
     Example:
         >>> choose_devices("auto", Machine(gpus=((9, 0), (9, 0)))).replicas
@@ -67,7 +67,8 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
         return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
     if kind == "none" or cluster is None:
         return DeviceChoice(kind, reason)
-    if machine.keras_2:  # there the chief cannot read moving statistics without the other workers
+    # With Keras 2.15, the chief cannot save alone: reading moving statistics needs all workers.
+    if machine.keras_2:
         raise UserError(
             f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
             "or pass --strategy=none"
@@ -110,7 +111,7 @@ def choose_strategy(
 
 
 def _find_cluster(cluster_from: str, machine: Machine) -> tuple[str | None, str]:
-    """Returns the description of the selected cluster, None if it is not set, and its source."""
+    """Returns the description of the selected cluster, or None, and the place that it comes from."""
     if cluster_from == "slurm" and machine.slurm_config is None:
         raise UserError(
             "--cluster=slurm: srun has not started several tasks; start seedtf with srun, one task on "

@@ -11,7 +11,7 @@ from seedtf.errors import UserError
 
 __all__ = ["Cluster", "read_cluster"]
 
-# Roles of TensorFlow that seedtf does not use, and what to do instead.
+# Roles in ``TF_CONFIG`` that seedtf does not use, and what to do instead.
 _OTHER_ROLES = {
     "ps": "parameter servers are not used, because every worker has the whole network; leave ps out",
     "evaluator": "every worker validates a part of the images; leave the evaluator out",

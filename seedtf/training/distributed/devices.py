@@ -1,4 +1,4 @@
-"""Starts the ``tf.distribute`` strategy of a run, and works around faults of ``fit`` under it."""
+"""Starts the ``tf.distribute`` strategy of a run, and works around faults that ``fit`` has with it."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     """A ``Trainer`` for networks that were built in the scope of a strategy. Keras 3 only.
 
     Under MultiWorkerMirroredStrategy, ``fit`` of Keras 3 has two faults (keras-team/keras issue 20585).
-    ``OneReplicaBuild`` works around the first one: metrics are built from a distributed batch. For the
-    second one, the steps return their metrics with one more axis (see ``_with_axis``).
+    It builds metrics from a distributed batch, which fails; ``OneReplicaBuild`` prevents that. And it
+    averages logs over an axis that scalars lack, so the steps return metrics of shape ``[1]``.
 
     The trainer also keeps the moving statistics of batch normalization equal on all replicas. In Keras
     3 each replica updates its own copy, and only the copy of the first replica is saved.
@@ -138,7 +138,7 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     _halves: TwoHalves | None = None
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Applies ``prepare`` to a batch whose inputs are a dict; returns any other batch unchanged."""
+        """Applies ``prepare`` to a batch whose inputs are a dict, such as one of ``device_dataset``."""
         if self.prepare is not None and isinstance(batch[0], dict):
             return self.prepare(batch)
         return batch
@@ -182,7 +182,7 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
 
 
 def _with_axis(logs: dict[str, Any]) -> dict[str, Any]:
-    """Reshapes scalar metrics to ``[1]``: Keras averages over a first axis, which scalars lack."""
+    """Reshapes scalar metrics to ``[1]``, because Keras averages over an axis, which scalars lack."""
     return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
 

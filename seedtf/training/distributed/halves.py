@@ -29,8 +29,8 @@ def can_be_halved(network: keras.Model, optimizer: keras.optimizers.Optimizer) -
     """Whether a step can be compiled in two halves.
 
     Three things prevent it: layers of ``--sync_bn``, which communicate within the first half; layers
-    with a random state, such as dropout, because TensorFlow lets no compiled function change the state
-    on one replica; and loss scaling, whose optimizer skips some steps.
+    with a random state, such as dropout, because a compiled function cannot change this state on one
+    replica; and loss scaling, whose optimizer skips some steps.
     """
     synchronized = any(getattr(layer, "synchronized", False) for layer in all_layers(network))
     has_random_state = len(network.variables) > len(network.weights)
@@ -83,7 +83,7 @@ class TwoHalves:
     def _gradients_and_statistics(
         self, data: Any, train_step: Callable[[Any], dict[str, Any]]
     ) -> tuple[tf.Tensor, dict[str, Any]]:
-        """The first half: the vector of gradients and updated statistics, and the metrics."""
+        """The first half: returns one vector of gradients and updated statistics, and the metrics."""
         with _collect_gradients(self._trainer) as collected:
             logs = train_step(data)
         gradients = [
@@ -99,7 +99,7 @@ class TwoHalves:
         replicas = len(strategy.extended.worker_devices)
         if not self._second_halves:
             self._second_halves = [self._compile(self._update) for _ in range(replicas)]
-        # `update` calls the lambda once for each replica, one after the other, on the replica's device.
+        # `update` calls the lambda for one replica after the other, on the device of this replica.
         functions = iter(self._second_halves)
         strategy.extended.update(
             self._variables[0].value,

@@ -33,7 +33,7 @@ def slurm_tf_config() -> str:
     Raises:
         UserError: a variable is missing or cannot be read.
     """
-    import tensorflow as tf  # noqa: PLC0415  machine.py imports this module, but no TensorFlow
+    import tensorflow as tf  # noqa: PLC0415  so that importing machine.py does not import TensorFlow
 
     job_id = int(os.environ.get("SLURM_JOB_ID", "0"))
     port = _FIRST_PORT + job_id * _MAX_TASKS_PER_NODE % _NUM_PORTS

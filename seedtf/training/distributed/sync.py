@@ -20,7 +20,7 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["WorkerSync", "check_equal_across_workers"]
 
-# The seconds between two all-reduces, if a step takes less. A signal is noticed at the next all-reduce.
+# The seconds between two all-reduces, if a step takes less. Workers notice a signal at the next one.
 _INTERVAL_SECONDS = 0.25
 _EXACT_BITS = 52  # A float64 represents every integer of at most this many bits exactly.
 
@@ -41,7 +41,8 @@ class WorkerSync(keras.callbacks.Callback):
         stop: the signals that this process receives.
 
     Attributes:
-        name: the signal that some worker has received, and the name of this worker; empty before that.
+        name: the signal that some worker received, such as ``SIGTERM at worker 1 (host1:2222)``; empty
+            before that.
     """
 
     def __init__(self, cluster: Cluster, stop: StopSignal) -> None:
@@ -61,24 +62,24 @@ class WorkerSync(keras.callbacks.Callback):
         self._steps_left -= 1
         if self._steps_left > 0:
             return
-        before, is_chief = self._chief_seconds, self._cluster.index == 0
+        previous_seconds, is_chief = self._chief_seconds, self._cluster.index == 0
         seconds = time.monotonic() - self._started if is_chief else 0.0
         self._chief_seconds, code = _all_reduce_max(
             [seconds, self._signal_code()], self._cluster.size
         )
-        self._steps_left = self._interval_steps = self._steps_until_next(before)
+        self._steps_left = self._interval_steps = self._steps_until_next(previous_seconds)
         if code:
             worker, number = divmod(int(code), signal.NSIG)
             self.name = f"{signal.Signals(number).name} at {self._cluster.name(worker)}"
 
-    def _steps_until_next(self, before: float) -> int:
+    def _steps_until_next(self, previous_seconds: float) -> int:
         """The number of steps until the next all-reduce, equal on every worker.
 
-        ``before`` is the chief's clock at the all-reduce before the last one; 0 if there was none.
+        ``previous_seconds`` is the chief's clock at the all-reduce before the last one; 0 without one.
         """
-        if before == 0.0:
+        if previous_seconds == 0.0:
             return 1
-        step_seconds = (self._chief_seconds - before) / self._interval_steps
+        step_seconds = (self._chief_seconds - previous_seconds) / self._interval_steps
         steps = int(_INTERVAL_SECONDS / max(step_seconds, 1e-6))
         return max(1, min(2 * self._interval_steps, steps))
 

@@ -53,6 +53,6 @@ def _accepts_connections(host: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    # A terminal sends SIGINT to the whole process group. The default action ends this process silently.
+    # A terminal sends SIGINT to this process too. The default action ends it without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     report_missing_workers(sys.argv[1:])

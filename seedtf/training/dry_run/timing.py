@@ -38,7 +38,7 @@ _MAX_VAL_STEPS = 6
 
 @dataclass(frozen=True)
 class TimedStage:
-    """The epochs that train on images of one size. They take equally long, so a few steps are timed.
+    """The epochs that train on images of one size. All take equally long, so a few steps are timed.
 
     Attributes:
         size: side of the images in pixels.
@@ -68,9 +68,10 @@ def time_training(
     cache: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Forecast:
-    """Times the steps of each stage and the writing of an epoch's files; changes the trainer's weights.
+    """Times the steps of each stage and the writing of an epoch's files.
 
-    The files are written to a temporary folder, which is removed afterwards.
+    The trainer should not be used afterwards: its variables and its learning rate are changed. The
+    files are written to a temporary folder, which is removed.
 
     Args:
         trainer: a compiled trainer.
@@ -90,6 +91,7 @@ def time_training(
     lengths = _Lengths(steps_per_epoch, val_steps, steps // block * block)
     times = tuple(_time_stage(trainer, stage, lengths, clock) for stage in stages)
     writing = _time_writing(trainer, clock)
+    # Curves are drawn every few seconds at most, so not in every epoch if epochs are shorter.
     shortest_epoch = min(stage.train + stage.validation for stage in times)
     slowing = writing.slowing + _drawing_seconds() * min(1.0, shortest_epoch / REFRESH_SECONDS)
     return Forecast(

@@ -44,7 +44,7 @@ _MIN_FALL = 0.02
 
 @dataclass(frozen=True)
 class LRSweep:
-    """The losses of a sweep over learning rates; each list has a value for each step, by rising rate.
+    """The losses of a sweep over rising learning rates; each list has one value for each step.
 
     Attributes:
         lrs: the learning rate of each step.
@@ -230,7 +230,7 @@ def _restore_afterwards(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     finally:
-        # Metrics that `fit` has created within the block are not in `variables`.
+        # Metrics that `fit` has created within the block are not in `variables`, so they are reset.
         trainer.reset_metrics()
         for variable, value in zip(variables, values, strict=True):
             variable.assign(tf.convert_to_tensor(value))

@@ -47,7 +47,7 @@ _FEW_STEPS = 30
 def find_learning_rate(
     config: TrainConfig, *, start: float = 1e-7, end: float = 1.0, steps: int = 100, out: str = ""
 ) -> LRSuggestion:
-    """Trains with rates from ``start`` to ``end`` on the first batches of a training, and suggests one.
+    """Trains at rates from ``start`` to ``end`` on the first batches of a training; suggests a rate.
 
     The sweep runs on one device and trains the whole network on images of ``config.image_size``, so
     ``strategy``, ``freeze_epochs`` and ``progressive_sizes`` have no effect. The suggested rate is
@@ -56,7 +56,7 @@ def find_learning_rate(
     Args:
         config: the flags of the training.
         start, end: the first and the last rate, 0 < start < end.
-        steps: the number of steps, 2 or more; the sweep has at most the steps of three epochs.
+        steps: the number of steps, 2 or more; the sweep ends after three epochs at the latest.
         out: the folder of lr_find.png and lr_find.csv; empty for ``runs/<date>-<time>-lr_find``.
 
     Raises:
@@ -67,20 +67,20 @@ def find_learning_rate(
         sweep, num_steps, batch_size = _sweep(config, start, end, steps)
         suggestion = suggest_lr(sweep.lrs, sweep.smoothed)
         title = f"{short_name(config.model)}, {config.optimizer}, batches of {batch_size}"
-        plot = _write_results(folder, sweep, suggestion, title)
+        plot_path = _write_results(folder, sweep, suggestion, title)
     if sweep.stop_reason:
         report("stopped", f"after {len(sweep.losses)} steps: {sweep.stop_reason}")
-    report("image", str(plot))
-    report("table", str(plot.with_suffix(".csv")))
+    report("image", str(plot_path))
+    report("table", str(plot_path.with_suffix(".csv")))
     if suggestion is None:
         if num_steps < steps:
             raise UserError(
                 f"--batch_size={batch_size}: the loss never fell in {num_steps} steps, the "
-                f"length of {_MAX_EPOCHS} epochs (see {plot}); lower --batch_size"
+                f"length of {_MAX_EPOCHS} epochs (see {plot_path}); lower --batch_size"
             )
         raise UserError(
             f"--steps={steps}: the loss never fell between --start_lr={start:g} and --end_lr={end:g} "
-            f"(see {plot}); pass more steps or other rates"
+            f"(see {plot_path}); pass more steps or other rates"
         )
     _report_suggestion(sweep, suggestion)
     return suggestion
@@ -184,10 +184,10 @@ def _write_results(
     folder: Path, sweep: LRSweep, suggestion: LRSuggestion | None, title: str
 ) -> Path:
     """Writes lr_find.csv and lr_find.png; returns the path of lr_find.png."""
-    plot = folder / "lr_find.png"
+    plot_path = folder / "lr_find.png"
     rows = zip(sweep.lrs, sweep.losses, sweep.smoothed, strict=True)
     lines = [csv_line("step", "lr", "loss", "smoothed_loss")]
     lines += [csv_line(str(step), *map(repr, row)) for step, row in enumerate(rows, 1)]
-    write_lines(plot.with_suffix(".csv"), lines)
-    save_figure(draw_lr_sweep(sweep, suggestion, title=title), plot)
-    return plot
+    write_lines(plot_path.with_suffix(".csv"), lines)
+    save_figure(draw_lr_sweep(sweep, suggestion, title=title), plot_path)
+    return plot_path
