@@ -22,7 +22,7 @@ _SWA_START_FRACTION = 0.75
 
 
 def needs_addons(name: str, keras_2: bool) -> bool:
-    """Whether the optimizer comes from TensorFlow Addons; Keras 2.15 has no LAMB either."""
+    """Whether the optimizer comes from TensorFlow Addons, as LAMB does with Keras 2.15."""
     return name in ADDONS_OPTIMIZERS or (name == "lamb" and keras_2)
 
 
@@ -38,7 +38,7 @@ def check_optimizer(
 
     Raises:
         UserError: the optimizer needs TensorFlow Addons, which is not installed; weight decay, clipping
-            or ``body_lr_factor`` is set for an optimizer of Addons, which has none of these; or
+            or ``body_lr_factor`` is set, but an optimizer of Addons supports none of these; or
             ``body_lr_factor`` is set in the Keras 2.15 environment.
     """
     if needs_addons(name, machine.keras_2):

@@ -93,9 +93,9 @@ def _parse_weight(name: str, number: str) -> float:
 
 def _remedy(name: str, class_names: Sequence[str]) -> str:
     """The end of an error message about an unknown class: a similar name, or any class as example."""
-    lower = {class_name.lower(): class_name for class_name in class_names}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    hint = f"did you mean {lower[close[0]]!r}?" if close else f"one is {class_names[0]!r}"
+    by_lower_case = {class_name.lower(): class_name for class_name in class_names}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    hint = f"did you mean {by_lower_case[close[0]]!r}?" if close else f"one is {class_names[0]!r}"
     return hint + _comma_hint(class_names)
 
 

@@ -52,7 +52,7 @@ def smooth_labels(labels: tf.Tensor, smoothing: float) -> tf.Tensor:
 
 
 def make_targets(
-    classes: int,
+    num_classes: int,
     *,
     smoothing: float,
     weights: npt.ArrayLike | None = None,
@@ -61,7 +61,7 @@ def make_targets(
     """Returns a function that makes the targets of a training batch; None if labels stay as they are.
 
     Args:
-        classes: the number of classes, K.
+        num_classes: the number of classes, K.
         smoothing: the fraction of each label that is spread over all classes.
         weights: float32 ``[K]``, the weight of each class in the loss. A mixed image gets the average
             weight of its classes, computed before smoothing.
@@ -78,7 +78,7 @@ def make_targets(
         return None
 
     def to_targets(images: tf.Tensor, labels: tf.Tensor) -> tuple:
-        soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
+        soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, num_classes)
         image_weights = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
         if image_weights is not None:
             soft /= image_weights[:, tf.newaxis]
@@ -100,12 +100,12 @@ def _matches(y_true: Any, y_pred: Any) -> Any:
 
 
 def _are_distributions(y_true: Any, y_pred: Any) -> bool:
-    # Keras may add a second axis of length 1 to class numbers.
+    # Keras may add a second axis of length 1 to labels, so two axes alone do not prove a distribution.
     return len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]
 
 
 def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """The weight of each image, float32 ``[B]``: the class weights, averaged by its label.
+    """The weight of each image, float32 ``[B]``: the mean of the class weights, weighted by its label.
 
     Args:
         soft_labels: float32 ``[B, K]``, rows that sum to 1.

@@ -22,7 +22,7 @@ _TOKENS = re.compile("(class|cls|register|distillation)_tokens?|position_embeddi
 def is_decayed(variable: Any) -> bool:
     """Whether weight decay applies to a variable.
 
-    It does not apply to variables of rank 0 and 1, to biases and scales, and to the tokens and position
+    It does not apply to variables of rank 0 or 1, to biases and scales, or to the tokens and position
     embeddings of a vision transformer. The last part of the variable's path counts as its name, so the
     kernel of a layer named ``gamma`` decays.
     """
@@ -82,12 +82,12 @@ def _layers_with_own_rate(layer: keras.layers.Layer) -> list[keras.layers.Layer]
     divided into their parts; any other layer, such as one of these blocks, is not.
     """
     inner = layer.layers if isinstance(layer, keras.Model) else sublayers(layer)
-    blocks = [
+    block_classes = [
         type(part)
         for part in inner
         if type(part).__module__.startswith("keras_hub.") and sublayers(part)
     ]
     is_container = isinstance(layer, (keras.Model, KerasHubBackbone))
-    if is_container or len(set(blocks)) < len(blocks):
+    if is_container or len(set(block_classes)) < len(block_classes):
         return [part for sublayer in inner for part in _layers_with_own_rate(sublayer)]
     return [layer]

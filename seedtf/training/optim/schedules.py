@@ -1,9 +1,9 @@
 """Learning-rate schedules: pure functions of the epoch, without TensorFlow.
 
-The epoch is a float: 0.0 is the start of training, 1.5 is the middle of the second epoch. Every
-function takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a value within
-``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 counts as 0, and an epoch after
-the end of training as the end; ``cyclic_decay`` has no end.
+The epoch is a float: 0.0 is the start of training, 1.5 is the middle of the second epoch. A schedule
+takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a rate within ``[min_lr, lr]``; only
+warm-up goes below ``min_lr``. An epoch before 0 counts as 0, and an epoch after the end of training as
+the end; only ``cyclic_decay`` has no end.
 
 Only ``make_schedule`` checks its arguments, and only that they fit together; ``TrainConfig`` checks the
 range of each value.

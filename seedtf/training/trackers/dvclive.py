@@ -55,17 +55,17 @@ class DvcliveTracker(Tracker):
         for path in filter(is_image, files):
             shutil.copyfile(path, self._image_folder / path.name)
         if prefix and files:
-            self._write_dvc_yaml(report=prefix)
+            self._write_dvc_yaml(report_folder=prefix)
 
     def finish(self, ending: str) -> None:
         """Does nothing, because every file is complete after each epoch."""
 
-    def _write_dvc_yaml(self, report: str = "") -> None:
+    def _write_dvc_yaml(self, report_folder: str = "") -> None:
         plots = "- plots/metrics:\n    x: step\n- plots/images\n"
         text = f"params:\n- params.yaml\nmetrics:\n- metrics.json\nplots:\n{plots}"
-        if report:
-            name = report.replace("/", "-")
-            text += f"artifacts:\n  {name}:\n    path: ../{report}\n"
+        if report_folder:
+            name = report_folder.replace("/", "-")
+            text += f"artifacts:\n  {name}:\n    path: ../{report_folder}\n"
         write_text(self._folder / "dvc.yaml", text)
 
 

@@ -33,7 +33,7 @@ _CLASSES: dict[str, type[Tracker]] = {
     "trackio": TrackioTracker,
     "wandb": WandbTracker,
 }
-# How long to wait for a tracker: at the start of training, at its end, and at its end after a signal.
+# How long to wait for a tracker: when training starts, when it ends, and when a signal ends it.
 _START_SECONDS, _END_SECONDS, _STOP_SECONDS = 45, 120, 20
 
 
@@ -41,13 +41,13 @@ class TrackerGroup:
     """Records one run in several trackers. A tracker that fails is left out after one warning line.
 
     The file ``trackers.json`` in the folder of the run keeps the values that identify the run in each
-    tracker, so that a resumed run continues the same run of the tracker. When a tracker starts, it gets
+    tracker, so that a resumed run continues the same run in the tracker. When a tracker starts, it gets
     the completed epochs that it does not have yet.
 
     Args:
         names: the names of the trackers, such as ``mlflow``.
         run: the run to record; its ``parent_search`` is filled in for each tracker.
-        make_tracker: creates the tracker of a name; replaced in tests.
+        make_tracker: creates the tracker with the given name; tests pass another function.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class _TrackerThread:
         save: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self.name, self.tracker, self._run, self._save = name, tracker, run, save
+        # The values that identify the run in the tracker, and the last epoch that was logged.
         self._values: dict[str, Any] = saved.get(name, {})
         self._jobs: queue.SimpleQueue[Callable[[], None] | threading.Event] = queue.SimpleQueue()
         self._failed = False

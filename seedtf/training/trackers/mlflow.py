@@ -24,7 +24,7 @@ class MlflowTracker(Tracker):
 
     ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``, and
     ``MLFLOW_RUN_ID`` choose where the run is recorded. Without them it goes to the experiment
-    ``seedtf`` in the SQLite file, or the folder ``mlruns``, that MLflow has in the working folder.
+    ``seedtf`` of MLflow's default store, a SQLite file or the folder ``mlruns`` in the working folder.
     MLflow's other variables, such as those for credentials, have their usual effect.
     """
 

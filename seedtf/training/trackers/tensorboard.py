@@ -55,6 +55,7 @@ class TensorBoardTracker(Tracker):
             self._add(self._last_epoch, summary=self._summary_pb2.Summary(value=[value]))
         for path in files:
             if path.suffix == ".json":
+                # Four spaces before each line make it code in TensorBoard's Markdown.
                 text = f"    {path.read_text(encoding='utf-8')}".replace("\n", "\n    ")
                 summary = self._text_pb(f"{section}/{path.stem}", text)
                 self._add(self._last_epoch, summary=summary)
@@ -62,7 +63,8 @@ class TensorBoardTracker(Tracker):
     def finish(self, ending: str) -> None:
         from tensorboard.plugins.hparams import api_pb2, summary
 
-        if ending and not self._is_search:  # in HParams each trial is a session, the search is not
+        # HParams has a session for each training run, but none for a search.
+        if ending and not self._is_search:
             is_done = ending == FINISHED
             status = api_pb2.STATUS_SUCCESS if is_done else api_pb2.STATUS_FAILURE
             # `session_end_pb` returns TensorFlow's protobuf class; the writer needs TensorBoard's.

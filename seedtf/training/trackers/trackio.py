@@ -17,7 +17,7 @@ __all__ = ["TrackioTracker"]
 
 
 class TrackioTracker(Tracker):
-    """A run of Trackio, recorded where ``TRACKIO_DIR``, ``TRACKIO_SPACE_ID``, … choose."""
+    """A run of Trackio, recorded where the variables ``TRACKIO_DIR``, ``TRACKIO_SPACE_ID``, … say."""
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

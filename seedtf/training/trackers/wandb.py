@@ -12,6 +12,7 @@ from seedtf.training.trackers.tracker import PROJECT, TrackedRun, Tracker, is_im
 
 __all__ = ["WandbTracker"]
 
+# Less than the 45 s that `TrackerGroup` waits, so that its warning contains W&B's own error.
 _START_SECONDS = 30
 
 
