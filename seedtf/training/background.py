@@ -37,7 +37,7 @@ class SerialWorker:
         return self._pending is not None and not self._pending.done()
 
     def submit(self, job: Job) -> None:
-        """Waits for the previous job, raises its exception if it failed, and starts ``job``."""
+        """Waits for the previous job, then starts ``job``; raises if the previous job failed."""
         self.wait()
         self._pending = self._pool.submit(job)
 
@@ -53,7 +53,7 @@ class SerialWorker:
 
 
 class LatestOnlyWorker:
-    """Runs one job at a time. Of the jobs that are submitted while it runs, only the newest is run.
+    """Runs one job at a time. Of the jobs that are submitted meanwhile, only the newest is run.
 
     An exception in a job is raised by the next ``submit`` or ``wait``.
 
@@ -79,7 +79,7 @@ class LatestOnlyWorker:
                 threading.Thread(target=self._run, name="latest-only-worker").start()
 
     def wait(self) -> None:
-        """Returns when the newest job is done, which starts without a pause."""
+        """Waits until the newest job is done; this job starts without waiting for the pause."""
         with self._changed:
             self._skip_pause = True
             self._changed.notify_all()

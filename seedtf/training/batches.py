@@ -50,16 +50,16 @@ class TrainBatches:
             dataset: the images of the run.
             shard: the part of every batch that this process makes.
         """
-        config, classes = plan.config, len(dataset.store.catalog.class_names)
+        config, num_classes = plan.config, len(dataset.store.catalog.class_names)
         self._config, self._plan, self._dataset, self._shard = config, plan, dataset, shard
-        self._mixer = make_mixer(config.make_mixing(), config.seed, classes)
+        self._mixer = make_mixer(config.make_mixing(), config.seed, num_classes)
         self._to_targets = make_targets(
-            classes,
+            num_classes,
             smoothing=config.label_smoothing,
             weights=plan.class_weights,
             weighted_labels=len(dataset.pseudo) > 0,
         )
-        # This is called only once, because it copies all images to the GPU if there is one.
+        # `resident_images` copies all images to the GPU if there is one, so it is called only once.
         self._images = resident_images(dataset.store) if plan.placement.resident else None
         self._wait_timer = DataWaitTimer()
         self.order = make_order(config, dataset)
@@ -132,14 +132,14 @@ class TrainBatches:
         )
 
     def epoch(self, size: int, epoch: int) -> tf.data.Dataset:
-        """The augmented training batches of an epoch, counted from 0; the pipeline makes them again."""
+        """The augmented training batches of an epoch, from 0; always made by the input pipeline."""
         steps = self.steps_per_epoch
         return self.train_on_host(size, epoch * steps).take(steps)
 
     def validation(self) -> tf.data.Dataset:
         """The validation images of this process, each exactly once."""
-        dataset, size = self._dataset, self._config.batch_size
-        return eval_dataset(dataset.store, dataset.split.val, size, self._shard)
+        dataset, batch_size = self._dataset, self._config.batch_size
+        return eval_dataset(dataset.store, dataset.split.val, batch_size, self._shard)
 
     def measure_wait(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """Returns ``batches`` as a dataset that measures how long training waits for them.
@@ -151,21 +151,21 @@ class TrainBatches:
 
     def files(self, epoch: int, step: int) -> list[str]:
         """The paths of the images of a batch; ``epoch`` and ``step`` are counted from 0."""
-        size = self.order.batch_size
-        positions = self.order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
+        start, stop = step * self.order.batch_size, (step + 1) * self.order.batch_size
+        positions = self.order.epoch_order(epoch).numpy()[start:stop]
         paths = self._dataset.store.catalog.paths
         return [paths[record] for record in self._dataset.split.train[positions]]
 
     @functools.cache  # noqa: B019  lives as long as the training
     def _augmentation(self, size: int, *, whole_batch: bool) -> Augmentation:
         config = self._config
-        fixed = isinstance(config.augment_strength, float)
+        is_fixed = isinstance(config.augment_strength, float)
         return make_augmentation(
             config.make_policy(),
             config.seed,
             size,
             config.augment_impl,
-            None if fixed else self.strength,
+            None if is_fixed else self.strength,
             whole_batch=whole_batch,
             deterministic=config.deterministic,
         )
@@ -198,7 +198,7 @@ def make_step_preprocessing(
         epoch = features["epoch"][0]
         if images is None:
             augmented = augmentation(features["image"], epoch, records)
-        else:  # The image of record i is row i.
+        else:  # `images` has all images, and row i is the image of record i
             augmented = augmentation(images, epoch, records, records)
         return (augmented, labels) if mixer is None else mixer(augmented, labels, epoch, records)
 

@@ -94,7 +94,7 @@ class LinearHead:
 
 
 def check_sklearn(needed_by: str) -> None:
-    """Raises UserError if scikit-learn is missing, which the flag or command ``needed_by`` needs."""
+    """Raises UserError for the flag or command ``needed_by`` if scikit-learn is missing."""
     if importlib.util.find_spec("sklearn") is None:
         raise missing_sklearn(needed_by)
 
@@ -120,8 +120,8 @@ def fit_head(
     To choose the strength of the penalty, about a fifth of the images is held out. For each value of
     ``C_VALUES``, a head is fitted on the other images; the value with the highest accuracy on the
     held-out images is chosen, and of equally good values the one with the strongest penalty. With this
-    value, the head is fitted on all images. If there are too few images for that, a middle value is
-    taken.
+    value, the head is fitted on all images. If there are too few images to hold some out, a middle
+    value of ``C_VALUES`` is taken.
 
     Args:
         features: float32 ``[n, D]``.
@@ -142,7 +142,7 @@ def fit_head(
     check_sklearn("a fitted head")
     if not np.isfinite(features).all():
         raise UserError(
-            "--weights: with them some features are NaN or infinite; pass other weights"
+            "--weights: these weights give NaN or infinite features; pass other weights"
         )
     with one_blas_thread():
         inverse_strength = _choose_inverse_strength(features, labels, groups, seed)
@@ -157,7 +157,7 @@ def fit_head(
 
 
 def start_from_fitted_head(network: keras.Model, dataset: Dataset, seed: int) -> LinearHead:
-    """Fits the head of ``network`` on the training images, which are not augmented for it.
+    """Fits the head of ``network`` on the training images, without augmentation.
 
     Args:
         network: from ``build_network``; the weights of its head are replaced.

@@ -44,7 +44,7 @@ class Placement:
     Attributes:
         on_device: whether the train step augments; otherwise the data pipeline does.
         resident: whether the device holds all decoded images, so that the step is fed only indices.
-        reason: a phrase for the console.
+        reason: where the augmentation runs and why, as a phrase for the console.
     """
 
     on_device: bool
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def batch_size_note(self) -> str:
-        """Why the batch size is not the default, for the console; empty if it is, or was given."""
+        """Why the batch size is not the default; empty if it is the default or was given."""
         size = self.config.batch_size
         if self.settings.config.batch_size is not None or size == DEFAULT_BATCH_SIZE:
             return ""
@@ -125,7 +125,7 @@ class Plan:
         )
 
     def resolved(self) -> dict[str, Any]:
-        """The values that were chosen for ``auto``, for config.json."""
+        """The values that were chosen for the run, for config.json."""
         settings = self.settings
         return {
             "lr": settings.lr,
@@ -222,8 +222,8 @@ def _choose_steps_per_execution(
 ) -> int:
     """The number of training steps in one call.
 
-    It is above 1 only if the train step looks up its images itself, because the host then passes on
-    nothing but indices; and without ``--steps_per_execution``, only on a GPU with XLA.
+    It is above 1 only if the train step looks up its images itself, so that the host passes on nothing
+    but indices. Without ``--steps_per_execution``, it also needs a GPU with XLA.
     """
     requested = settings.config.steps_per_execution
     if settings.config.dry_run:  # a dry run times single steps

@@ -69,7 +69,7 @@ def flags_to_train(
 
 
 def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's history.csv, one for each finished epoch; none if it has no file."""
+    """Returns the rows of a run's history.csv, one for each finished epoch; ``[]`` without the file."""
     try:
         return read_history(RunPaths(run_dir).history)
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
 
 
 def last_error_line(log: Path) -> str:
-    """Returns the last error line of seedtf in a log, or else its last line; empty without a log."""
+    """Returns the last error line of seedtf in a log, or else the last line; empty without a log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def last_error_line(log: Path) -> str:
 
 
 class TrainProcess:
-    """A process whose output is appended to a file. At the end of the ``with`` block it is stopped.
+    """A process that appends its output to a file, and is stopped at the end of the ``with`` block.
 
     The process runs in a session of its own, so Ctrl-C in the terminal does not reach it; ``end`` stops
     it. On Linux, if its parent process dies for any reason, the kernel sends SIGTERM to the training

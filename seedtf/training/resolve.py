@@ -43,7 +43,7 @@ class Settings:
         weight_decay: decoupled weight decay; 0 for none.
         schedule: a function from the epoch, a float that is 0.0 at the start, to the learning rate.
         lr_per_step: whether the learning rate is set at every step; otherwise once an epoch.
-        stages: the image size of each epoch.
+        stages: the image size of the training in each epoch, from ``--progressive_sizes``.
         augments_on_device: whether the train step augments; otherwise the data pipeline does.
         placement_reason: why the pipeline augments, as a phrase; empty if the train step augments.
         gpus: number of GPUs.

@@ -3,8 +3,8 @@
 Checkpoint callbacks call ``Saver.save_checkpoint``, which only copies the weights. The callback
 ``SaveState`` then calls ``Saver.save_state``, which copies the state and submits one job to a
 ``SerialWorker``. The job writes the checkpoints first, and then the state, through ``StateFolder``. On
-a GPU an epoch may take less time than this job. Nothing is then saved after epochs that end while the
-job runs (``callbacks.checkpoints.SavePolicy``).
+a GPU an epoch may take less time than this job. The states and the last models of epochs that end while
+the job runs are not saved (``callbacks.checkpoints.SavePolicy``).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["Saver"]
 class Saver:
     """Copies variables between two steps and writes the copies while training continues.
 
-    One job writes the checkpoints of a step first and then its state. So if a state is on disk, its
-    checkpoints are too. Only one job runs at a time: ``save_state`` waits for the previous job, and
-    raises its error. If no state follows a checkpoint (``skip_state``), the copied weights are kept in
-    memory and written with the next state; copies of at most two epochs are kept.
+    A job first writes the pending checkpoints and then the state. So if a state is on disk, the
+    checkpoints of its step are too. Only one job runs at a time: ``save_state`` waits for the previous
+    job, and raises its error. If no state follows a checkpoint (``skip_state``), the copied weights are
+    kept in memory and written with the next state; copies of at most two epochs are kept.
 
     Args:
         folder: the folder of states.
-        averaged: whether checkpoints hold averaged weights, but states the trained ones (see
+        averaged: whether checkpoints hold averaged weights, while states hold the trained weights (see
             ``AveragedWeights``). Otherwise both are written from one copy of the weights.
     """
 
@@ -83,7 +83,7 @@ class Saver:
     def skip_state(self) -> None:
         """Makes the next ``save_checkpoint`` copy the weights again.
 
-        Call it at the end of an epoch whose state is not saved.
+        Call it at the end of an epoch whose state is not saved: the next epoch changes the weights.
         """
         self._copied_weights = None
 

@@ -1,4 +1,4 @@
-"""Divides a run into ``fit`` calls; a new one begins where the image size or the trained layers change.
+"""Divides the epochs of a run into stages of one image size, and the run into segments (``fit`` calls).
 
 Nothing here imports TensorFlow.
 """
@@ -39,8 +39,8 @@ class Segment:
         phase_start: the first epoch of the phase to which this segment belongs. A run has at most two
             phases: first the head alone is trained, then all layers. Each phase has an optimizer of its
             own, created when its first segment starts.
-        restore: what this ``fit`` restores from the state: nothing, ``optimizer``, or ``optimizer`` and
-            ``metrics`` if it continues an interrupted epoch.
+        restore: what this ``fit`` restores from a saved state: nothing, ``optimizer``, or ``optimizer``
+            and ``metrics`` if this ``fit`` continues an interrupted epoch.
     """
 
     first_epoch: int
@@ -135,8 +135,8 @@ def _split_phase(
             yield begin, begin + length, 0, stage.size
 
 
-def _what_to_restore(resumed: bool, start_step: int) -> tuple[str, ...]:
-    if not resumed:
+def _what_to_restore(is_resumed: bool, start_step: int) -> tuple[str, ...]:
+    if not is_resumed:
         return ()
     return ("optimizer", "metrics") if start_step else ("optimizer",)
 

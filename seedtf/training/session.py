@@ -149,7 +149,7 @@ class Session:
 
     def train_batches(self, start_step: int) -> Any:
         """The distributed training batches from ``start_step`` on, as ``fit`` takes them."""
-        # A strategy prefetches in a thread, so the time that training waits cannot be measured.
+        # A strategy prefetches in a thread of its own, so the time that training waits is not measured.
         if self.devices.strategy is not None:
             return self.devices.distribute(lambda: self.batches.train(self.image_size, start_step))
         return self.batches.measure_wait(self.batches.train(self.image_size, start_step))
@@ -185,7 +185,8 @@ class Session:
 
     def _start_phase(self, segment: Segment) -> None:
         """Compiles the trainer for the phase of ``segment``, and restores the optimizer if needed."""
-        # Wait for the writer first, because a checkpoint records which layers are trainable.
+        # Wait for the writer before layers are frozen or unfrozen, because a checkpoint records which
+        # layers are trainable.
         self._saver.wait()
         set_body_trainable(self.network, segment.train_body)
         self.compile_phase(segment.phase_start)
@@ -239,7 +240,7 @@ def _callbacks_that_restore(
 def _record_signals_and_finish(
     session: Session, saver: Saver, stop: StopSignal, resume_dir: str
 ) -> Iterator[None]:
-    """Records signals within the ``with`` block; afterwards completes all files and the live page."""
+    """Records signals within the ``with`` block, and then completes all files and the live page."""
     callbacks, ending = session.callbacks, "failed"
     try:
         with (
@@ -267,7 +268,7 @@ class _RestoreMetrics(keras.callbacks.Callback):
     def __init__(self, trainer: Trainer, state: TrainState) -> None:
         super().__init__()
         self._state = state
-        # Keras would create the variables of the metrics at the first step, which is too late.
+        # Keras would create the variables of the metrics at the first step, after `on_epoch_begin`.
         build_metrics(trainer)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

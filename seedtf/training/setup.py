@@ -74,7 +74,7 @@ def seed_and_set_precision(settings: Settings) -> None:
 
 
 def data_folder(config: TrainConfig) -> str:
-    """The folder of the images: ``--data_dir``, or its sample data or unpacked archive in the cache.
+    """The folder of the images: ``--data_dir``, or the folder of the sample or unpacked archive.
 
     Raises:
         UserError: the sample data cannot be written, or the archive cannot be unpacked.
@@ -213,7 +213,7 @@ def runtime_errors_as_user_errors(
 
 
 def _initial_weights(config: TrainConfig) -> str:
-    """The value of ``--weights``; but ``none`` for a resumed run, whose state has all weights.
+    """The value of ``--weights``, or ``none`` for a resumed run, because its state has all weights.
 
     EfficientNetB0 to B7 keep ``imagenet`` when a run is resumed, because Keras builds them with one
     more layer for ``imagenet``.

@@ -214,13 +214,13 @@ class StateFolder:
     """Writes states to a folder and keeps the two newest."""
 
     def __init__(self, folder: Path, resumed: TrainState | None = None) -> None:
-        """Creates the folder if it does not exist; ``resumed`` is the newest of the states in it."""
+        """Creates the folder if necessary; ``resumed`` is the state in it that the run continues."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._kept = [folder / _file_name(resumed)] if resumed else []
 
     def write(self, state: TrainState) -> None:
-        """Writes ``state``, then removes all but the last two states that were written.
+        """Writes ``state``, then removes all states but the two that were written last.
 
         Raises:
             UserError: the state could not be written; the previous state is kept.

@@ -14,7 +14,7 @@ __all__ = ["StopSignal"]
 
 
 class StopSignal:
-    """Records SIGTERM and SIGINT; a second SIGINT raises KeyboardInterrupt at once.
+    """Records SIGTERM and SIGINT; a SIGINT after the first signal raises KeyboardInterrupt at once.
 
     Attributes:
         name: name of the signal that was received; empty if none was.
@@ -27,17 +27,18 @@ class StopSignal:
 
     @contextmanager
     def listening(self) -> Iterator[StopSignal]:
-        """Records both signals inside the ``with`` block, but does nothing outside the main thread."""
+        """Records both signals inside the ``with`` block; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        previous_handlers = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
             signal.signal(number, self._receive)
         try:
             yield self
         finally:
-            for number, handler in before.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -39,7 +39,7 @@ _STORE_TEXTS = {
 
 
 def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Path) -> None:
-    """Reports the data and the settings of a run, one line each, from images to learning rate.
+    """Reports the data and the settings of a run, one line each; warns of faults in the data.
 
     Args:
         plan: the settings of the run.
@@ -131,7 +131,7 @@ def _describe_split(config: TrainConfig, dataset: Dataset) -> str:
     test = f", {len(split.test):,} test" if len(split.test) else ""
     text = f"{len(split.train):,} train, {len(split.val):,} validation{test} ({source})"
     on_same_side = {"duplicates": dataset.duplicates, "near duplicates": dataset.near_duplicates}
-    if dataset.near_duplicates_across_split:
+    if dataset.near_duplicates_across_split:  # `data_warnings` reports them
         on_same_side = {}
     counts = " and ".join(f"{count} {name}" for name, count in on_same_side.items() if count)
     if counts:
@@ -249,7 +249,7 @@ def _describe_training(plan: Plan) -> str:
     config, settings = plan.config, plan.settings
     text = f"{config.epochs} epochs of {plan.steps_per_epoch} steps of {config.batch_size} images"
     optimizer = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
-    rate = f"{config.schedule} learning rate from {settings.lr:g}, "
+    rate = f"{config.schedule} schedule with a highest learning rate of {settings.lr:g}, "
     rate += "set at every step" if settings.lr_per_step else "set once per epoch"
     frozen = ""
     if config.freeze_epochs:

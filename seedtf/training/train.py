@@ -1,4 +1,4 @@
-"""Trains a network: from a ``TrainConfig`` to a run folder, in the stages of ``open_session``."""
+"""Trains a network, from a ``TrainConfig`` to a run folder; ``open_session`` prepares the training."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ _METRIC_NAMES = ("accuracy", "loss")
 class LazyMetric:
     """A metric whose value stays on the device until ``numpy`` is called.
 
-    After every step, before any callback, Keras converts each metric to a number if it can, which waits
-    for the device. It cannot convert this class.
+    After every step, before any callback, Keras converts each metric to a number if possible, which
+    waits for the device. This class cannot be converted, so Keras does not wait.
 
     Args:
         value: a scalar tensor.
@@ -46,9 +46,9 @@ class Trainer(keras.Model):
     Attributes:
         network: the model that is trained, from images float32 ``[B, S, S, 3]`` in 0–255 to
             probabilities ``[B, K]``.
-        prepare: the preprocessing of a training batch in the train step; None for none.
-        average: the exponential moving average of the weights, which the train step updates; None for
-            none.
+        prepare: preprocesses a training batch in the train step; None if nothing is to be done.
+        average: the exponential moving average of the weights, which the train step updates; None if
+            no average is kept.
         rates: the learning rates of an epoch, which the train steps set themselves; None if a callback
             sets the rates.
         steps_per_call: the largest number of steps in a call of the train function. If it is above 1,
@@ -184,7 +184,7 @@ class Trainer(keras.Model):
         }
 
     def _call_padded(self, images: Any) -> Any:
-        """The predictions of at most ``pad_validation_to`` images, computed for exactly that number."""
+        """The predictions of ``images``, computed in a batch of ``pad_validation_to`` images."""
         if self._compiled_call is None:
 
             def network(images: tf.Tensor) -> tf.Tensor:

@@ -110,7 +110,7 @@ class Console:
         if not self._stream.isatty() or is_silent():
             return
         if self._status is None:
-            # tqdm cuts a text that is wider than the terminal only if there is a bar; it may be empty.
+            # tqdm cuts a text to the width of the terminal only if there is a bar, which may be empty.
             layout = "{desc}{bar:0}"
             self._status = tqdm(
                 bar_format=layout, dynamic_ncols=True, leave=False, file=self._stream

@@ -277,7 +277,7 @@ class _Searcher:
     def _remove_models(self, rows: Sequence[TrialRow]) -> None:
         """Removes the models and states of all ended trials but the best one.
 
-        Those of a hundred trials of ResNet-50 would take 70 GB.
+        The files of a hundred trials of ResNet-50 would take 70 GB.
         """
         best = best_row(rows)
         for row in rows:
@@ -340,7 +340,8 @@ def _lock_tune_dir(tune_dir: Path) -> Iterator[None]:
 def _read_owner(tune_dir: Path) -> str:
     """Reads the identifier of the folder from its file ``owner``, which is created if necessary.
 
-    The path of the folder cannot identify it, because machines may mount it at different paths.
+    Each trial records it, so that an interrupted trial is continued in its own folder. The path of the
+    folder is no identifier, because machines may mount the folder at different paths.
     """
     path = tune_dir / "owner"
     if not path.exists():
