@@ -135,7 +135,7 @@ STUBS: dict[str, dict[str, Callable]] = {
     },
     "seedtf.training.lr_finder.run": {"find_learning_rate": list_training},
     "seedtf.tuning.search": {
-        "Search": types.SimpleNamespace,
+        "SearchSettings": types.SimpleNamespace,
         "search": lambda search: list_training(search.config),
     },
     "seedtf.folds.train_folds": {"train_folds": list_training},

@@ -34,7 +34,7 @@ from seedtf.training.trackers.group import TrackerGroup, attach_files
 from seedtf.training.trackers.tracker import TrackedRun, Tracker, check_installed
 from seedtf.tuning import records
 from seedtf.tuning import search as search_module
-from seedtf.tuning.search import Search, search
+from seedtf.tuning.search import SearchSettings, search
 from seedtf.tuning.space import choose_space
 from seedtf.tuning.tracking import SearchTracking
 
@@ -427,7 +427,7 @@ def test_a_continued_search_remains_one_parent_run(tmp_path, monkeypatch) -> Non
     config = TrainConfig(data_dir="data", weights="none", epochs=2, track="dvclive")
     folder = tmp_path / "tune"
     for trials in (2, 3):  # the second call continues the first one
-        plan = Search(
+        plan = SearchSettings(
             config=config,
             space=choose_space("lr,crop", (), config),
             trials=trials,

@@ -32,7 +32,7 @@ from seedtf.plots import importance as importance_plot
 from seedtf.training.process import TrainProcess, finished_epochs, last_error_line
 from seedtf.tuning import records
 from seedtf.tuning import search as search_module
-from seedtf.tuning.search import Search, search
+from seedtf.tuning.search import SearchSettings, search
 from seedtf.tuning.space import SEARCHABLE, SEARCHED_BY_DEFAULT, choose_space, first_values
 from seedtf.tuning.storage import mask_password
 from seedtf.tuning.trial import TrialRow, best_row, lowest_loss_row
@@ -61,11 +61,11 @@ def fixed_flags(**flags) -> TrainConfig:
     return TrainConfig(data_dir="data", weights="none", epochs=EPOCHS, **flags)
 
 
-def make_search(tune_dir: Path, trials: int, **changes) -> Search:
+def make_search(tune_dir: Path, trials: int, **changes) -> SearchSettings:
     config = changes.pop("config", fixed_flags())
     space = choose_space(changes.pop("search", "lr,crop"), (), config)
     options = {"study": "s", "storage": "", "pruner": "none", **changes}
-    return Search(config=config, space=space, trials=trials, tune_dir=tune_dir, **options)
+    return SearchSettings(config=config, space=space, trials=trials, tune_dir=tune_dir, **options)
 
 
 def misbehave(monkeypatch: pytest.MonkeyPatch, **how) -> None:

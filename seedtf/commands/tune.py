@@ -98,10 +98,10 @@ def run(arguments: list[str]) -> int:
     config = TuneConfig(**given)
     train_config = to_base_class(config, TrainConfig)
     space = choose_space(config.search, set(given), train_config)
-    from seedtf.tuning.search import Search, search
+    from seedtf.tuning.search import SearchSettings, search
 
     search(
-        Search(
+        SearchSettings(
             config=train_config,
             space=space,
             trials=config.trials,

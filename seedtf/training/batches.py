@@ -93,7 +93,7 @@ class TrainBatches:
         return prepare
 
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
-        """The endless input of the train function, from ``start_step`` on.
+        """The endless input of the train function, from ``start_step`` of the whole training on.
 
         If the pipeline augments, an element is a batch of images and labels. Otherwise it has the
         indices of the images, their labels, and the uint8 images unless the train step looks them up

@@ -148,7 +148,7 @@ class Session:
         self.trainer.make_train_function(force=True)
 
     def train_batches(self, start_step: int) -> Any:
-        """The distributed training batches from ``start_step`` on, as ``fit`` takes them."""
+        """The distributed batches for ``fit``, from ``start_step`` of the whole training on."""
         # A strategy prefetches in a thread of its own, so the time that training waits is not measured.
         if self.devices.strategy is not None:
             return self.devices.distribute(lambda: self.batches.train(self.image_size, start_step))

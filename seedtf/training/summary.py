@@ -217,10 +217,10 @@ def _small_batch_advice(plan: Plan) -> str:
     per_gpu = size // settings.devices.replicas
     if not settings.gpus or per_gpu >= _BUSY_BATCH:
         return ""
-    whole = _BUSY_BATCH * settings.devices.replicas
+    advised_size = _BUSY_BATCH * settings.devices.replicas
     return (
-        f"{per_gpu} images for each GPU keep it waiting for the host; try --batch_size={whole} or "
-        "more, with a higher --lr"
+        f"{per_gpu} images for each GPU keep it waiting for the host; "
+        f"try --batch_size={advised_size} or more, with a higher --lr"
     )
 
 

@@ -48,7 +48,7 @@ from seedtf.tuning.trial import (
     lowest_loss_row,
 )
 
-__all__ = ["Search", "search"]
+__all__ = ["SearchSettings", "search"]
 
 # After this many failures in a row the search ends. A bad combination of values makes one trial fail;
 # if several fail in a row, the cause is probably a full disk or a broken driver.
@@ -56,7 +56,7 @@ _MAX_FAILURES_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSettings:
     """The settings of a search.
 
     Attributes:
@@ -83,7 +83,10 @@ class Search:
 
 
 def search(
-    settings: Search, *, command: Sequence[str] = TRAIN_COMMAND, stream: TextIO | None = None
+    settings: SearchSettings,
+    *,
+    command: Sequence[str] = TRAIN_COMMAND,
+    stream: TextIO | None = None,
 ) -> list[TrialRow]:
     """Runs trials until ``settings.trials`` have ended; continues an earlier search of the study.
 
@@ -130,7 +133,7 @@ class _Searcher:
 
     def __init__(
         self,
-        settings: Search,
+        settings: SearchSettings,
         study: Study,
         command: tuple[str, ...],
         console: Console,
@@ -259,9 +262,8 @@ class _Searcher:
     def _write_results(self, rows: Sequence[TrialRow]) -> None:
         settings = self._settings
         importances = self._study.importances()
-        title = (
-            f"{settings.study}: {_count_ended(rows)} trials of {short_name(settings.config.model)}"
-        )
+        num_ended, network = _count_ended(rows), short_name(settings.config.model)
+        title = f"{settings.study}: {num_ended} trials of {network}"
         try:
             write_results(
                 settings.tune_dir, settings.config, settings.space, rows, importances, title=title
@@ -340,8 +342,7 @@ def _lock_tune_dir(tune_dir: Path) -> Iterator[None]:
 def _read_owner(tune_dir: Path) -> str:
     """Reads the identifier of the folder from its file ``owner``, which is created if necessary.
 
-    Each trial records it, so that an interrupted trial is continued in its own folder. The path of the
-    folder is no identifier, because machines may mount the folder at different paths.
+    Each trial records it. The path of the folder may differ from machine to machine.
     """
     path = tune_dir / "owner"
     if not path.exists():

@@ -82,7 +82,7 @@ class LearningRate(keras.callbacks.Callback):
             self._position.on_epoch_begin(epoch)
         position = self._position
         self.model.optimizer.learning_rate = self.rate(position.epoch, position.step)
-        if self._rates_are_in_step:
+        if self._train_step_sets_rate:
             rates = [self.rate(position.epoch, step) for step in range(self._steps_per_epoch)]
             self.model.rates.start(rates, position.step)
 
@@ -90,7 +90,7 @@ class LearningRate(keras.callbacks.Callback):
         if self._moves_position:
             self._position.on_train_batch_begin(batch)
         # The rate of the first step was set by on_epoch_begin.
-        if self._per_step and batch > 0 and not self._rates_are_in_step:
+        if self._per_step and batch > 0 and not self._train_step_sets_rate:
             position = self._position
             self.model.optimizer.learning_rate = self.rate(position.epoch, position.step)
 
@@ -99,7 +99,7 @@ class LearningRate(keras.callbacks.Callback):
             logs["lr"] = self.rate(self._position.epoch, self._position.step)
 
     @property
-    def _rates_are_in_step(self) -> bool:
+    def _train_step_sets_rate(self) -> bool:
         return getattr(self.model, "rates", None) is not None
 
 

@@ -51,11 +51,11 @@ class Cluster:
             >>> read_cluster(cluster.tf_config) == cluster
             True
         """
-        members: dict[str, list[str]] = {}
+        addresses_by_role: dict[str, list[str]] = {}
         for role, address in zip(self.roles, self.addresses, strict=True):
-            members.setdefault(role, []).append(address)
+            addresses_by_role.setdefault(role, []).append(address)
         role, number = self.task(self.index)
-        return json.dumps({"cluster": members, "task": {"type": role, "index": number}})
+        return json.dumps({"cluster": addresses_by_role, "task": {"type": role, "index": number}})
 
     def task(self, index: int) -> tuple[str, int]:
         """Returns the role of a worker and its number among the workers of this role, from 0."""
@@ -85,10 +85,10 @@ def read_cluster(text: str | None) -> Cluster | None:
         value = json.loads(text)
     except ValueError as error:
         _refuse(f"is not JSON ({error})")
-    members = value.get("cluster") if isinstance(value, dict) else None
-    if not isinstance(members, dict) or not members:
+    addresses_by_role = value.get("cluster") if isinstance(value, dict) else None
+    if not isinstance(addresses_by_role, dict) or not addresses_by_role:
         _refuse("has no cluster")
-    roles, addresses = _roles_and_addresses(members)
+    roles, addresses = _roles_and_addresses(addresses_by_role)
     task = value.get("task")
     if not isinstance(task, dict):
         _refuse("has no task")
@@ -96,13 +96,13 @@ def read_cluster(text: str | None) -> Cluster | None:
 
 
 def _roles_and_addresses(
-    members: dict[str, Any],
+    addresses_by_role: dict[str, Any],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    for role in members:
+    for role in addresses_by_role:
         _check_role(role, "the cluster")
     pairs = []
     for role in ("chief", "worker"):
-        addresses_of_role = members.get(role, [])
+        addresses_of_role = addresses_by_role.get(role, [])
         if not isinstance(addresses_of_role, list):
             _refuse(f"has no list of addresses under {role!r}")
         pairs += [(role, address) for address in addresses_of_role]
@@ -114,7 +114,7 @@ def _roles_and_addresses(
         _refuse("has a cluster without workers")
     if len(set(addresses)) < len(addresses):
         _refuse("names one address twice")
-    if len(members.get("chief", [])) > 1:
+    if len(addresses_by_role.get("chief", [])) > 1:
         _refuse("has more than one chief")
     return tuple(role for role, _ in pairs), addresses
 

@@ -89,10 +89,10 @@ class MlflowTracker(Tracker):
         }
         if run.parent_search:
             tags["mlflow.parentRunId"] = run.parent_search["run_id"]
-        created = self._client.create_run(self._experiment(), run_name=run.name, tags=tags)
+        created = self._client.create_run(self._experiment_id(), run_name=run.name, tags=tags)
         return str(created.info.run_id)
 
-    def _experiment(self) -> str:
+    def _experiment_id(self) -> str:
         """The ID of the experiment, which is created if it does not exist."""
         if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return experiment_id
