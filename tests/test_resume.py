@@ -278,6 +278,17 @@ def test_a_resume_without_a_complete_state_is_refused(finished, capsys) -> None:
     assert (finished / "history.csv").read_bytes() == history
 
 
+def test_a_resumed_run_reports_where_it_continues(tmp_path, capsys) -> None:
+    from seedtf.training.resume import load_resume_state
+    from seedtf.training.state import StateFolder, TrainState
+
+    for epoch, step, where in ((0, 0, "at the first step"), (0, 2, "after step 2 of epoch 1")):
+        state = TrainState(epoch, step, {"identity": {}, "replicas": 1}, {})
+        StateFolder(tmp_path / "state").write(state)
+        load_resume_state(tmp_path, {}, 1)
+        assert f"continuing {where}\n" in capsys.readouterr().out
+
+
 def test_resume_without_a_value_takes_the_newest_run(
     finished, tmp_path, monkeypatch, capsys
 ) -> None:

@@ -68,7 +68,7 @@ def load_resume_state(
 ) -> TrainState | None:
     """Reads the newest state of a run, and checks that it has the data and the flags of this run.
 
-    It also reports after which step the run continues.
+    It also reports where the run continues.
 
     Args:
         run_dir: the run folder, which all workers of a run can read.
@@ -95,10 +95,11 @@ def load_resume_state(
             f"{saved_replicas} replicas shared a batch, now {replicas} do: the batches and their "
             "statistics are the same, so losses differ by rounding, and with dropout by its masks",
         )
-    position = (
-        f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"
-    )
-    report("resume", f"continuing after {position}")
+    # A signal before the first step leaves a state without any completed step.
+    where = f"after epoch {state.epoch}" if state.epoch else "at the first step"
+    if state.step:
+        where = f"after step {state.step} of epoch {state.epoch + 1}"
+    report("resume", f"continuing {where}")
     return state
 
 

@@ -77,7 +77,10 @@ class MovingAverage:
         tf.cond(self._num_steps % self._every == 0, self._update_averages, lambda: None)
 
     def swap(self) -> None:
-        """Exchanges the network's weights and the average; a second call undoes the exchange."""
+        """Exchanges the network's weights and the average; a second call undoes the exchange.
+
+        The average of a float16 or bfloat16 variable is rounded to 16 bits by the exchange.
+        """
         for source, average in zip(self._sources, self._averages, strict=True):
             weights = _value(source)
             source.assign(tf.cast(average, source.dtype))
