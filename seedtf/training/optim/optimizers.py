@@ -43,8 +43,8 @@ def make_optimizer(
     Args:
         name: a value of ``--optimizer``.
         lr: the initial learning rate.
-        averaged_from: for ``swa``, the first epoch at whose end weights enter the average, counted from
-            0 at the creation of this optimizer. From then on, they enter it at the end of each epoch.
+        averaged_from: for ``swa``, weights enter the average at the end of this epoch and of each later
+            one; epochs are counted from 0 at the creation of the optimizer.
         steps_per_epoch: for ``swa``, the number of steps in an epoch.
         weight_decay: each step first subtracts ``lr * weight_decay * w`` from each weight w (decoupled
             weight decay: Loshchilov and Hutter, arXiv 1711.05101); 0 for none.
