@@ -231,7 +231,11 @@ def name_a_shard_outside(root):
         ),
         (lambda p: (p / "pack.json").write_text("{"), "the pack is damaged"),
         (name_a_shard_outside, "lies outside the pack"),
-        (lambda p: (p / "pack.json").write_text('{"format": 1}'), "no valid 'classes'"),
+        (lambda p: (p / "pack.json").write_text('{"format": 1}'), "there is no 'classes'"),
+        (
+            lambda p: (p / "pack.json").write_text('{"format": 1, "classes": 5}'),
+            "the pack is damaged ('int' object is not iterable)",
+        ),
         (
             lambda p: (p / "pack.json").write_text('{"format": 2}'),
             "format 2, and this seedtf reads",

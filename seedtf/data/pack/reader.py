@@ -66,8 +66,10 @@ class Pack:
             counts = [int(shard["images"]) for shard in meta["shards"]]
             sizes = [int(shard["bytes"]) for shard in meta["shards"]]
             index_digest, left_out_digest = meta["index_sha256"], meta["left_out_sha256"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(meta_path, f"no valid {first_line(error)}") from None
+        except KeyError as error:
+            raise _damaged(meta_path, f"there is no {error}") from None
+        except (TypeError, ValueError) as error:
+            raise _damaged(meta_path, first_line(error)) from None
         # The index of the first image of each shard and, at the end, the number of all images.
         self._starts = list(itertools.accumulate(counts, initial=0))
         for file, size in zip(self._shards, sizes, strict=True):
