@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -224,6 +225,19 @@ def test_flags_that_do_not_apply_are_refused(flags: dict[str, object], message: 
     with pytest.raises(UserError) as error:
         FoldsConfig(data_dir="d", **flags)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"), [("file,label\n", "no column 'fold'"), (None, "No such")]
+)
+def test_a_bad_table_of_folds_is_named_by_its_path(
+    tmp_path: Path, lines: str | None, fault: str
+) -> None:
+    paths = FoldsPaths(tmp_path)
+    if lines:
+        paths.table.write_text(lines)
+    with pytest.raises(UserError, match=f"^{re.escape(str(paths.table))}: .*{fault}"):
+        paths.read_table()
 
 
 # The whole command. What it starts runs in this process, so that TensorFlow is not imported again.

@@ -108,7 +108,7 @@ def read_head(path: str | os.PathLike[str], text_format: TextFormat, flag: str) 
 
 
 def read_csv(
-    csv_path: str | os.PathLike[str], columns: Sequence[str], flag: str
+    csv_path: str | os.PathLike[str], columns: Sequence[str], flag: str = ""
 ) -> Iterator[list[str]]:
     """Yields the cells of ``columns`` in each row of a UTF-8 CSV table with a header line.
 

@@ -116,7 +116,7 @@ def _read_relabelled(run: str | os.PathLike[str]) -> set[str]:
     if is_folds(folder):
         tables += [RunPaths(fold.root).data_report for fold in read_folds(folder)]
     columns = ("path", "fault")
-    rows = (read_csv(table, columns, "") for table in tables if table.is_file())
+    rows = (read_csv(table, columns) for table in tables if table.is_file())
     return {path for table in rows for path, fault in table if fault == RELABELLED}
 
 
@@ -130,5 +130,5 @@ def _read_predictions(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]
     if table is None:
         missing = tables[0].relative_to(folder)
         raise UserError(f"{folder}: no {missing}; run seedtf evaluate {folder} first")
-    rows = read_csv(table, ("path", "true", "top1"), "")
+    rows = read_csv(table, ("path", "true", "top1"))
     return {path: (true, predicted) for path, true, predicted in rows}

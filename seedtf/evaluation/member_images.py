@@ -51,7 +51,7 @@ def read_member_images(member: str, run_dir: Path) -> MemberImages:
     if is_folds(run_dir):
         folds = FoldsPaths(run_dir)
         root = read_settings(folds.fold(0).root)["resolved"]["data_root"]
-        rows = read_csv(folds.predictions, ("path", "true"), "")
+        rows = read_csv(folds.predictions, ("path", "true"))
         return MemberImages(member, {os.path.join(root, path): label for path, label in rows})
     root = read_settings(run_dir)["resolved"]["data_root"]
     sides = read_sides(RunPaths(run_dir).split, root)
@@ -65,7 +65,7 @@ def read_sides(split: Path, root: str) -> dict[str, dict[str, str]]:
         UserError: the table is missing or damaged.
     """
     sides: dict[str, dict[str, str]] = {"train": {}, "val": {}, "test": {}}
-    for path, label, side in read_csv(split, ("file", "label", "split"), ""):
+    for path, label, side in read_csv(split, ("file", "label", "split")):
         sides.setdefault(side, {})[os.path.join(root, path)] = label
     return sides
 

@@ -163,7 +163,7 @@ class FoldsPaths:
         Raises:
             UserError: the table is missing or damaged.
         """
-        rows = read_csv(self.table, ("file", "label", "fold", "group"), "folds")
+        rows = read_csv(self.table, ("file", "label", "fold", "group"))
         return [FoldRow(*row) for row in rows]
 
     def read_predictions(self, class_names: Sequence[str]) -> dict[str, tuple[str, np.ndarray]]:
@@ -174,7 +174,7 @@ class FoldsPaths:
         """
         root = read_settings(self.fold(0).root)["resolved"]["data_root"]
         columns = [f"p:{name}" for name in class_names]
-        rows = read_csv(self.predictions, ("path", "true", *columns), "folds")
+        rows = read_csv(self.predictions, ("path", "true", *columns))
         try:
             return {
                 os.path.join(root, path): (label, np.array(values, np.float64))

@@ -263,7 +263,7 @@ def open_labelled(
 def _split_catalog(run: Run, side: str) -> Catalog:
     """The images that split.csv assigns to ``side`` (train, val or test), sorted by path."""
     table = run.split_table
-    rows = list(read_csv(table, ("file", "label", "split"), table.name))
+    rows = list(read_csv(table, ("file", "label", "split")))
     images = sorted((path, label) for path, label, row_side in rows if row_side == side)
     root = _data_root(run)
     # Checking a remote file would take a request, so a missing one is reported only when it is read.
