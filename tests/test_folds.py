@@ -228,7 +228,7 @@ def test_flags_that_do_not_apply_are_refused(flags: dict[str, object], message: 
 
 
 @pytest.mark.parametrize(
-    ("lines", "fault"), [("file,label\n", "no column 'fold'"), (None, "No such")]
+    ("lines", "fault"), [("file,label\n", "no column 'fold'"), (None, "no such file")]
 )
 def test_a_bad_table_of_folds_is_named_by_its_path(
     tmp_path: Path, lines: str | None, fault: str
