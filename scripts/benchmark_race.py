@@ -67,8 +67,8 @@ def seedtf_command(training: Training) -> list[str]:
 
 
 def timm_command(training: Training) -> list[str]:
-    """The command line of timm's ``train.py``, or of the script that makes the same calls."""
-    network = f"pretrained_cfg_overlay={{'file': {training.prepared['weights']!r}}}"
+    """The command line of timm's ``train.py``, or of its stand-in ``race/timm_train.py``."""
+    weights_file = f"pretrained_cfg_overlay={{'file': {training.prepared['weights']!r}}}"
     num_classes, size = training.prepared["classes"], training.image_size
     flags = "--train-split train --val-split val --model tf_efficientnet_lite0"
     flags += f" --num-classes {num_classes}"
@@ -78,7 +78,7 @@ def timm_command(training: Training) -> list[str]:
         flags += " --batch-size 32 --warmup-epochs 1 --sched-on-updates --scale 0.6 1 --vflip 0.5"
         flags += " --channels-last --workers 2"
     folders = ["--data-dir", str(training.data), "--output", str(training.out)]
-    weights = ["--pretrained", "--model-kwargs", network] if training.pretrained else []
+    weights = ["--pretrained", "--model-kwargs", weights_file] if training.pretrained else []
     python, script = training.prepared["python"], training.prepared["timm_script"]
     return [python, "-u", script, *flags.split(), *folders, *weights]
 
@@ -198,7 +198,7 @@ def _is_finished(path: Path) -> bool:
 
 
 def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse.Namespace) -> dict:
-    """Trains once in the empty folder ``out``; returns the result as JSON values."""
+    """Empties the folder ``out`` and trains once in it; returns the result as JSON values."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     root, tool = out.parents[1], TOOLS[name]
@@ -229,7 +229,7 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
         get_first_step=first_step_time,
         limit_seconds=60 * arguments.limit_minutes,
     )
-    lines = out / "lines"
+    code_lines = out / "lines"  # written by a script; a command line counts as one line
     return {
         "tool": name,
         "setting": setting,
@@ -238,7 +238,7 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
         "epochs": training.epochs,
         "load_before": load,
         "command": command,
-        "lines": int(lines.read_text()) if lines.exists() else 1,
+        "lines": int(code_lines.read_text()) if code_lines.exists() else 1,
         "cpu": platform.processor() or platform.machine(),
         "cores": arguments.threads,
         "versions": _versions(command[0], tool.packages.split()),
@@ -260,7 +260,7 @@ def images_per_second(record: Record, num_images: int) -> float | None:
 
 
 def _environment(root: Path, threads: int) -> dict[str, str]:
-    """Environment variables for ``threads`` threads, without downloads; Python may cache bytecode."""
+    """The environment of a training: it sets the threads, forbids downloads and allows bytecode."""
     environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     paths = [str(RUNNERS.parents[1]), environment.get("PYTHONPATH", "")]
@@ -311,7 +311,10 @@ def main() -> None:
         "--timm_script", type=Path, help="train.py of timm, instead of race/timm_train.py"
     )
     prepare_parser.add_argument(
-        "--per_class", type=int, default=10**9, help="most images per class and side, for a trial"
+        "--per_class",
+        type=int,
+        default=10**9,
+        help="at most so many images of each class in train and in val, for a trial",
     )
     run_parser = commands.add_parser("run", help="trains; finished trainings are kept")
     run_parser.set_defaults(function=run)
@@ -321,11 +324,7 @@ def main() -> None:
         "--setting", nargs="+", choices=SETTINGS, default=SETTINGS, help="which flags to use"
     )
     run_parser.add_argument(
-        "--weights",
-        nargs="+",
-        choices=WEIGHTS,
-        default=WEIGHTS,
-        help="which initial weights to use",
+        "--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="which weights to begin with"
     )
     run_parser.add_argument("--image_size", type=int, default=128, help="side in pixels")
     run_parser.add_argument("--epochs", type=int, default=6, help="number of epochs")

@@ -1,6 +1,6 @@
 """Draws five figures of the README into scripts/measured/, four of them from the embedded sample data.
 
-    pip install .                                    # and Chromium, for the two pages
+    pip install .                                    # and Chromium, for live and report
     python scripts/draw_readme_figures.py           # all five, a few minutes on two CPU cores
     python scripts/draw_readme_figures.py peers     # only the one named
 
@@ -39,7 +39,7 @@ WIDTHS, COLORS, MAX_BYTES = (1000, 900, 800, 700), (256, 128, 64), 150_000
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
 
-# Leaves of the evaluation page the cards, the confusion matrix and the first row of top losses.
+# Hides all of the evaluation page but the cards, the confusion matrix and the first top losses.
 SHORTEN_REPORT = """<style>
 dl.cards, ol { grid-template-columns: repeat(6, 1fr) !important; } .matrix { max-width: 46rem; }
 </style><script>

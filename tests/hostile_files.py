@@ -38,7 +38,7 @@ def whole_files() -> dict[str, bytes]:
             image.quantize(16), "GIF", save_all=True, append_images=[other.quantize(16)]
         ),
         "plain.bmp": _encode(image, "BMP"),
-        "wide.bmp": _encode(clear, "BMP"),
+        "32 bits.bmp": _encode(clear, "BMP"),
         "plain.webp": _encode(image, "WEBP"),
         "lossless.webp": _encode(image, "WEBP", lossless=True),
         "turned.webp": _encode(image, "WEBP", exif=exif),
@@ -89,7 +89,7 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
     for side in (23_000, 2**27, 2**31 - 1):
         yield f"claims {side}.png", magic + _png_head(side, side) + _chunk(b"IDAT", b"x") + end
     rows = zlib.compress(bytes(2001 * 12_000), 9)
-    yield "rows without end.png", magic + _png_head(2000, 2000) + _chunk(b"IDAT", rows) + end
+    yield "too many rows.png", magic + _png_head(2000, 2000) + _chunk(b"IDAT", rows) + end
     claim = _chunk(b"abCd", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
     yield "private chunk.png", magic + claim + _blank_png(23_000)[8:]
     yield "transparent.png", _blank_png(5_000, _chunk(b"tRNS", b"\x40"))
@@ -97,13 +97,14 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
     yield "text bomb.png", files["plain.png"][:33] + text + files["plain.png"][33:]
     yield "many chunks.png", files["plain.png"][:33] + _chunk(b"tEXt", b"a\0") * 20_000 + end
     yield "claims 65500.jpg", _resized_jpeg(files["plain.jpg"], 65_500)
-    yield "pixels without end.jpg", _resized_jpeg(files["plain.jpg"], 2_000)
+    yield "too few pixels.jpg", _resized_jpeg(files["plain.jpg"], 2_000)
     yield "scans.jpg", _repeat_last_scan(files["progressive.jpg"], 30_000)
     yield (
         "few scans, large.jpg",
         _resized_jpeg(_repeat_last_scan(files["progressive.jpg"], 90), 1_900),
     )
-    # A parser that takes FF 00 for a segment jumps to the small frame header inside the comment.
+    # A length follows FF 00 here. A parser that takes both for a segment skips the real tables and
+    # reads a frame header of 8 x 8 pixels, which lies inside the comment behind them.
     large = _encode(Image.new("L", (3_000, 3_000)), "JPEG", quality=10)
     frame = large.index(b"\xff\xc0")
     tables = large[2 : frame + 13]
@@ -196,5 +197,5 @@ def _repeat_last_scan(data: bytes, times: int) -> bytes:
 
 
 def _gif_frame(data: bytes, width: int, height: int) -> bytes:
-    """The frame of this size in a GIF, up to the end of the file."""
+    """The bytes of a GIF from the frame of this size up to the trailer, which is left out."""
     return data[data.index(b"\x2c" + bytes(4) + struct.pack("<HH", width, height)) : -1]

@@ -15,7 +15,7 @@ from seedtf.commands.main import run_command
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.export.serving_graph import ServingModule
-from seedtf.model.activation_map import check_has_maps, features_and_logits, make_map_function
+from seedtf.model.activation_map import check_has_maps, make_map_function, split_for_maps
 from seedtf.model.network import HEAD, build_network
 from seedtf.plots.heatmap import draw_heatmap
 from seedtf.runs.open import load_run, open_validation
@@ -35,7 +35,7 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(run_dir: Path) -> None:
     model = load_run(run_dir).load_model()
     head = model.get_layer(HEAD)
     head.bias.assign(np.array([0.5, -1, 2], np.float32))
-    get_features_and_logits, get_map = features_and_logits(model)
+    get_features_and_logits, get_map = split_for_maps(model)
     features, logits = get_features_and_logits(noise())
     for label in range(3):
         heat = get_map(features, tf.fill([4], label)).numpy()
@@ -71,7 +71,7 @@ def test_a_drawn_map_keeps_the_size_and_highlights_its_maximum() -> None:
     drawn = draw_heatmap(image, np.array([[0.0, 0.0], [0.0, 5.0]]))
     assert drawn.shape == image.shape
     assert drawn[-1, -1].sum() == drawn.sum(axis=-1).max() > drawn[0, 0].sum()
-    # A constant map has one colour, of three values.
+    # A constant map has one colour, so the image has at most three different channel values.
     assert np.unique(draw_heatmap(image, np.zeros((2, 2)))).size <= 3
 
 

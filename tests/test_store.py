@@ -150,11 +150,10 @@ def test_the_cache_key_depends_on_files_and_size(tiny_copy: Path) -> None:
     status = file.stat()
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     keys.append(key())
-    with file.open("ab") as longer:
-        longer.write(b"\0")
+    with file.open("ab") as stream:
+        stream.write(b"\0")
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     keys.append(key())
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     file.rename(tiny_copy / "alder" / "00.png")
     keys.append(key())
     (tiny_copy / "alder" / "00.png").unlink()
@@ -220,7 +219,9 @@ def test_an_interrupted_build_leaves_no_file(
     assert list(cache.iterdir()) == []
 
 
-def test_a_cache_folder_that_is_a_file_names_the_flag(tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_error_names_the_flag_if_the_cache_folder_is_a_file(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "cache").touch()
     with pytest.raises(UserError, match=r"^--cache_dir=.*cache: .*pass another folder"):
         build(tiny_folder, "disk", tmp_path / "cache")

@@ -131,7 +131,7 @@ def test_what_cannot_be_searched_is_refused_in_one_line(text, given_flags, messa
         choose_space(text, given_flags, fixed_flags())
 
 
-def test_a_range_that_another_flag_forbids_is_refused_first() -> None:
+def test_a_range_that_another_flag_forbids_is_refused_before_any_trial() -> None:
     with pytest.raises(UserError, match=r"--search: lr .*--min_lr=0.001 exceeds --lr=0.0001"):
         choose_space("lr", (), fixed_flags(min_lr=1e-3))
 
@@ -362,7 +362,7 @@ def test_a_trial_that_diverges_or_breaks_does_not_end_the_search(
     assert sum(row["outcome"] == "failed" for row in read_table(tmp_path)) == 2
 
 
-def test_flags_that_no_trial_can_train_with_end_the_search_at_once(tmp_path, monkeypatch) -> None:
+def test_the_search_ends_at_once_if_its_flags_fail_in_every_trial(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"0": 2})
     with pytest.raises(UserError, match="trial 0 could not train: --model=oak: no such network"):
         search(make_search(tmp_path, 3), command=FAKE)
@@ -536,7 +536,8 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     flags = re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE)
-    # The flags of tune itself come first, and flags that tune refuses are not listed.
+    # The flags of tune itself come first, with its own version of --cache. Flags that tune refuses
+    # are not listed.
     assert flags[:3] == ["cache", "trials", "search"]
     assert flags.index("keep_models") < flags.index("recipe") < flags.index("epochs")
     assert flags.count("cache") == 1
@@ -554,6 +555,7 @@ def popen_that_forks_later_trials() -> Callable[..., subprocess.Popen | forked.P
         if list(command[:4]) == [sys.executable, "-m", "seedtf", "train"]:
             trials.append(command)
             if len(trials) > 1:
+                # With 0, killed_run kills at no call: it only runs the command.
                 arguments = ["0", *command[3:]]
                 log = options["stdout"].fileno()
                 return forked.Process("killed_run:main", arguments, terminal=log)

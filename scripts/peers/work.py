@@ -17,13 +17,13 @@ IN_SIZE, OUT_SIZE, BATCH_SIZE, NUM_IMAGES = 256, 224, 64, 512
 # STRETCH the largest relative change of the ratio of width to height, and HUE is in degrees.
 CROP, STRETCH, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.1, 0.1, 0.1, 0.1, 5.0
 
-# CROP and STRETCH for libraries that keep a window of the image: the fraction of the area that it has,
-# and its ratio of width to height.
+# CROP and STRETCH as ranges, for libraries that keep a window of the image: AREA is the area of the
+# window relative to that of the image, RATIO the width of the window relative to its height.
 AREA, RATIO = ((1 - CROP) ** 2, 1.0), (1 / (1 + STRETCH), 1 + STRETCH)
 
 # CROP and STRETCH for libraries that rotate and scale in one pass: they first cut out OUT_SIZE² pixels,
-# then enlarge width and height by independent factors in this range. With the largest factor, they show
-# the same part of the image as the smallest window of AREA.
+# then enlarge width and height by independent factors in this range. With the largest factor, 1 - CROP
+# of each side of the image is visible, as in the smallest window that AREA allows.
 SCALE = (1.0, OUT_SIZE / IN_SIZE / (1 - CROP))
 
 Batches = Iterator[Any]

@@ -1,4 +1,4 @@
-"""A process that answers requests, such as to measure a library, and is paused in between."""
+"""A process that answers requests, for example to measure a library, and is paused between them."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def transform_with_addons(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
     """Does what ``transform`` does, with ``tfa.image.transform``."""
-    return import_addons("tfa.image.transform").image.transform(
+    return import_addons("--augment_impl=addons").image.transform(
         images,
         _output_to_input(parameters, images.shape[1:3], out_size),
         interpolation="bilinear",
@@ -117,7 +117,7 @@ def adjust_hue_saturation_with_addons(
     images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:
     """Does what ``adjust_hue_saturation`` does, with TensorFlow Addons, one image at a time."""
-    adjust = import_addons("tfa.image.adjust_hsv_in_yiq").image.adjust_hsv_in_yiq
+    adjust = import_addons("--augment_impl=addons").image.adjust_hsv_in_yiq
     return tf.map_fn(
         lambda values: adjust(*values),
         (images, hue, saturation),

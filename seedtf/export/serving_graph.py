@@ -28,7 +28,7 @@ from seedtf.compat.tensorflow import freeze_variables
 from seedtf.images.decode import decode_image, decode_upright_jpeg, is_jpeg, resize_image
 from seedtf.images.header import MAX_PIXELS, STRETCH
 from seedtf.images.header_graph import STATUSES, Edits, apply_edits, has_edits, parse_headers_graph
-from seedtf.model.activation_map import features_and_logits, mean_map
+from seedtf.model.activation_map import mean_map, split_for_maps
 from seedtf.model.members import input_size, resize_for, weighted_mean
 from seedtf.model.network import HEAD
 
@@ -185,7 +185,7 @@ class ServingModule(tf.Module):
         else:
             # Track only the variables: a SavedModel that tracks Keras objects needs Keras to load.
             self.weights = [v if isinstance(v, tf.Variable) else v.value for v in variables]
-        with_features = [features_and_logits(network) for network in models] if heatmap else []
+        with_features = [split_for_maps(network) for network in models] if heatmap else []
         self._to_maps = [to_map for _, to_map in with_features]
         self._features = lambda pixels: _run_models(
             [network for network, _ in with_features], pixels

@@ -19,10 +19,10 @@ from seedtf.model.network import HEAD
 __all__ = [
     "MapFunction",
     "check_has_maps",
-    "features_and_logits",
     "has_maps",
     "make_map_function",
     "mean_map",
+    "split_for_maps",
 ]
 
 _POOL = "pool"  # the pooling layer in a network of build_network
@@ -48,7 +48,7 @@ def check_has_maps(model: keras.Model, flag: str) -> None:
         )
 
 
-def features_and_logits(
+def split_for_maps(
     model: keras.Model,
 ) -> tuple[keras.Model, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
     """Returns a model that outputs features and logits, and a function that makes maps of the features.
@@ -60,7 +60,7 @@ def features_and_logits(
     Example:
         >>> from seedtf.model.network import build_network
         >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
-        >>> outputs, to_map = features_and_logits(network)
+        >>> outputs, to_map = split_for_maps(network)
         >>> features, logits = outputs(tf.zeros([1, 16, 16, 3]))
         >>> to_map(features, tf.constant([2])).shape
         TensorShape([1, 2, 2])
@@ -92,7 +92,7 @@ def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = 
         >>> make_map_function([network])(tf.zeros([4, 16, 16, 3]), tf.zeros([4], tf.int64)).shape
         TensorShape([4, 2, 2])
     """
-    members = [features_and_logits(model) for model in models]
+    members = [split_for_maps(model) for model in models]
 
     def compute_mean_map(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         pixels = tf.cast(images, tf.float32)

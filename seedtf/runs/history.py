@@ -24,7 +24,8 @@ HISTORY_COLUMNS = ("epoch", *METRICS, "augment_strength")
 TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
 """The columns of timing.csv.
 
-``data_wait``, ``validation`` and ``between`` (between two epochs, for example to save) are seconds.
+``data_wait``, ``validation`` and ``between`` are seconds. ``between`` is the time between two epochs,
+in which files are saved, for example.
 """
 
 

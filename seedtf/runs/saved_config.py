@@ -51,8 +51,8 @@ RESUME_MAY_CHANGE = (
 )
 """Flags that a resumed run may change, because they do not change its results.
 
-They include the paths of the data, the flags that decide the split, and ``teacher``. Not these flags,
-but the data, the split and the teacher's probabilities must be the same as in the saved state.
+They include the paths of the data, the flags that decide the split, and ``teacher``. These flags may
+differ, but the data, the split and the teacher's probabilities must be those of the saved state.
 """
 
 
@@ -115,7 +115,8 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
     values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
     values |= {"run_dir": "", "resume": "", "dry_run": False}
     if given.get("recipe", recipe) != recipe:
-        # The new recipe sets the same flags as any other recipe, so the earlier values are dropped.
+        # The new recipe decides the flags of a recipe, so their earlier values are dropped. All recipes
+        # set the same flags, so ORIGINAL has their names.
         values = {name: value for name, value in values.items() if name not in RECIPES[ORIGINAL]}
     has_other_split = given.get("val_dir") or given.get("split_csv")
     if has_other_split:

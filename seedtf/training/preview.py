@@ -63,8 +63,8 @@ def write_preview(config: TrainConfig, out: Path) -> None:
     )
     if not len(store.catalog):
         raise UserError(
-            f"--data_dir={config.data_dir}: none of {len(sampled)} sampled images can be decoded; seedtf "
-            "check names the fault of each file"
+            f"--data_dir={config.data_dir}: none of {len(sampled)} sampled images can be decoded; "
+            "seedtf check names the fault of each file"
         )
     figure = draw_preview(
         store,

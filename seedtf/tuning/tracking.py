@@ -27,8 +27,8 @@ class SearchTracking:
     """The run in each tracker that is the parent of all trials; does nothing without ``--track``.
 
     Each trial is a run of ``seedtf train`` that finds its parent through the folder of the search. A
-    training logs its metrics once an epoch; the parent run logs the metrics of each trial once: those
-    of trial n as its epoch n + 1.
+    training logs its metrics once an epoch; the parent run logs the metrics of each trial once, with
+    n + 1 as the number of the epoch for trial n.
 
     Args:
         config: the fixed flags.
@@ -66,7 +66,7 @@ class SearchTracking:
         self._group.start()
 
     def log_trial(self, number: int, rows: Sequence[TrialRow]) -> None:
-        """Records trial ``number``, from 0, which has just ended; ``rows`` are all ended trials."""
+        """Records a trial that has just ended; numbers count from 0, and ``rows`` are all trials."""
         if self._group is not None:
             row = next(row for row in rows if row.number == number)
             values = _metrics(rows, row)

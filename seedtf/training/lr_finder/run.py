@@ -116,8 +116,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
         trainer = Trainer(network, batches.make_prepare(config.image_size))
         optimizer = make_phase_optimizer(plan, network, lr=start)
         trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
-        train = batches.train(config.image_size, start_step=0)
-        sweep = sweep_lr(trainer, train, start=start, end=end, steps=num_steps)
+        train_batches = batches.train(config.image_size, start_step=0)
+        sweep = sweep_lr(trainer, train_batches, start=start, end=end, steps=num_steps)
         return sweep, num_steps, config.batch_size
 
 

@@ -29,7 +29,7 @@ def parse_class_weights(
             have the same total weight, and the mean weight of the images is 1.
 
             In ``name:weight,…``, a class that is not named gets 1. A name may contain spaces and
-            colons, because only the last colon separates it from the weight, but no comma.
+            colons, but no comma; only the last colon separates the name from the weight.
         class_names: K names in the order of the labels.
         counts: int ``[K]``, the number of training images of each class. For ``auto``, a class without
             images gets the weight 1 and does not count in K.
