@@ -6,6 +6,7 @@ Training and an exported graph, which gets what ``seedtf predict EXPORT`` sends,
 from __future__ import annotations
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -186,3 +187,27 @@ def test_without_its_extra_a_heic_file_is_refused_with_what_to_install(
     with pytest.raises(RefusedError, match=r"HEIC: pip install 'seedtf\[heic\]', or save") as error:
         to_decodable(data, read_header(data))
     assert error.value.fault == "unsupported variant"
+
+
+def grey_tiff_of_12_bits(pixels: bytes, width: int) -> bytes:
+    """An uncompressed TIFF of one row; two pixels of 12 bits fill three bytes."""
+    # Tag and value: width, height, bits, no compression, 0 is black, offset, samples, rows, bytes.
+    values = (256, width), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1)
+    fields = [
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in (*values, (279, len(pixels)))
+    ]
+    directory = struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(grey_tiff_of_12_bits(bytes.fromhex("00001080 0FFF"), 4), id="TIFF of 12 bits"),
+        pytest.param(b"P5 4 1 65535\n" + bytes.fromhex("0000 01FF 8000 FFFF"), id="PGM of 16 bits"),
+    ],
+)
+def test_samples_of_more_than_8_bits_keep_their_highest_8(data: bytes) -> None:
+    image = in_training(data)
+    assert isinstance(image, np.ndarray)
+    assert image[0].tolist() == [[value] * 3 for value in (0, 1, 128, 255)]

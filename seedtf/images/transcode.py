@@ -58,7 +58,9 @@ def to_decodable(
     try:
         image = open_image(apply_edits(data, header.edits), header.format)
         check_size(*image.size, max_pixels)
-        image = _to_8_bits(ImageOps.exif_transpose(image))
+        # In place, because a copy would have neither the format nor the tags that _to_8_bits reads.
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _to_8_bits(image)
         width, height = image.size
         row_bytes = -(-3 * width // 4) * 4
         size = _BMP_HEADER_BYTES + row_bytes * height
