@@ -1,4 +1,4 @@
-/* CUDA libraries without a GPU behind them, with which TensorFlow 2.21 sees H100s. Built by fake_gpu.py.
+/* Made-up CUDA libraries without a GPU, with which TensorFlow 2.21 sees H100s. Built by fake_gpu.py.
 
    Device memory is host memory, and copies are real. Kernels do nothing, so that a result has the bytes
    that its memory had before. TensorFlow, its kernel registry, its graph optimizer and XLA's compiler for

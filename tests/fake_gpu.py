@@ -1,4 +1,4 @@
-"""CUDA libraries without a GPU behind them, and the environment in which TensorFlow opens them."""
+"""Made-up CUDA libraries without a GPU, and the environment in which TensorFlow opens them."""
 
 from __future__ import annotations
 

@@ -258,8 +258,8 @@ def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,label\nx.jpg,a\n", "no column 'file', found name, label; the first line must name"),
-        ("", "no column 'file', found none; the first line must name file, label"),
+        ("name,label\nx.jpg,a\n", "no column 'file', found name, label; name the columns"),
+        ("", "no column 'file', found none; name the columns file and label in"),
         ("file,label\nx.jpg,a\n,\n", "row 3 is incomplete; give a file and a label"),
         ("file,label\nx.jpg\n", "row 2 is incomplete; give a file and a label"),
         (

@@ -65,7 +65,7 @@ def test_listing_splitting_and_writing_take_few_bytes_per_file(
         assert np.array_equal(again.val, split.val)
         cache_key(catalog, 8)
 
-    # The memory of graphs and code is the same for few files, and is subtracted.
+    # Graphs and code take the same memory for few files as for many, so it is subtracted.
     base = peak_bytes(lambda: list_split_and_write(tiny_folder))
     assert peak_bytes(lambda: list_split_and_write(many)) - base < BYTES_PER_FILE * MANY
 

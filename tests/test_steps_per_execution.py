@@ -246,7 +246,7 @@ def test_keras_leaves_lazy_metrics_on_the_device() -> None:
 def test_several_steps_with_batches_from_the_host_are_refused(train: Callable[..., Path]) -> None:
     for flags in ({"placement": "host"}, {"cache": "off"}):
         with pytest.raises(
-            UserError, match="--steps_per_execution=2: needs a train step that looks"
+            UserError, match="--steps_per_execution=2: needs a train step that looks up its images"
         ):
             train(steps_per_execution=2, **flags)
 

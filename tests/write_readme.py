@@ -1,4 +1,4 @@
-"""Writes tests/README.md: what seedtf promises, and the tests that hold it. Run by ``make promises``.
+"""Writes tests/README.md: what seedtf promises, and the tests that check it. Run by ``make promises``.
 
 The promises are listed here, each with its tests. ``reported_cases.py`` lists the cases that people
 have reported. The last table has the first paragraph of every test module's docstring.
@@ -32,8 +32,8 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "LiteRT and ONNX files of these networks predict as the network does.": (
             "test_converted_networks_predict_the_same",
         ),
-        "What is in the caches of Hugging Face and Kaggle needs no internet; a failed download is one "
-        "line.": (
+        "What is in the caches of Hugging Face and Kaggle needs no internet; a failed download gives "
+        "a one-line error.": (
             "test_a_preset_by_name_comes_from_the_cache_of_kaggle",
             "test_files_of_hugging_face_come_from_its_cache",
             "test_a_failed_download_gives_a_one_line_error",
@@ -47,7 +47,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_features_are_what_the_head_of_the_run_reads",
             "test_a_second_call_builds_no_network_and_decodes_nothing",
         ),
-        "A probe fits as scikit-learn does, on the other folds alone, and twins share a fold.": (
+        "A probe fits as scikit-learn does and never on the fold it predicts; twins share a fold.": (
             "test_each_fold_is_predicted_from_the_others_as_scikit_learn_does",
             "test_the_images_of_a_fold_do_not_change_the_head_that_predicts_them",
             "test_twins_are_in_one_fold_and_every_image_counts_once",
@@ -75,7 +75,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state",
             "test_a_folder_removed_while_running_gives_a_one_line_error",
         ),
-        "A resume that cannot be exact is refused by name.": (
+        "A resume that cannot be exact is refused, and the error names what has changed.": (
             "test_flags_that_change_the_run_are_refused_by_name",
             "test_changed_data_is_refused_with_the_difference",
         ),
@@ -121,7 +121,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Training on a GPU": {
         "Every operation of a train step without XLA has a GPU kernel.": ("test_gpu_kernels.py",),
-        "Every kind of training reaches its end on CUDA libraries without a GPU behind them.": (
+        "Every kind of training reaches its end on made-up CUDA libraries without a GPU.": (
             "test_every_kind_of_run_reaches_its_end",
         ),
         "The training thread waits for nothing between two steps.": (
@@ -132,7 +132,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Files that are not what they seem": {
-        "A file is decoded as a viewer shows it, or refused by name.": (
+        "A file is decoded as a viewer shows it, or is refused and named.": (
             "test_lossless_files_are_equal_to_pillow",
             "test_lossy_files_are_close_to_pillow",
             "test_a_damaged_file_gives_an_image_or_a_refusal",
@@ -168,7 +168,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_page_requests_nothing_and_fits_every_window",
             "test_decisions_by_key_survive_a_reload_and_are_saved",
         ),
-        "Images with predicted labels train, and neither validate nor change the split.": (
+        "Images with predicted labels are used only for training, and do not change the split.": (
             "test_confident_images_train_and_the_split_stays",
         ),
         "Each fault of an image is reported by name; what many images share is no fault.": (
@@ -194,7 +194,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_killed_exports_leave_only_complete_versions",
             "test_an_existing_version_is_never_touched",
         ),
-        "Signatures and names of outputs stay as they are, and the classes are inside.": (
+        "Signatures and names of outputs stay as they are, and an export contains its class names.": (
             "test_the_signatures_are_what_clients_rely_on",
             "test_saved_model_cli_shows_the_signature",
             "test_grpc_request_and_response_fit_the_signature",
@@ -220,7 +220,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_dvclive_files_have_every_epoch_once",
             "test_trackio_has_one_run_with_every_epoch_once",
         ),
-        "A failure of a tracker is one line, and ends no training.": (
+        "A failure of a tracker gives a one-line warning, and ends no training.": (
             "test_a_failing_tracker_warns_once_and_others_continue",
             "test_a_tracker_that_hangs_is_left_out_with_a_warning",
         ),
@@ -228,7 +228,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_continued_search_remains_one_parent_run",
             "test_mlflow_has_one_run_with_every_epoch_once",
         ),
-        "A missing package is one line at the start.": (
+        "A missing package gives a one-line error at the start.": (
             "test_a_missing_package_ends_the_command_before_it_reads_an_image",
         ),
     },
@@ -246,7 +246,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "A mistake gives a one-line error and exit code 2.": (
             "test_wrong_flags_give_a_one_line_error_and_exit_code_2",
         ),
-        "A loss that is not finite stops the run with step, files and remedy.": (
+        "A loss that is not finite stops the run; the error names the step, the files and a remedy.": (
             "test_the_first_step_that_is_not_finite_is_named",
         ),
         "Metrics and intervals agree with scikit-learn, SciPy and statsmodels.": (
@@ -256,7 +256,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 HEAD = """\
-# What seedtf promises, and the tests that hold it
+# What seedtf promises, and the tests that check it
 
 Written by `make promises` from `tests/write_readme.py` and the docstrings of the test modules.
 `make test` runs all tests, `make test-addons` those that concern the environment of TensorFlow Addons.

@@ -46,7 +46,7 @@ class EmbedConfig(Flags):
         "Side in pixels that images are resized to, 8 to 2048.",
         low=0,
         high=2048,
-        default_text="that of the run or the network, else 224",
+        default_text="that of the run, or the only one that the network accepts, or 224",
     )
     weights: str = option(
         "imagenet", "Weights of --model, as for seedtf train; a run folder has its own."

@@ -52,7 +52,8 @@ class ExploreConfig(Flags):
     weights: str = option("imagenet", "Weights of --model, as for seedtf train.")
     image_size: int = option(
         0,
-        "Side in pixels that images are resized to; 0 for that of the run or the network, else 224.",
+        "Side in pixels that images are resized to; 0 for the size of the run, or the only size "
+        "that the network accepts, or 224.",
         high=2048,
     )
     layout: str = option(AUTO, "Layout of the folder, as for seedtf train.", choices=LAYOUTS)

@@ -47,7 +47,7 @@ class ExportConfig(Flags):
     )
     max_pixels: int = option(
         0,
-        "Largest width × height of an image that the SavedModel decodes. A small one limits what a "
+        "Largest width × height of an image that the SavedModel decodes. A small value limits what a "
         "request can cost.",
         low=0,
         default_text="that of the run",
@@ -60,7 +60,9 @@ class ExportConfig(Flags):
     labels_csv: str = option("", LABELS_CSV_HELP)
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
-    split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are compared.")
+    split_column: str = option(
+        "", f"{SPLIT_COLUMN_HELP} The formats are compared on its test rows."
+    )
     layout: str = option(AUTO, "Layout of --data_dir, as for seedtf train.", choices=LAYOUTS)
 
     def check_together(self) -> None:

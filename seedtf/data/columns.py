@@ -99,8 +99,8 @@ def find_columns(
 ) -> ColumnIndices:
     """Finds the columns of files, labels and split in a table with a header.
 
-    There is one column for each class if no column has a usual name of labels, and all columns but
-    those of files and split contain only marks (0 and 1, or true and false).
+    The table has one column for each class if no column has a usual name for labels, and all columns
+    but those of files and split contain only marks (0 and 1, or true and false).
 
     Args:
         source: the table, for error messages.
@@ -125,7 +125,7 @@ def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str]
     given = {name for name in (columns.file, columns.label, columns.split) if name}
     if given & set(first):
         return True
-    # A cell with a usual name of a column of files, such as "image", might also be the name of a file.
+    # A cell such as "image" is a usual header of the column of files, but might also name a file.
     if any(_matches(cell, _FILE_NAMES) and not is_file(cell) for cell in first):
         return True
     if any(is_file(cell) for cell in first):
@@ -222,8 +222,8 @@ class _Picker:
     def pick_classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
         """The columns of the classes if the table has one column for each class; otherwise empty.
 
-        All columns but those of files and split must contain only marks. If there are other columns
-        too, a mark may have another meaning than a class, for example that an image is blurred.
+        All columns but those of files and split must contain only marks. If one of them contains other
+        values, a mark may mean something else than a class, for example that an image is blurred.
         """
         others = tuple(
             index
@@ -269,8 +269,8 @@ class _Picker:
                 )
         found = ", ".join(self.header) or "none"
         raise UserError(
-            f"{self.source}: no column {role!r}, found {found}; the first line must name file, "
-            f"label, or pass --{role}_column"
+            f"{self.source}: no column {role!r}, found {found}; name the columns file "
+            f"and label in the first line, or pass --{role}_column"
         )
 
     def _with_files(self, candidates: list[int]) -> list[int]:

@@ -23,7 +23,7 @@ class FileReader:
     """Decodes images by their index in a catalog; no image stays in memory.
 
     The header is checked at every read, so a file that has changed since the start is decoded
-    correctly, or refused by name.
+    correctly, or refused and named.
 
     Attributes:
         paths: the absolute paths of the files.

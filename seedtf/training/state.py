@@ -254,7 +254,7 @@ def _state_files(folder: Path) -> list[Path]:
 
 
 def _is_float32_on_gpu(variable: Any) -> bool:
-    # `value` is the TensorFlow variable in a Keras variable, but a method of a TensorFlow variable.
+    # In a Keras variable, `value` is the TensorFlow variable; in a TensorFlow variable, it is a method.
     value = getattr(variable, "value", variable)
     value = variable if callable(value) else value
     if isinstance(value, tf.distribute.DistributedValues) or value.dtype != tf.float32:

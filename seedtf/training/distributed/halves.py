@@ -1,4 +1,4 @@
-"""Divides the train step of several GPUs into two functions of each replica, which XLA can compile.
+"""Divides the train step on several GPUs into two functions for each replica, which XLA can compile.
 
 XLA cannot compile a step that uses several devices. Without XLA, the optimizer starts about thirty
 small kernels for each variable, thousands in a step. Starting them takes longer than computing the

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 PROJECT = "seedtf"
-"""The project or experiment of a run, unless a variable of the tracker names another one."""
+"""The project or experiment of a run, unless an environment variable of the tracker names another."""
 
 FINISHED, INTERRUPTED = "finished", "interrupted"
 """Values of ``ending`` in ``Tracker.finish``.
