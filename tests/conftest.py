@@ -82,7 +82,7 @@ def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_fork_server(common_folder: Path) -> None:
-    """Gives all processes that run tests the same address, so that they share a server of forks."""
+    """Gives all processes that run tests the same address, so that they share one fork server."""
     os.environ[forked.ADDRESS] = str(common_folder / "forks")
 
 

@@ -61,7 +61,8 @@ def test_the_first_lines_name_everything_that_is_on(
     assert printed["recipe"].startswith("original, as requested (defaults: epochs=200, ")
     assert "the same number of images from every class" in printed["sampler"]
     assert printed["averages"] == (
-        "weights over 0.1 of all steps, validated and saved; a snapshot at the end of every cycle"
+        "moving average of the weights over 0.1 of all steps, validated and saved; a snapshot at the "
+        "end of every cycle"
     )
 
 

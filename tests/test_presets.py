@@ -184,7 +184,7 @@ def test_the_presets_of_keras_hub_are_listed() -> None:
     assert len(presets) > 90
     assert presets["dinov2_small"].parameters == 22_582_656
     # KerasHub 0.32 gives efficientnet_el, _em and _es the address of efficientnet_b1_ft, so
-    # `builtin_presets` leaves them out. If the next line fails, it no longer needs to.
+    # `builtin_presets` leaves them out. The next line fails once KerasHub has other addresses.
     assert not {"efficientnet_el_ra_imagenet", "efficientnet_es_ra_imagenet"} & presets.keys()
     sizes = {str(image_sizes_from_name(each.class_name, name)) for name, each in presets.items()}
     assert sizes == {"32 or more", "224", "384", "multiples of 14", "multiples of 16"}

@@ -137,15 +137,15 @@ import textwrap
 from race_runner import RaceArgs, main
 
 def helper(args):
-    """Left out."""
-    # left out
+    """Not counted."""
+    # not counted
     return json.dumps(str(args))
 
 def other(args):
     return 1
 
 def default(args):
-    """Left out."""
+    """Not counted."""
     text = helper(args)
 
     text.callback = args.record_first_step

@@ -1,5 +1,5 @@
-"""scripts/benchmark_serving_peers.py takes medians over turns, compares with the faster bare function,
-and ends with an error if two runtimes with the same weights predict differently."""
+"""scripts/benchmark_serving_peers.py takes medians over rounds, compares seedtf with the faster bare
+``tf.function``, and ends with an error if two runtimes with the same weights predict differently."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class FakeWorker:
-    """Answers as a worker does; an image takes 1 ms in the first turn, then 10 ms and 100 ms."""
+    """Answers as a worker does; an image takes 1 ms in the first round, then 10 ms and 100 ms."""
 
     milliseconds = 1.0
 
@@ -39,7 +39,7 @@ class FakeWorker:
         order = json.loads(line)
         request = self.milliseconds * order["batch_size"]
         rate = 1000 * order["callers"] / self.milliseconds
-        self.milliseconds *= 10  # so that a mean over three turns is not their median
+        self.milliseconds *= 10  # so that a mean over three rounds is not their median
         return json.dumps({"images_per_second": rate, "p50_ms": request, "p99_ms": 2 * request})
 
 
@@ -60,7 +60,7 @@ def make_row(runtime: str, size: int, rate: float, kind: str = "256") -> dict[st
     return {"kind": kind, "runtime": runtime, "batch_size": size, **figures}
 
 
-def test_the_table_compares_seedtf_with_the_faster_bare_function(script: ModuleType) -> None:
+def test_the_table_compares_seedtf_with_the_faster_tf_function(script: ModuleType) -> None:
     rates = {
         "seedtf": (90.0, 200.0),
         "tensorflow": (100.0, 100.0),
@@ -103,7 +103,7 @@ def test_a_worker_answers_and_is_paused_in_between(script: ModuleType) -> None:
         script.Worker("echo", [sys.executable, "-c", "print('no')"], 1)
 
 
-def test_a_worker_sends_whole_requests_of_the_kind(
+def test_a_worker_fills_each_request_with_images_of_its_kind(
     script: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -220,7 +220,7 @@ def classes_without_validation(catalog: Catalog, split: Split) -> list[str]:
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
     """Writes ``split.csv`` with the columns file, label and split, in the catalog's order."""
-    side_names = ("", *_SIDES)  # Files that are on no side are not written.
+    side_names = ("", *_SIDES)  # Number 0 is no side; such files are not written.
     sides = np.zeros(len(catalog), np.uint8)
     for number, name in enumerate(_SIDES, 1):
         sides[split.sides[name]] = number
@@ -273,8 +273,8 @@ def read_split_csv(
                 continue
             raise UserError(
                 f"{flag}={csv_path}: {path!r} is not in {catalog.root}; pass the folder that it is "
-                f"relative to as --data_dir, and --labels_csv={csv_path} if its classes are not the "
-                "first sub-folders"
+                f"relative to as --data_dir, and --labels_csv={csv_path} if its sub-folders are "
+                "not the classes"
             )
         listed_as = catalog.class_names[catalog.labels[index]]
         fixed_as = listed_as if fixed is None else catalog.class_names[fixed[index]]

@@ -155,8 +155,8 @@ def predict_out_of_fold(run: Run, *, tta: int, batch_size: int) -> LabelledPredi
         UserError: a run or an image is missing, or an image would be predicted twice or never.
     """
     folds = []
-    for paths in run.members:
-        fold_run = load_run(paths.root)
+    for member in run.members:
+        fold_run = load_run(member.root)
         folds.append(
             predict_labelled(
                 [fold_run.load_model()], *open_validation(fold_run), tta=tta, batch_size=batch_size
@@ -174,13 +174,13 @@ def predict_out_of_fold(run: Run, *, tta: int, batch_size: int) -> LabelledPredi
 
 
 def _check_each_once(run: Run, paths: Sequence[str], unreadable: set[str]) -> None:
-    """Raises UserError unless ``paths`` has every readable image of folds.csv exactly once."""
+    """Raises UserError unless ``paths`` has every readable non-test image of folds.csv exactly once."""
     folds_paths = FoldsPaths(run.run_dir)
     expected = {row.file for row in folds_paths.read_table() if row.fold != TEST_FOLD} - unreadable
     if len(paths) != len(expected) or set(paths) != expected:
         raise UserError(
-            f"{folds_paths.table}: lists {len(expected)} images, but the splits of the runs have "
-            f"{len(paths)}; restore the files that seedtf folds wrote"
+            f"{folds_paths.table}: its {len(expected)} images are not those that the runs validate on "
+            f"({len(paths)}); restore the files that seedtf folds wrote"
         )
 
 
@@ -193,11 +193,11 @@ def warn_of_training_images(run: Run, images: Catalog) -> None:
     folder = os.path.realpath(images.root)
     evaluated = {os.path.join(folder, path) for path in images.paths}
     found: dict[str, set[str]] = {}
-    for paths in run.members or (run.paths,):
-        root = read_settings(paths.root).get("resolved", {}).get("data_root")
-        if root and paths.split.is_file():
-            trained = read_sides(paths.split, os.path.realpath(root))["train"]
-            found[str(paths.root)] = evaluated & trained.keys()
+    for member in run.members or (run.paths,):
+        root = read_settings(member.root).get("resolved", {}).get("data_root")
+        if root and member.split.is_file():
+            trained = read_sides(member.split, os.path.realpath(root))["train"]
+            found[str(member.root)] = evaluated & trained.keys()
     num_trained = len(set[str]().union(*found.values()))
     if num_trained:
         names = [name for name, trained in found.items() if trained]

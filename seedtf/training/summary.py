@@ -131,7 +131,7 @@ def _describe_split(config: TrainConfig, dataset: Dataset) -> str:
     test = f", {len(split.test):,} test" if len(split.test) else ""
     text = f"{len(split.train):,} train, {len(split.val):,} validation{test} ({source})"
     on_same_side = {"duplicates": dataset.duplicates, "near duplicates": dataset.near_duplicates}
-    if dataset.near_duplicates_across_split:  # `data_warnings` reports them
+    if dataset.near_duplicates_across_split:  # not all are on the same side, see `data_warnings`
         on_same_side = {}
     counts = " and ".join(f"{count} {name}" for name, count in on_same_side.items() if count)
     if counts:
@@ -227,7 +227,8 @@ def _small_batch_advice(plan: Plan) -> str:
 def _describe_averages(config: TrainConfig) -> str:
     parts = []
     if config.ema_horizon:
-        parts.append(f"weights over {config.ema_horizon:.3g} of all steps, validated and saved")
+        span = f"{config.ema_horizon:.3g} of all steps"
+        parts.append(f"moving average of the weights over {span}, validated and saved")
     if config.snapshots:
         parts.append("a snapshot at the end of every cycle")
     return "; ".join(parts)

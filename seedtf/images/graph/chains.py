@@ -2,8 +2,8 @@
 
 A loop with a step for each part is too slow: a step of a TensorFlow loop takes up to 0.2 ms, and a file
 of many tiny parts would block a server. Here the position of the next part is computed for all
-positions of a window at once, and the chain is followed by doubling. After k gathers, the
-element for a position is the position 2^k parts later in the chain.
+positions of a window at once, and the chain is followed by doubling: the tensor of
+these positions, gathered from itself k times, has the positions 2^k parts later.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def sum_along_chain(following: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """The sum of ``values`` over all positions of the chain that starts at position 0.
 
     Args:
-        following: int32 ``[n]``, the position after each position in its chain; at the end of a chain,
-            the same position.
+        following: int32 ``[n]``, for each position the next one in its chain; at the end of a chain,
+            the position itself.
         values: int32 ``[n]``, the value of each position; 0 at the end of a chain.
     """
     count = tf.size(following)
