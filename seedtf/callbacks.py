@@ -35,7 +35,7 @@ __all__ = ["CyclicDecay", "LearningRate", "LiveCurves", "OneCycle", "SmoothDecay
 
 
 class _FitSchedule(LearningRate):
-    """Sets the learning rate by a schedule over the epochs of ``fit``, whose number ``fit`` gives."""
+    """Sets the learning rate by a schedule that lasts as many epochs as ``fit`` is called with."""
 
     _schedule_name = ""
 

@@ -35,9 +35,9 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_tilde_without_a_home_is_refused",
         ),
         "Ctrl-C, a full disk, an output that cannot be made, in every command.": (
-            "test_ctrl_c_is_one_line",
-            "test_a_full_disk_is_one_line_that_names_the_flag",
-            "test_an_output_that_cannot_be_made_is_one_line_that_names_the_flag",
+            "test_ctrl_c_gives_one_line",
+            "test_a_full_disk_gives_one_line_that_names_the_flag",
+            "test_an_output_that_cannot_be_made_gives_one_line_that_names_the_flag",
             "test_a_full_or_closed_stream_gives_no_traceback",
         ),
         "A file system without `fsync` of folders, or without locks.": (

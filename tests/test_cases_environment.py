@@ -402,7 +402,7 @@ def failing(monkeypatch, tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_fault_is_one_line_with_the_path_of_a_log(command, failing, capsys, tmp_path) -> None:
+def test_a_fault_gives_one_line_with_the_path_of_a_log(command, failing, capsys, tmp_path) -> None:
     failing(KeyError("colour"))
     assert main([command, "--out=a b"]) == 70
     (line,) = capsys.readouterr().err.splitlines()
@@ -416,21 +416,21 @@ def test_a_fault_is_one_line_with_the_path_of_a_log(command, failing, capsys, tm
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c_is_one_line(command, failing, capsys) -> None:
+def test_ctrl_c_gives_one_line(command, failing, capsys) -> None:
     failing(KeyboardInterrupt())
     assert main([command]) == 130
     assert capsys.readouterr().err.strip() == f"seedtf {command}: interrupted"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_full_disk_is_one_line_that_names_the_flag(command, failing, capsys) -> None:
+def test_a_full_disk_gives_one_line_that_names_the_flag(command, failing, capsys) -> None:
     failing(OSError(errno.ENOSPC, "No space left on device", "/full/table.csv"))
     assert main([command, "--x=1", "--out=/full"]) == 2
     expected = f"seedtf {command}: --out=/full: No space left on device (/full/table.csv); "
     assert capsys.readouterr().err == f"{expected}pass another path\n"
 
 
-def test_too_little_memory_is_one_line(failing, capsys) -> None:
+def test_too_little_memory_gives_one_line(failing, capsys) -> None:
     failing(MemoryError("7 GB"))
     assert main(["evaluate"]) == 2
     assert capsys.readouterr().err == "seedtf evaluate: not enough memory (7 GB)\n"
@@ -471,7 +471,7 @@ TRAINING = "--model=tiny --image_size=16 --weights=none --batch_size=4 --epochs=
         ("export {run}", "--out"),
     ],
 )
-def test_an_output_that_cannot_be_made_is_one_line_that_names_the_flag(
+def test_an_output_that_cannot_be_made_gives_one_line_that_names_the_flag(
     line, flag, hostile, tiny_folder, capfd
 ) -> None:
     run = Path(hostile["folder"].out, "run")

@@ -77,7 +77,7 @@ def test_a_batch_script_and_a_single_task_are_no_step(slurm, monkeypatch) -> Non
     assert not in_slurm_step()
 
 
-def test_slurm_variables_that_cannot_be_read_are_one_line(slurm, monkeypatch) -> None:
+def test_slurm_variables_that_cannot_be_read_give_a_one_line_error(slurm, monkeypatch) -> None:
     slurm("a[1-", "1", 2, 0)
     with pytest.raises(UserError, match=r"--cluster=slurm: the variables of SLURM cannot be read"):
         slurm_tf_config()
@@ -165,8 +165,8 @@ def test_the_batch_scripts_are_valid_and_their_flags_exist() -> None:
 
 
 STAND_INS = {
-    # srun runs a single task. seedtf makes the file by which the script knows that there is a run to
-    # resume.
+    # The stand-in for srun runs its command once. The one for seedtf makes the file by which the script
+    # knows that there is a run to resume.
     "srun": '''[ "$1" = --kill-on-bad-exit=0 ] && shift; "$@"''',
     "seedtf": '''echo "$@" >> "$LOG"; touch "$RUN/config.json"; exit "$(cat "$CODE")"''',
     "scontrol": '''echo "scontrol $@" >> "$LOG"''',

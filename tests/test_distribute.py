@@ -519,11 +519,11 @@ def test_on_several_gpus_xla_compiles_two_halves_of_a_step_and_on_cpus_nothing()
         assert choice.halves and not choice.enabled and "two halves" in choice.reason
     assert not choose_jit("off", 2, replicas=2).halves
     assert not choose_jit("auto", 2, replicas=2, deterministic=True).halves
-    for gpus, can_compile_halves in ((0, True), (2, False)):
-        choice = choose_jit("auto", gpus, replicas=2, can_compile_halves=can_compile_halves)
+    for gpus, can_split_step in ((0, True), (2, False)):
+        choice = choose_jit("auto", gpus, replicas=2, can_split_step=can_split_step)
         assert not choice.halves and "2 replicas share a step" in choice.reason
         with pytest.raises(UserError, match="--jit_compile=on: 2 replicas"):
-            choose_jit("on", gpus, replicas=2, can_compile_halves=can_compile_halves)
+            choose_jit("on", gpus, replicas=2, can_split_step=can_split_step)
 
 
 @given(

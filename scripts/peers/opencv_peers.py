@@ -45,23 +45,23 @@ def _in_threads(chain: Any, threads: int) -> Batches:
             yield batch
 
 
-def _without_rotation(a: Any, colors: list[Any]) -> Any:
-    crop = a.RandomResizedCrop((OUT_SIZE, OUT_SIZE), scale=AREA, ratio=RATIO)
-    return a.Compose([crop, a.HorizontalFlip(), a.VerticalFlip(), *colors])
+def _without_rotation(library: Any, colors: list[Any]) -> Any:
+    crop = library.RandomResizedCrop((OUT_SIZE, OUT_SIZE), scale=AREA, ratio=RATIO)
+    return library.Compose([crop, library.HorizontalFlip(), library.VerticalFlip(), *colors])
 
 
 def albumentations(threads: int) -> Batches:
     """Albumentations, the last version under the MIT licence, without rotation."""
-    import albumentations as a
+    import albumentations as library
 
-    colors = a.ColorJitter(
+    colors = library.ColorJitter(
         brightness=(1 - BRIGHTNESS, 1 + BRIGHTNESS),
         contrast=(1 - CONTRAST, 1 + CONTRAST),
         saturation=(1 - SATURATION, 1 + SATURATION),
         hue=(-HUE / 360, HUE / 360),
         p=1.0,
     )
-    return _in_threads(_without_rotation(a, [colors]), threads)
+    return _in_threads(_without_rotation(library, [colors]), threads)
 
 
 def _import_albumentationsx() -> Any:
@@ -70,16 +70,16 @@ def _import_albumentationsx() -> Any:
     The import name is ``albumentations``, so both libraries cannot be in the same environment.
     """
     os.environ["ALBUMENTATIONS_OFFLINE"] = "1"  # it reports its use over the network otherwise
-    import albumentations as a
+    import albumentations as library
 
-    return a
+    return library
 
 
-def _colors_of_x(a: Any) -> list[Any]:
+def _colors_of_x(library: Any) -> list[Any]:
     """The colour operations of AlbumentationsX; its ColorJitter is slower than these two."""
     return [
-        a.RandomBrightnessContrast((-BRIGHTNESS, BRIGHTNESS), (-CONTRAST, CONTRAST), p=1.0),
-        a.HueSaturationValue(  # OpenCV counts the hue in steps of two degrees
+        library.RandomBrightnessContrast((-BRIGHTNESS, BRIGHTNESS), (-CONTRAST, CONTRAST), p=1.0),
+        library.HueSaturationValue(  # OpenCV counts the hue in steps of two degrees
             (-HUE / 2, HUE / 2), (-255 * SATURATION, 255 * SATURATION), (0.0, 0.0), p=1.0
         ),
     ]
@@ -87,22 +87,24 @@ def _colors_of_x(a: Any) -> list[Any]:
 
 def albumentationsx(threads: int) -> Batches:
     """AlbumentationsX, without rotation; its threads are no slower than processes of a DataLoader."""
-    a = _import_albumentationsx()
-    return _in_threads(_without_rotation(a, _colors_of_x(a)), threads)
+    library = _import_albumentationsx()
+    return _in_threads(_without_rotation(library, _colors_of_x(library)), threads)
 
 
 def albumentationsx_rotation(threads: int) -> Batches:
     """AlbumentationsX, with scaling, stretching and rotation in one pass over the cropped image."""
     import cv2
 
-    a = _import_albumentationsx()
-    affine = a.Affine(
+    library = _import_albumentationsx()
+    affine = library.Affine(
         scale={"x": SCALE, "y": SCALE},
         keep_ratio=False,
         rotate=(-180.0, 180.0),
         border_mode=cv2.BORDER_REFLECT_101,
         p=1.0,
     )
-    flips = [a.HorizontalFlip(), a.VerticalFlip()]
-    chain = a.Compose([a.RandomCrop(OUT_SIZE, OUT_SIZE), affine, *flips, *_colors_of_x(a)])
+    flips = [library.HorizontalFlip(), library.VerticalFlip()]
+    chain = library.Compose(
+        [library.RandomCrop(OUT_SIZE, OUT_SIZE), affine, *flips, *_colors_of_x(library)]
+    )
     return _in_threads(chain, threads)

@@ -115,7 +115,8 @@ def with_values(model: Any, values: Sequence[Any] | None) -> AbstractContextMana
     import keras
     import tensorflow as tf
 
-    with tf.device("/cpu:0"):  # The scope turns the values into tensors, here without GPU memory.
+    # The scope turns the values into tensors. On the CPU, these take no GPU memory.
+    with tf.device("/cpu:0"):
         return keras.StatelessScope(
             state_mapping=list(zip(all_variables(model), values, strict=True))
         )
@@ -135,9 +136,9 @@ def metrics_variables(model: Any) -> list[Any]:
 def build_metrics(trainer: Any) -> None:
     """Creates the variables of a trainer's metrics before its first step.
 
-    The private method of Keras 3 uses only the shapes of a batch and computes nothing. A real step
-    would first be compiled on a GPU, which takes a minute. Keras 2.15 has no such method and evaluates
-    a batch of zeros.
+    The private method of Keras 3 uses only the shapes of a batch and computes nothing. On a GPU, a real
+    step would have to be compiled first, which takes a minute. Keras 2.15 has no such method and
+    evaluates a batch of zeros.
 
     Args:
         trainer: a compiled ``training.trainer.Trainer``.

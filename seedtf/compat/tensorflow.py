@@ -117,9 +117,10 @@ def uninitialized_output(
     """Runs ``compute`` so that it writes its result into memory that was not filled with zeros before.
 
     XLA fills the result of a loop with zeros before the loop, which takes an eighth of the time of the
-    augmentation. The memory of a variable is overwritten in place instead. So ``compute`` gets a new
-    float32 variable, whose memory is not initialized; reading it afterwards does not copy it. If
-    TensorFlow no longer creates such variables, ``compute`` returns its result as usual.
+    augmentation. A loop that is given the memory of a variable overwrites it without filling it first.
+    So ``compute`` gets a new float32 variable, whose memory is not initialized; reading it afterwards
+    does not copy it. If TensorFlow no longer creates such variables, ``compute`` returns its result as
+    usual.
 
     Args:
         compute: a function that XLA compiles. Given the resource handle of the variable, it assigns the

@@ -40,7 +40,7 @@ _LARGE_PIXELS = 25_000_000
 # Networks with more weights than this keep their variables: constants are stored in saved_model.pb,
 # which is limited to 2 GB, and TensorFlow copies them for each signature that is used.
 _MAX_CONSTANTS = 100_000_000
-# Probabilities are raised to at least this value before their logarithm, which is infinite at 0.
+# Smaller probabilities are replaced by this value, because the logarithm of 0 is infinite.
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -103,8 +103,8 @@ def decode_batch(
             decode_selected(is_large, decode, 1),
         ),
     )
-    # Which files ignore_errors has dropped is known only from those that remain. So every file with a
-    # valid header first gets the status corrupt, and then every file that was decoded the status ok.
+    # ignore_errors does not tell which files it has dropped. So every file with a valid header first
+    # gets the status corrupt, and then every file that was decoded gets the status ok.
     positions = indices[:, tf.newaxis]
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
     statuses = tf.where(statuses == 0, tf.constant(_CORRUPT, tf.int64), statuses)
@@ -131,7 +131,7 @@ def _with_constants(
     frozen = freeze_variables(graph)
 
     def call(pixels: tf.Tensor) -> Sequence[tf.Tensor]:
-        # A Python function, because the module would track a graph and save it in the SavedModel.
+        # Wrapped, because ServingModule would save `frozen` itself as one more graph in the SavedModel.
         return frozen(pixels)
 
     return call

@@ -85,7 +85,7 @@ def choose_jit(
     replicas: int = 1,
     *,
     deterministic: bool = False,
-    can_compile_halves: bool = True,
+    can_split_step: bool = True,
 ) -> Compilation:
     """Chooses whether XLA compiles the train step for ``--jit_compile=requested``.
 
@@ -102,7 +102,7 @@ def choose_jit(
         num_gpus: GPUs of this process.
         replicas: devices that share a batch.
         deterministic: whether ``--deterministic`` is set.
-        can_compile_halves: whether two halves of a step can be compiled, which needs Keras 3.
+        can_split_step: whether a step can be compiled in two halves, which needs Keras 3.
 
     Raises:
         UserError: ``requested`` is another value, or ``on`` where it is impossible.
@@ -119,7 +119,7 @@ def choose_jit(
     if num_gpus and deterministic:
         return Compilation(False, "XLA is off because of --deterministic.")
     if replicas > 1:
-        return _choose_halves(requested, num_gpus, replicas, can_compile_halves)
+        return _choose_halves(requested, num_gpus, replicas, can_split_step)
     if requested == "on":
         slow = "" if num_gpus else "; without a GPU this is usually slower than not compiling"
         return Compilation(True, f"XLA was requested{slow}.")
@@ -129,9 +129,9 @@ def choose_jit(
 
 
 def _choose_halves(
-    requested: str, num_gpus: int, replicas: int, can_compile_halves: bool
+    requested: str, num_gpus: int, replicas: int, can_split_step: bool
 ) -> Compilation:
-    if num_gpus and can_compile_halves:
+    if num_gpus and can_split_step:
         return Compilation(
             False,
             f"XLA compiles the step of each of {replicas} replicas in two halves, with one all-reduce "

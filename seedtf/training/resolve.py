@@ -112,7 +112,7 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
             len(machine.gpus),
             devices.replicas,
             deterministic=config.deterministic,
-            can_compile_halves=not machine.keras_2,
+            can_split_step=not machine.keras_2,
         ),
         lr=lr,
         weight_decay=weight_decay,
