@@ -1,4 +1,4 @@
-"""Listing files and tables: what is an image, a fault or skipped, and what is refused."""
+"""Listing files and tables: which entries are images, faults or skipped, and what is refused."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_take_selects_records_in_the_given_order(tiny_folder: Path) -> None:
     assert part.class_names == catalog.class_names
 
 
-def test_paths_are_sorted_when_a_folder_and_a_file_have_one_name(tmp_path: Path) -> None:
+def test_paths_are_sorted_if_other_names_begin_with_a_folder_name(tmp_path: Path) -> None:
     files = ("c/a/1.jpg", "c/a.jpg", "c/a-b/1.jpg", "c-d/1.jpg", "c/a0.jpg")
     assert scan_folder(touch(tmp_path, *files)).paths == tuple(sorted(files))
 
@@ -223,7 +223,7 @@ def test_names_with_the_same_hash_are_distinguished(monkeypatch: pytest.MonkeyPa
     assert [finder.find(name) for name in "abc"] == [1, 0, -1]
 
 
-def test_labels_index_the_class_list_of_training(tmp_path: Path) -> None:
+def test_labels_are_indices_of_the_classes_of_training(tmp_path: Path) -> None:
     catalog = scan_folder(touch(tmp_path, "b/1.jpg", "d/2.jpg"))
     aligned = align_labels(catalog, ("a", "b", "c", "d"), "--val_dir")
     assert aligned.labels.tolist() == [1, 3]

@@ -31,8 +31,8 @@ NAMES = ("alder", "two words", "öland rye")
 def table(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Predictions for twelve files, eight of them confident.
 
-    Of the eight, one is a copy of a labelled image and one is not an image. Two more rows are of a
-    labelled image, and of a file that could not be predicted.
+    Of the eight, one is a copy of a labelled image and one is not an image. Two more rows name a
+    labelled image and a file that could not be predicted.
     """
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "unlabelled"
@@ -137,7 +137,7 @@ def test_pseudo_labels_and_a_teacher_exclude_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("class_weights", [None, np.float32([1, 2, 3])])
-def test_the_loss_of_an_image_has_its_weight(
+def test_the_loss_of_an_image_is_multiplied_by_its_weight(
     smoothing: float, class_weights: np.ndarray | None
 ) -> None:
     rng = np.random.default_rng(0)

@@ -37,7 +37,7 @@ DAMAGED = (
     # For an unknown compression, a name that is not UTF-8, or a number that is out of range:
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
-"""The errors of the standard library for an archive that is damaged or uses an unknown method."""
+"""The errors of the standard library for an archive that is damaged or has an unknown compression."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class _ForwardStream:
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._end = stream, 0
+        self._stream = stream
+        self._end = 0  # How many bytes of the stream have been read.
         self._kept = b""  # The last bytes that were read, for seeking back.
         self._position = 0
 
@@ -152,7 +153,7 @@ class _ForwardStream:
         return self._position
 
     def seek(self, position: int) -> int:
-        """Moves to a position. Raises TarError if it is too far back or after the end."""
+        """Moves to a position. Raises TarError if it is too far back or after the end of the stream."""
         if position < self._end - len(self._kept):
             raise tarfile.ReadError("entries are out of order")
         self._position = min(position, self._end)

@@ -35,7 +35,7 @@ __all__ = ["unpack_archive"]
 
 _CHUNK_BYTES = 1 << 20
 # The largest unpacked size, as a multiple of the archive's size. Archives of drawings unpack to about
-# 100 times their size, and archives that were made to fill a disk to thousands of times.
+# 100 times their size; archives that were made to fill a disk unpack to thousands of times theirs.
 _MAX_RATIO, _ALWAYS_ALLOWED_BYTES = 200, 100 << 20
 _MAX_DISK_FRACTION = 0.8
 _FILE_BYTES = 512  # counted for each file in addition to its content
@@ -51,14 +51,14 @@ def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
     Any other path is returned unchanged. ``seedtf pack`` writes packed folders.
 
     Args:
-        path: a folder or an archive.
+        path: a folder, an archive or a URL.
         flag: the flag that ``path`` was passed with, for error messages.
         cache_dir: the folder of cache files; created if it does not exist.
 
     Raises:
         UserError: the archive is damaged or encrypted, would take too much of the disk, or contains a
             link, two files of one name, or a file that would be written outside the folder; the pack is
-            damaged, or there is no file system for the URL.
+            damaged, or neither TensorFlow nor fsspec can read such a URL.
 
     Example:
         >>> import zipfile
@@ -183,7 +183,7 @@ class _EntryChecker:
         if self._total > min(self._max_by_ratio, self._max_by_disk):
             size = format_bytes(self._total)
             reason = (
-                f"over {_MAX_RATIO} times its own size, as only archives made to fill a disk are"
+                f"over {_MAX_RATIO} times its own size, as only archives made to fill a disk do"
                 if self._total > self._max_by_ratio
                 else f"and only {format_bytes(self._max_by_disk)} of the disk may be used"
             )

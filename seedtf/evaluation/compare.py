@@ -107,7 +107,8 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
 def _read_relabelled(run: str | os.PathLike[str]) -> set[str]:
     """Reads from data_report.csv which images ``--fixes`` relabelled for a run or for its report.
 
-    ``run`` may also be the folder of a report, in a run folder or in the folder of another report.
+    ``run`` may also be a report folder, such as ``report`` or ``report/test`` in a run folder. So the
+    tables of the two folders around it are read too.
     """
     folder = Path(run)
     candidates = (folder, *folder.resolve().parents[:2])

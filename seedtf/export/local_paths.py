@@ -42,7 +42,7 @@ def remove_local_paths(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Flags in ``EMPTIED_FLAGS`` become empty. Of the flags in ``SHORTENED_FLAGS``, and of every other
     text that is an absolute path or a URL, the last part remains, such as ``plants`` of
-    ``/home/ann/plants`` or of ``gs://bucket/plants``. The addresses of public networks (``hf://``,
+    ``/home/ann/plants`` or of ``gs://bucket/plants``. Addresses at Hugging Face and Kaggle (``hf://``,
     ``kaggle://``) and all other values are unchanged, so the flags of a run are still a valid
     ``TrainConfig``.
 
@@ -71,7 +71,7 @@ def _clean(name: str, value: Any) -> Any:
     if not is_path:
         return value
     last = _last_part(value)
-    # Without a slash, the name of a folder could be that of another network.
+    # A folder needs a slash, because --model may take a name without one for the name of a network.
     return f"./{last}" if name == "model" and "/" in value else last
 
 

@@ -95,8 +95,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         if not 0 <= low <= high <= 1:
             raise RefusedError(
                 "unsupported variant",
-                f"floating-point numbers from {low:g} to {high:g}; scale them to 0 to 1, or save 16 "
-                "bits",
+                f"floating-point numbers from {low:g} to {high:g}; scale them to the range 0 to 1, "
+                "or save 16 bits",
             )
         return Image.fromarray(np.round(255 * values).astype(np.uint8))
     if image.mode == "I":

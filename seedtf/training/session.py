@@ -73,6 +73,7 @@ class Session:
         config = plan.config
         self.batches = TrainBatches(plan, dataset, devices.shard)
         self.trainer = devices.make_trainer(network)
+        # XLA compiles the whole step, or each replica's step in two halves, or nothing.
         if plan.settings.gpus and plan.settings.compilation.enabled:
             self.trainer.pad_validation_to = config.batch_size
         if plan.settings.compilation.halves and isinstance(self.trainer, DistributedTrainer):
@@ -131,8 +132,8 @@ class Session:
             self.trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
             # The variables of optimizer and metrics are created here and not in the first step, because
             # a function that creates variables is traced twice, and neither a function that XLA
-            # compiles nor a loop inside a graph can create any. Without XLA, Keras would also wait for
-            # the GPU to find out whether these variables exist.
+            # compiles nor a loop inside a graph can create any. Without XLA, Keras would also check
+            # whether these variables exist, and would wait for the GPU to do so.
             if not KERAS_2:
                 build_optimizer(optimizer, self.trainer.trainable_variables)
                 if self.devices.strategy is None:  # DistributedTrainer itself builds its metrics
@@ -143,8 +144,8 @@ class Session:
         """Makes the train step take images of ``size``² pixels; the step is traced again."""
         self.image_size = size
         self.trainer.prepare = self.batches.make_prepare(size)
-        # Without force=True the old function would be kept, and would be traced again, if at all, with
-        # an unknown image size.
+        # Without force=True the old function would be kept. It would go on with the old size, or
+        # TensorFlow would trace it again for images of unknown size.
         self.trainer.make_train_function(force=True)
 
     def train_batches(self, start_step: int) -> Any:

@@ -34,11 +34,13 @@ def read_bmp(file: FileBytes) -> HeaderStatus:
     needs_pillow = is_core | ~is_in(bits, (24, 32)) | (compression != 0)
     status = first_status(
         (~is_in(header_bytes, BMP_HEADERS), NOT_AN_IMAGE),
+        # The last field that is read ends at byte 22 or 34 of the file.
         (file.length < tf.where(is_core, int64(22), int64(34)), TRUNCATED),
         (needs_pillow, BY_PILLOW),
         (offset < _FILE_HEADER_BYTES + header_bytes, UNSUPPORTED),
     )
     row_bytes = (bits * width + 31) // 32 * 4
+    # TensorFlow decodes a BMP only if it ends with the pixels, so the bytes after them are cut off.
     end = tf.clip_by_value(offset + row_bytes * height, 0, file.length)
     return make_header_status(
         file, status, width, height, edits=make_edits(file, (end, file.length, b""))

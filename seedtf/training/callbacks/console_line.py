@@ -33,7 +33,7 @@ class ConsoleLine(keras.callbacks.Callback):
         stream: where to write; standard output by default.
     """
 
-    async_safe = True
+    async_safe = True  # Keras 3 may call `on_train_batch_end` from a thread
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class EpochTimer(keras.callbacks.Callback):
         (160.0, 3.0)
     """
 
-    async_safe = True
+    async_safe = True  # Keras 3 may call `on_train_batch_end` from a thread
 
     def __init__(
         self,

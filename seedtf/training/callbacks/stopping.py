@@ -110,7 +110,7 @@ class StopOnNaN(keras.callbacks.Callback):
         batch_files: returns the paths of the images in a batch; called with the same arguments.
     """
 
-    async_safe = True
+    async_safe = True  # Keras 3 may call `on_train_batch_end` from a thread
 
     def __init__(
         self,
