@@ -43,7 +43,7 @@ __all__ = [
     "plan_cache",
 ]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the cache format. It is part of the cache key, so that older cache files are not used."""
 
 # With --cache=auto, the images may take these fractions of the free space, because training needs some.
