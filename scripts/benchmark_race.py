@@ -260,7 +260,7 @@ def images_per_second(record: Record, num_images: int) -> float | None:
 
 
 def _environment(root: Path, threads: int) -> dict[str, str]:
-    """The environment of a training: it sets the threads, forbids downloads and allows bytecode."""
+    """The environment of a training: it sets threads, forbids downloads, allows bytecode caches."""
     environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     paths = [str(RUNNERS.parents[1]), environment.get("PYTHONPATH", "")]

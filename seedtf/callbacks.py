@@ -156,7 +156,7 @@ class LiveCurves(RunCurves):
     def __init__(self, folder: str | os.PathLike[str], *, show: bool = False) -> None:
         paths = RunPaths(Path(folder).expanduser())
         if paths.config.exists():
-            raise UserError(f"{paths.root}: is a run folder of seedtf train; pass another")
+            raise UserError(f"{paths.root}: is a run folder of seedtf train; pass another folder")
         paths.root.mkdir(parents=True, exist_ok=True)
         # If every step counts as one image, the timer's images per second are steps per second.
         timer = EpochTimer(images_per_step=1)

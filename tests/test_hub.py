@@ -103,9 +103,8 @@ def test_features_equal_those_of_keras_hub_behind_its_own_scaling(family: Family
     scaled = family.pixels * np.float32(CONVERTER["scale"]) + np.float32(CONVERTER["offset"])
     inputs = {"images": scaled} if isinstance(backbone.input, dict) else scaled
     expected = np.asarray(backbone(inputs, training=False))
-    if (
-        expected.ndim == 3
-    ):  # a class token, perhaps register tokens, and those of the patches in rows
+    if expected.ndim == 3:
+        # A class token, perhaps register tokens, and the tokens of the patches in rows.
         num_skipped, side = {"ViTBackbone": (1, 4), "DINOV2Backbone": (3, 2)}[family.name]
         expected = expected[:, num_skipped:].reshape(2, side, side, -1)
     body = keras.Model(family.network.input, family.network.get_layer("pool").input)

@@ -67,9 +67,9 @@ def next_strength(
         s[t+1]   = min(max(s[t] exp(rate push), 0.1), 3), to 4 decimals
 
     Memorization lasts for many epochs, but a single bad validation, caused by a high learning rate or
-    inaccurate batch statistics, affects only one epoch and two gaps. This is why the rule uses the best
-    of three validations and the median of five gaps. The strength can rise after 3 epochs and fall
-    after 6.
+    inaccurate batch statistics, affects only one epoch and two gaps; so does one that is good by
+    chance. This is why the rule uses the best of three validations and the median of five gaps. The
+    strength can rise after 3 epochs and fall after 6.
 
     ``noise`` estimates the standard deviation σ of one validation accuracy. If values scatter by σ
     around a line, their second difference has the standard deviation sqrt(6) σ, and 1.4826 turns a

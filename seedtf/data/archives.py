@@ -145,7 +145,8 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
 def _damaged(source: str, error: Exception) -> UserError:
     reason = first_line(error)
     return UserError(
-        f"{source}: cannot be unpacked ({reason}); copy it again, or pass a folder with its files"
+        f"{source}: cannot be unpacked ({reason}); copy it again, or unpack it with "
+        "another program and pass the folder"
     )
 
 

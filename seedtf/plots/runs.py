@@ -14,7 +14,8 @@ __all__ = ["MAX_CURVES", "draw_runs"]
 MAX_CURVES = 12
 """The largest number of curves that can be told apart."""
 
-# The colours of Okabe and Ito (2008) without orange and black. Yellow is darkened to be seen on white.
+# The colours of Okabe and Ito (2008) without orange and black. Reddish purple and yellow are darkened
+# to be seen on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#B0508A", "#56B4E9", "#8A6D00")
 _DASHES = ("-", "--")
 

@@ -66,7 +66,7 @@ class SearchTracking:
         self._group.start()
 
     def log_trial(self, number: int, rows: Sequence[TrialRow]) -> None:
-        """Records a trial that has just ended; numbers count from 0, and ``rows`` are all trials."""
+        """Records a trial that has just ended; numbers count from 0; ``rows`` are all ended ones."""
         if self._group is not None:
             row = next(row for row in rows if row.number == number)
             values = _metrics(rows, row)

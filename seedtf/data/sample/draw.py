@@ -28,9 +28,9 @@ GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 class Foliage:
     """One kind of leaf.
 
-    ``length`` is a fraction of the plant's ``scale``, which is about half the image's side; ``width``
-    and ``petiole`` (the stalk) are fractions of the length; ``bend`` is the standard deviation of the
-    curvature in radians.
+    ``length`` is a fraction of the plant's ``scale``, which is 1.0 to 1.6 times half the image's
+    side; ``width`` and ``petiole`` (the stalk) are fractions of the length; ``bend`` is the standard
+    deviation of the curvature in radians.
     """
 
     outline: str

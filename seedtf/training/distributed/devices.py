@@ -138,7 +138,10 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     _halves: TwoHalves | None = None
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Applies ``prepare`` to a batch whose inputs are a dict, such as one of ``device_dataset``."""
+        """Applies ``prepare`` to a batch whose inputs are a dict, such as one of ``device_dataset``.
+
+        Any other batch, such as a validation batch, is returned unchanged.
+        """
         if self.prepare is not None and isinstance(batch[0], dict):
             return self.prepare(batch)
         return batch
