@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_the_first_lines_name_everything_that_is_on(
     )
     assert printed["recipe"].startswith("original, as requested (defaults: epochs=200, ")
     assert "the same number of images from every class" in printed["sampler"]
+    assert re.match(r"2 epochs of \d+ steps of 4 images, adam, cyclic ", printed["training"])
     assert printed["averages"] == (
         "moving average of the weights over 0.1 of all steps, validated and saved; a snapshot at the "
         "end of every cycle"
@@ -70,10 +72,11 @@ def test_the_first_lines_leave_out_what_is_off(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}
-    with open_session(TrainConfig(**paths, **TINY)):
+    with open_session(TrainConfig(**paths, **{**TINY, "epochs": 1})):
         pass
     printed = lines_by_label(capsys.readouterr().out)
     assert printed["augment"].startswith("strength 1; on the host")
+    assert printed["training"].startswith("1 epoch of ")
     assert printed["update"] == "weight decay 0"
     assert not {"sampler", "averages", "weights", "sizes"} & set(printed)
 

@@ -248,7 +248,8 @@ def _describe_class_weights(dataset: Dataset, weights: np.ndarray) -> str:
 
 def _describe_training(plan: Plan) -> str:
     config, settings = plan.config, plan.settings
-    text = f"{config.epochs} epochs of {plan.steps_per_epoch} steps of {config.batch_size} images"
+    counts = ("epoch", config.epochs), ("step", plan.steps_per_epoch), ("image", config.batch_size)
+    text = " of ".join(f"{count} {unit}{'s' if count != 1 else ''}" for unit, count in counts)
     optimizer = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
     rate = f"{config.schedule} schedule with a highest learning rate of {settings.lr:g}, "
     rate += "set at every step" if settings.lr_per_step else "set once per epoch"
