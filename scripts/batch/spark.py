@@ -15,7 +15,7 @@ from pyspark.sql.types import StructType
 OUTPUTS = {"status": "string", "class_name": "string", "confidence": "float"}
 
 
-def load(export):
+def make_loader(export):
     """Returns a function that loads the export; Spark calls it once in each Python worker."""
 
     def make_predict_fn():
@@ -47,7 +47,7 @@ def main():
     types = StructType()
     for name, type_name in OUTPUTS.items():
         types.add(name, type_name)
-    predict = predict_batch_udf(load(arguments.export), return_type=types, batch_size=32)
+    predict = predict_batch_udf(make_loader(arguments.export), return_type=types, batch_size=32)
     files = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     table = files.load(arguments.images).withColumn("outputs", predict("content"))
     table.selectExpr("path AS file", "outputs.*").write.parquet(arguments.out)

@@ -29,7 +29,7 @@ class Peer:
         make_batches: takes a number of threads, and yields batches of augmented images without end.
         title: the name of the library in the table.
         environment: a key of ``ENVIRONMENTS``.
-        target: the lowest ratio of seedtf's speed to the library's with which seedtf is content.
+        target: the lowest ratio of seedtf's speed to the library's that meets the goal.
     """
 
     make_batches: Callable[[int], Batches]

@@ -152,6 +152,7 @@ def openvino_onnx(setup: Setup) -> Predict:
 
     @functools.cache
     def request_of(batch_size: int, thread: int) -> Any:
+        # ``thread`` is only a key of the cache, so that each thread has requests of its own.
         return compile_for(batch_size).create_infer_request()
 
     read = _pillow_reader(setup)
