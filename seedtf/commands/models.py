@@ -43,5 +43,8 @@ def run(arguments: list[str]) -> int:
         report(
             "hub", "not installed: pip install 'seedtf[hub]' adds a hundred networks and presets"
         )
-    report("presets", "a folder, hf://owner/name or kaggle://owner/model/framework/variation")
+    report(
+        "presets",
+        "--model also takes a folder, hf://owner/name or kaggle://owner/model/framework/variation",
+    )
     return 0

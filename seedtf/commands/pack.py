@@ -40,7 +40,10 @@ class PackConfig(Flags):
     )
     out: str = option("packed", "Folder to create, for seedtf train --data_dir.")
     shard_mb: int = option(
-        256, "Size in MB after which a file of images ends, 1 to 16384.", low=1, high=16_384
+        256,
+        "Largest size in MB of the images in one file, 1 to 16384; a larger image gets its own file.",
+        low=1,
+        high=16_384,
     )
     layout: str = option(AUTO, "Layout of SOURCE, as for seedtf train.", choices=LAYOUTS)
     labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "SOURCE"))

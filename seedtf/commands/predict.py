@@ -121,9 +121,9 @@ def _predict(config: PredictConfig) -> int:
         heatmaps=bool(config.heatmaps),
     )
     if sample is not None:
-        rows = write_submission(classifier, inputs, sample, out, batch_size=batch_size)
-        result = {"out": str(out), "files": rows, "bad": 0}
-        report_text(f"{out}: {rows} rows")
+        num_rows = write_submission(classifier, inputs, sample, out, batch_size=batch_size)
+        result = {"out": str(out), "files": num_rows, "bad": 0}
+        report_text(f"{out}: {num_rows} rows")
     else:
         heatmaps = make_heatmap_folder(config.heatmaps, config.overwrite)
         counts = write_predictions(

@@ -25,7 +25,7 @@ __all__ = ["describe_os_error", "prepare_process", "restart_in_utf8", "write_fau
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
 _OUTPUT_FLAGS = {"train": "run_dir", "benchmark": "", "compare": "", "data_service": ""}
-"""The output flag of each command in which it is not ``out``, for error messages; empty for none."""
+"""The output flag of a command, if it is not ``out``, for error messages; empty if there is none."""
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
