@@ -2,9 +2,9 @@
 
 The settings apply to the whole process. They come from the environment and from
 ``~/.keras/keras.json``, where another project may have left them. seedtf needs TensorFlow, channels
-last and float32. A command sets these values, and reports each setting of the user that it ignores. A
-function called from Python raises an error instead, because the caller's own models may need the
-settings.
+last and float32. A command sets these values, and reports each setting of the user that it ignores,
+except a backend in keras.json. A function called from Python raises an error instead, because the
+caller's own models may need the settings.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def override_keras_settings() -> list[str]:
     """Makes Keras use the settings that seedtf needs; call it before Keras is imported.
 
     Returns:
-        One message for each of the user's settings that is ignored.
+        Messages about the user's settings that are ignored, except a backend in keras.json.
 
     Raises:
         UserError: keras.json holds a value with which Keras cannot be imported.

@@ -31,7 +31,7 @@ class MissingDecoderError(Exception):
 
 
 def open_image(data: bytes, kind: str) -> Image.Image:
-    """Opens a file as ``kind``, one of ``images.kinds``, without decoding its pixels.
+    """Opens a file as ``kind``, a key of ``_CLASSES`` or ``heic``, without decoding its pixels.
 
     ``Image.open`` is not used: it tries all formats, and refuses images above a size limit of its own.
 

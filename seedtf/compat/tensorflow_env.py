@@ -34,7 +34,7 @@ _XLA_ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 def import_tensorflow() -> None:
     """Imports TensorFlow with fast kernels, finds its devices, and hides its log lines.
 
-    Keras gets the settings that seedtf needs; stderr names each setting of the user that is ignored.
+    Keras gets the settings that seedtf needs; the messages of ``override_keras_settings`` go to stderr.
     ``keras.wrappers`` cannot be used afterwards, because scikit-learn is hidden from Keras.
     Every command that needs TensorFlow calls this function before anything else imports TensorFlow.
 
