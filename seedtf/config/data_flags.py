@@ -45,7 +45,7 @@ PATH_FLAGS = (
     *("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "fixes", "pseudo_labels"),
     "cache_dir",
 )
-"""Flags that are paths. A resumed run may change them, because it compares the data itself."""
+"""Flags with paths of data or cache. A resumed run may change them, as it compares the data itself."""
 
 LAYOUT_FLAGS = ("layout", "file_column", "label_column", "split_column")
 """Flags about how the data is read. A resumed run may change them, as it compares the data itself."""
@@ -191,14 +191,14 @@ class DataFlags(Flags):
         if self.val_dir and self.split_csv:
             raise UserError("--val_dir and --split_csv exclude each other; pass one")
         check_layout(self)
-        self._check_groups()
+        self._check_groups_and_fractions()
         if self.data_service and self.cache == "ram":
             raise UserError(
                 "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "
                 "--cache=disk or off"
             )
 
-    def _check_groups(self) -> None:
+    def _check_groups_and_fractions(self) -> None:
         if self.group_regex and (self.group_by or self.groups_csv):
             raise UserError("--group_regex excludes --group_by and --groups_csv; pass one")
         _check_pattern(self.group_regex)

@@ -134,7 +134,7 @@ def field_types(config_class: type) -> dict[str, Any]:
 
 
 def flag_kind(config_class: type, name: str) -> type:
-    """The type of a flag on the command line: ``str`` for a number or ``auto``, or an unknown name."""
+    """The command-line type of a flag: ``str`` for a number or ``auto``, and for an unknown name."""
     kind = field_types(config_class).get(name, str)
     types = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
     return types[0] if len(types) == 1 else str
