@@ -1,6 +1,6 @@
 """Refuses folders that would be read as classes but probably are not.
 
-This module opens no image and does not import TensorFlow.
+This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations

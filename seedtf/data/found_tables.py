@@ -1,6 +1,6 @@
 """Finds tables of labels beside the images, as Hugging Face and Roboflow write them.
 
-This module opens no image and does not import TensorFlow.
+This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations

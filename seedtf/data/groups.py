@@ -1,6 +1,6 @@
 """Reads which images are in one group, such as those of one plant, from a table, folders or names.
 
-This module opens no image and does not import TensorFlow.
+This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations

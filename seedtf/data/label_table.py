@@ -1,6 +1,6 @@
 """Reads tables of labels: the class of each file, and its side of the split if the table has one.
 
-This module opens no image and does not import TensorFlow.
+This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recognises the layout of a folder of labelled images: class folders, a split, a table, or flat files.
 
-This module opens no image and does not import TensorFlow.
+This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def _split_layout(
 
 
 def _check_only_folder(folder: Folder, source: str, class_names: Sequence[str]) -> None:
-    """Raises UserError if ``folder`` has a table, and one folder of images that it probably labels."""
+    """Raises UserError if ``folder`` has one folder of images and a table that probably labels them."""
     names = folders_with_images(folder, at_most=2)
     if len(names) == 1 and names[0] not in class_names and table_names(folder):
         images = folder / names[0]

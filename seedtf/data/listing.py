@@ -1,6 +1,6 @@
 """Lists the labelled files of a folder or table, with their split if the data has one.
 
-This module opens no image and does not import TensorFlow.
+This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations

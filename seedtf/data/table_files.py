@@ -1,6 +1,6 @@
 """Finds the image that a cell of a table refers to: a path in any form, or an id without suffix.
 
-This module opens no image and does not import TensorFlow.
+This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations

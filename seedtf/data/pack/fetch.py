@@ -38,16 +38,16 @@ def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
     """
     url = url.rstrip("/")
     try:
-        text = remote_files(url).read(f"{url}/{META}", _MAX_META_BYTES)
+        meta_bytes = remote_files(url).read(f"{url}/{META}", _MAX_META_BYTES)
     except OSError:
         return url
     name = url.rpartition("/")[2]
-    folder = cache_dir / "packs" / f"{name}-{hashlib.sha256(text).hexdigest()[:16]}"
+    folder = cache_dir / "packs" / f"{name}-{hashlib.sha256(meta_bytes).hexdigest()[:16]}"
     if folder.is_dir():
         report("pack", f"{url}: using the cached copy in {folder}")
         return str(folder)
     try:
-        meta = json.loads(text)
+        meta = json.loads(meta_bytes)
         digests = {INDEX: meta["index_sha256"], LEFT_OUT: meta["left_out_sha256"]}
         digests |= {str(shard["file"]): shard["sha256"] for shard in meta["shards"]}
         size = format_bytes(meta["bytes"])
@@ -57,7 +57,7 @@ def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
     try:
         temporary.mkdir(parents=True)
         _copy_files(url, flag, digests, temporary)
-        (temporary / META).write_bytes(text)
+        (temporary / META).write_bytes(meta_bytes)
         _publish(temporary, folder)
     except OSError as error:
         where = error.filename or folder

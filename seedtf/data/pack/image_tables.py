@@ -96,17 +96,23 @@ class _Columns:
         features = _features(schema)
         names = list(schema.names)
         listed = ", ".join(names)
-        images = [name for name in names if _is_image(schema.field(name).type, features.get(name))]
-        if not images:
+        image_candidates = [
+            name for name in names if _is_image(schema.field(name).type, features.get(name))
+        ]
+        if not image_candidates:
             raise UserError(f"{os.fspath(path)}: no column of images, only {listed}")
-        labels = [name for name in names if features.get(name, {}).get("_type") == "ClassLabel"]
-        labels = labels or [name for name in _LABELS if name in names]
+        label_candidates = [
+            name for name in names if features.get(name, {}).get("_type") == "ClassLabel"
+        ]
+        label_candidates = label_candidates or [name for name in _LABELS if name in names]
         if label_column and label_column not in names:
             raise UserError(f"--label_column={label_column}: {path} has only {listed}")
-        if not label_column and len(labels) != 1:
-            found = f"the columns {', '.join(labels)}" if labels else f"no label, only {listed}"
+        if not label_column and len(label_candidates) != 1:
+            found = f"no label, only {listed}"
+            if label_candidates:
+                found = f"the columns {', '.join(label_candidates)}"
             raise UserError(f"{path}: has {found}; pass --label_column")
-        self.image, self.label = images[0], label_column or labels[0]
+        self.image, self.label = image_candidates[0], label_column or label_candidates[0]
         self.names = [self.image, self.label]
         self._classes: list[str] = features.get(self.label, {}).get("names") or []
 

@@ -122,7 +122,7 @@ def _kind(name: str, path: str) -> str:
     return "WebDataset" if is_tar and is_webdataset(path) else ""
 
 
-def _stream_source(path: str, kind: str, files: list[str], label: str) -> Source:
+def _stream_source(path: str, kind: str, files: list[str], label_key: str) -> Source:
     """A source of files with many images, whose labels are known only after its images are read."""
     is_file = files == [""]
     folder = os.path.dirname(path) if is_file else path
@@ -133,7 +133,7 @@ def _stream_source(path: str, kind: str, files: list[str], label: str) -> Source
     def records() -> Records:
         for name, side in zip(names, sides, strict=True):
             stem = os.path.join(os.path.dirname(name), os.path.basename(name).partition(".")[0])
-            yield from _KINDS[kind](os.path.join(folder, name), stem, side, name_class, label)
+            yield from _KINDS[kind](os.path.join(folder, name), stem, side, name_class, label_key)
 
     description = f"{len(names)} {kind} file{'s' if len(names) > 1 else ''} of {path}"
     description += f", names of classes from {name_class.source}" if name_class.source else ""
