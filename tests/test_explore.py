@@ -21,7 +21,7 @@ from seedtf.commands.main import run_command
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog, scan_folder
 from seedtf.data.check.check import Facts
-from seedtf.data.check.near_duplicates import THUMBNAIL, VIEWS
+from seedtf.data.check.near_duplicates import NUM_VIEWS, THUMBNAIL_SHAPE
 from seedtf.data.fixes import FixTable
 from seedtf.errors import UserError
 from seedtf.explore import geometry
@@ -128,8 +128,8 @@ def make_explored(labels: np.ndarray, features: np.ndarray, probabilities: np.nd
         np.zeros(count, np.uint8),
         {count - 1: [("tiny", "8×8 pixels"), ("grey", "")]},
         np.zeros((count, 2), np.int32),
-        np.zeros((count, VIEWS), np.uint64),
-        np.zeros((count, VIEWS, *THUMBNAIL), np.uint8),
+        np.zeros((count, NUM_VIEWS), np.uint64),
+        np.zeros((count, NUM_VIEWS, *THUMBNAIL_SHAPE), np.uint8),
         np.tile(np.float32([5, 0, 200, 0, 30]), (count, 1)),
     )
     near_duplicates = np.arange(count)

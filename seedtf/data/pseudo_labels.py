@@ -152,7 +152,7 @@ def join_stores(
         weight: the sum of the soft labels of an image with a pseudo-label, by which its loss is scaled;
             for other images it is 1.
         leave_out_copies: whether to leave out an image that has the same bytes as a labelled one, which
-            may be a validation image. This needs a check of all files.
+            may be a validation image. To find it, all files of equal size are read.
     """
     start, catalog = len(labelled.catalog), all_images.catalog
     records = np.arange(start, len(catalog), dtype=np.int64)  # Labelled images come first.

@@ -19,8 +19,8 @@ import numpy as np
 from seedtf.data.catalog import Catalog
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
-    THUMBNAIL,
-    VIEWS,
+    NUM_VIEWS,
+    THUMBNAIL_SHAPE,
     fingerprint,
     near_duplicate_pairs,
 )
@@ -158,8 +158,8 @@ def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -
 
 def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """Computes the hashes and thumbnails of all files; zeros for a file that cannot be decoded."""
-    hashes = np.zeros((len(catalog), VIEWS), np.uint64)
-    thumbnails = np.zeros((len(catalog), VIEWS, *THUMBNAIL), np.uint8)
+    hashes = np.zeros((len(catalog), NUM_VIEWS), np.uint64)
+    thumbnails = np.zeros((len(catalog), NUM_VIEWS, *THUMBNAIL_SHAPE), np.uint8)
     decode = make_batch_decoder(FINGERPRINT_SIZE, max_pixels)
 
     def work(first: int, paths: Sequence[str]) -> Iterator[Decoded]:

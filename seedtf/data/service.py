@@ -131,13 +131,13 @@ def _paths_as_tensors(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
 
 
 def _read_files(
-    names: tf.Tensor, ends: tf.Tensor, prefix: str, files: FileReader, indices: tf.Tensor
+    data: tf.Tensor, ends: tf.Tensor, prefix: str, files: FileReader, indices: tf.Tensor
 ) -> tf.Tensor:
     """Reads and decodes the files at ``indices``; the paths are those of ``_paths_as_tensors``."""
 
     def read_one(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = ends[index]
-        name = tf.strings.substr(names, start, ends[index + 1] - start)
+        name = tf.strings.substr(data, start, ends[index + 1] - start)
         contents = tf.io.read_file(tf.strings.join([prefix, name]))
         header = parse_header_graph(contents, tf.constant(files.max_pixels, tf.int64))
         with tf.control_dependencies([tf.Assert(header.status == 0, [name, "cannot be used"])]):

@@ -72,9 +72,9 @@ class Shard:
             batch_size: the number of records that all replicas together take in a step.
 
         Returns:
-            A dataset of elements int64 ``[b]`` with b up to ``batch_size``. All replicas get the same
-            number of elements, so that they make the same number of steps. No element is empty, and
-            with several replicas the lengths differ by at most one.
+            A dataset of elements int64 ``[b]`` with b at most about ``batch_size / replicas``. All
+            replicas get the same number of elements, so that they make the same number of steps. No
+            element is empty, and with several replicas the lengths differ by at most one.
 
         Raises:
             ValueError: there are fewer records than replicas.

@@ -188,7 +188,7 @@ def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
         count = int((catalog.labels == classes[0]).sum())
         raise UserError(
             f"--data_dir={catalog.root}: all {count} images of class {name!r} belong together{others}, "
-            "because they are in one group or look alike; add other images, or group otherwise"
+            "because they are in one group or look alike; add other images, or choose other groups"
         )
 
 
@@ -272,8 +272,8 @@ def read_split_csv(
             if path in unusable:
                 continue
             raise UserError(
-                f"{flag}={csv_path}: {path!r} is not in {catalog.root}; pass the folder that it is "
-                f"relative to as --data_dir, and --labels_csv={csv_path} if its sub-folders are "
+                f"{flag}={csv_path}: {path!r} is not in {catalog.root}; pass as --data_dir the folder "
+                f"that the paths are relative to, and --labels_csv={csv_path} if its sub-folders are "
                 "not the classes"
             )
         listed_as = catalog.class_names[catalog.labels[index]]

@@ -247,9 +247,9 @@ def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
 def _find_separator(head: str) -> str:
     """The separator of the first lines of a table.
 
-    It is the comma if the first line, divided at commas, contains ``file`` and ``label``. Otherwise,
-    separators that divide the first line come before others, then those with which more lines have as
-    many cells as the first line, then those that give the first line more cells.
+    It is the comma if the first line, divided at commas, contains ``file`` and ``label``. Otherwise, it
+    should divide the first line. Of several that do, the one with which most lines have as many cells
+    as the first line is chosen; of equal ones, the one that gives the first line the most cells.
     """
     num_cells: dict[str, list[int]] = {}
     for separator in _SEPARATORS:

@@ -15,8 +15,8 @@ import numpy as np
 from seedtf.data.catalog import Catalog, Fault, to_nfc
 from seedtf.data.check.decoder_warnings import DecoderWarnings
 from seedtf.data.check.near_duplicates import (
-    THUMBNAIL,
-    VIEWS,
+    NUM_VIEWS,
+    THUMBNAIL_SHAPE,
     find_near_duplicates,
     fingerprint,
 )
@@ -255,8 +255,8 @@ def read_facts(catalog: Catalog, max_pixels: int) -> tuple[Facts, np.ndarray, li
         np.zeros(count, np.uint8),
         {},
         np.zeros((count, 2), np.int32),
-        np.zeros((count, VIEWS), np.uint64),
-        np.zeros((count, VIEWS, *THUMBNAIL), np.uint8),
+        np.zeros((count, NUM_VIEWS), np.uint64),
+        np.zeros((count, NUM_VIEWS, *THUMBNAIL_SHAPE), np.uint8),
         np.zeros((count, len(MEASURES)), np.float32),
     )
     decode = make_decoder(QUALITY_SIZE, max_pixels)

@@ -14,8 +14,8 @@ import numpy as np
 
 __all__ = [
     "FINGERPRINT_SIZE",
-    "THUMBNAIL",
-    "VIEWS",
+    "NUM_VIEWS",
+    "THUMBNAIL_SHAPE",
     "find_near_duplicates",
     "fingerprint",
     "near_duplicate_pairs",
@@ -24,10 +24,10 @@ __all__ = [
 FINGERPRINT_SIZE = 72
 """Side in pixels of the images that ``fingerprint`` takes; a multiple of both 8 and 9."""
 
-THUMBNAIL = (12, 12, 3)
+THUMBNAIL_SHAPE = (12, 12, 3)
 """Shape of a thumbnail."""
 
-VIEWS = 2
+NUM_VIEWS = 2
 """How many views of an image are compared: the image as it is, and the result of ``_turn``."""
 
 # The largest number of bits in which the hashes of two images that look alike may differ.
@@ -68,10 +68,10 @@ def fingerprint(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     batch = images.shape[:-3]
     views = np.stack([images, _turn(images)], axis=-4)
     grey = views.mean(-1, dtype=np.float32)
-    blocks = grey.reshape(*batch, VIEWS, 8, 9, 9, 8).mean((-3, -1))
+    blocks = grey.reshape(*batch, NUM_VIEWS, 8, 9, 9, 8).mean((-3, -1))
     bits = blocks[..., 1:] > blocks[..., :-1]
-    packed = np.packbits(bits.reshape(*batch, VIEWS, 64), axis=-1)
-    means = views.reshape(*batch, VIEWS, 12, 6, 12, 6, 3).mean((-4, -2), dtype=np.float32)
+    packed = np.packbits(bits.reshape(*batch, NUM_VIEWS, 64), axis=-1)
+    means = views.reshape(*batch, NUM_VIEWS, 12, 6, 12, 6, 3).mean((-4, -2), dtype=np.float32)
     return packed.view(np.uint64)[..., 0], means.round().astype(np.uint8)
 
 
@@ -101,7 +101,7 @@ def near_duplicate_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarr
         int64 ``[P, 2]``, sorted: each pair once, with the smaller index first.
     """
     found = [np.empty((0, 2), np.int64)]
-    for view in range(VIEWS):
+    for view in range(NUM_VIEWS):
         found += _pairs_in_view(hashes[:, view], thumbnails[:, view])
     return np.unique(np.concatenate(found), axis=0)
 
