@@ -99,7 +99,8 @@ def image_datasets(
     store, split, class_names = data.store, data.split, data.store.catalog.class_names
     if batch_size > len(split.train):
         raise UserError(
-            f"batch_size={batch_size}: there are {len(split.train)} training images; pass a smaller one"
+            f"batch_size={batch_size}: there are {len(split.train)} training images; pass a smaller "
+            "batch_size"
         )
     train = train_dataset(
         store,

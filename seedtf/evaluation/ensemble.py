@@ -69,7 +69,7 @@ def make_weighted_ensemble(
 
     Raises:
         UserError: there are fewer than two members; their classes, their ``--fit`` or the labels of the
-            images that they share differ; or ``out`` exists.
+            images that they share differ; or ``out`` exists and is not an empty folder.
     """
     folder = Path(out)
     if len(members) < 2:

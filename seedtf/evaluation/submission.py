@@ -183,7 +183,7 @@ def _choose_paths(cell: str, paths: list[str]) -> list[str]:
     """Chooses the files that an id may mean, from all ``paths`` whose name or stem is that of the id.
 
     These are the files with exactly this name; if there are none, those with the suffix of an image
-    format; otherwise all. If several remain and the id has folders in front, those in these folders.
+    format; otherwise all. If several remain and some lie in the folders of the id, only those.
     """
     parts = _split_id(cell)
     exact = [path for path in paths if Path(path).name == parts[-1]]
