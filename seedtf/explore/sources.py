@@ -179,7 +179,7 @@ def open_folder(
     if len(np.unique(group_of)) == 1:
         raise UserError(
             f"{folder}: all {len(catalog)} images are in one group or look alike, so none can be "
-            "predicted from the others; group otherwise"
+            "predicted from the others; choose other groups"
         )
     report("features", f"of {embedder.name} at {embedder.image_size} pixels")
     features = _embed(catalog, embedder)
