@@ -39,11 +39,11 @@ class TrainBatches:
         val_steps: number of validation batches.
         strength: float32 scalar, the factor on the augmentation ranges if ``--augment_strength`` is
             ``auto``; it is read when a batch is made.
-        take_data_wait: returns the seconds that training has waited for data since its last call.
+        take_data_wait: returns the seconds that training has waited for data since the previous call.
     """
 
     def __init__(self, plan: Plan, dataset: Dataset, shard: Shard = WHOLE) -> None:
-        """Prepares the functions that make batches; no image is read yet.
+        """Prepares the functions that make batches; copies resident images to the GPU, if there is one.
 
         Args:
             plan: the settings of the run.
@@ -132,7 +132,7 @@ class TrainBatches:
         )
 
     def epoch(self, size: int, epoch: int) -> tf.data.Dataset:
-        """The augmented training batches of an epoch, from 0; always made by the input pipeline."""
+        """The augmented batches of ``epoch``, counted from 0; always made by the input pipeline."""
         steps = self.steps_per_epoch
         return self.train_on_host(size, epoch * steps).take(steps)
 

@@ -42,7 +42,7 @@ class SessionHooks:
         batch_files: returns the paths of the images in a batch; called with (epoch, step), from 0.
         epoch_batches: returns the training batches of an epoch, counted from 0.
         draw_preview: draws augmented.png, the sample of augmented images.
-        take_data_wait: returns the seconds that training has waited for data since its last call.
+        take_data_wait: returns the seconds that training has waited for data since the previous call.
     """
 
     save_state: Callable[[Any, int, int], None]
@@ -230,7 +230,8 @@ def make_callbacks(
         *limits,  # before the checkpoints, which must be saved if a limit ends the run
         *(chief_only if chief else []),
         # At the end of an epoch, these two exchange the averaged weights for the trained ones. So they
-        # come after the checkpoints, which hold averaged weights, and before the state, which does not.
+        # come after the checkpoints, which hold averaged weights, and before the state, which needs the
+        # trained ones.
         *([cb.AveragedWeights(hooks.epoch_batches, position)] if config.optimizer == SWA else []),
         *([cb.EmaWeights(average)] if average else []),
         save_state,

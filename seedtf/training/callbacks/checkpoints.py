@@ -35,7 +35,7 @@ class SavePolicy:
 
     Training does not wait for the disk. If the files of an earlier epoch are still being written when
     an epoch ends, neither the last model nor the state of that epoch is saved, unless training ends
-    with it. A run that is killed then repeats the epochs since its last state.
+    with it. If the run is killed, the resumed run repeats the epochs since the last state.
 
     Args:
         epochs: the number of epochs of the whole training.
