@@ -20,7 +20,7 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["WorkerSync", "check_equal_across_workers"]
 
-# The seconds between two all-reduces, if a step takes less. Workers notice a signal at the next one.
+# The seconds between two all-reduces, if a step takes less. Signals are noticed at an all-reduce only.
 _INTERVAL_SECONDS = 0.25
 _EXACT_BITS = 52  # A float64 represents every integer of at most this many bits exactly.
 

@@ -158,7 +158,7 @@ def _time_stage(
 ) -> StageTime:
     start = clock()
     stage.enter()
-    # The rate is 0, because the planned rate could make the weights infinite without the warm-up.
+    # The rate is 0, because the planned rate without its warm-up could make the weights infinite.
     trainer.optimizer.learning_rate = 0.0
     # These calls build the optimizer and the metrics and trace both steps.
     trainer.fit(stage.train(), steps_per_epoch=1, verbose=0, shuffle=False)

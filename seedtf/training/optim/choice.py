@@ -89,5 +89,5 @@ def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
 
 
 def first_averaged_epoch(epochs: int) -> int:
-    """The first epoch, counted from 0, after which SWA averages weights if there are ``epochs``."""
+    """The first of ``epochs`` epochs, counted from 0, at whose end SWA averages weights."""
     return int(_SWA_START_FRACTION * epochs)
