@@ -316,7 +316,7 @@ def test_a_run_resumes_with_another_number_of_replicas_only_with_sync_bn(
     )
     run_dir = shutil.copytree(two_workers[0], tmp_path / "synchronised")
     assert main(["train", f"--resume={run_dir}"]) == 0
-    expected = "2 replicas shared a batch, now 1 do: the batches and their statistics are the same"
+    expected = "2 replicas before, 1 now: the batches and their statistics are the same"
     assert f"resume    {expected}" in capsys.readouterr().out
 
     # Workers that differ in one of these would train differently.

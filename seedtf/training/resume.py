@@ -79,7 +79,8 @@ def load_resume_state(
         The state; None if no state was saved yet. The run then starts again at epoch 1.
 
     Raises:
-        UserError: a value of ``identity`` differs from that in the state, or no state can be read.
+        UserError: a value of ``identity`` differs from that in the state, or the saved states cannot
+            be read.
     """
     state, warnings = load_newest_state(RunPaths(run_dir).state)
     for warning in warnings:
@@ -92,8 +93,8 @@ def load_resume_state(
     if saved_replicas != replicas:
         report(
             "resume",
-            f"{saved_replicas} replicas shared a batch, now {replicas} do: the batches and their "
-            "statistics are the same, so losses differ by rounding, and with dropout by its masks",
+            f"{saved_replicas} replicas before, {replicas} now: the batches and their statistics are "
+            "the same, so losses differ only by rounding, and with dropout by its masks",
         )
     # A signal before the first step leaves a state without any completed step.
     where = f"after epoch {state.epoch}" if state.epoch else "at the first step"
