@@ -68,8 +68,8 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
         UserError: there is no such run, or ``given`` changes a flag that is not in
             ``RESUME_MAY_CHANGE``.
     """
-    named = given.get("run_dir", "") if resume == NEWEST else resume
-    run_dir = Path(expand_home("resume", named)) if named else newest_run()
+    folder = given.get("run_dir", "") if resume == NEWEST else resume
+    run_dir = Path(expand_home("resume", folder)) if folder else newest_run()
     values = _read_saved_flags(run_dir, "--resume")
     for name, value in given.items():
         value = number_or_auto(TrainConfig, name, value)

@@ -73,7 +73,7 @@ class Session:
         config = plan.config
         self.batches = TrainBatches(plan, dataset, devices.shard)
         self.trainer = devices.make_trainer(network)
-        # XLA compiles the whole step, or each replica's step in two halves, or nothing.
+        # With `enabled`, XLA compiles the whole step; with `halves`, each replica's step in two halves.
         if plan.settings.gpus and plan.settings.compilation.enabled:
             self.trainer.pad_validation_to = config.batch_size
         if plan.settings.compilation.halves and isinstance(self.trainer, DistributedTrainer):
@@ -132,8 +132,8 @@ class Session:
             self.trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
             # The variables of optimizer and metrics are created here and not in the first step, because
             # a function that creates variables is traced twice, and neither a function that XLA
-            # compiles nor a loop inside a graph can create any. Without XLA, Keras would also check
-            # whether these variables exist, and would wait for the GPU to do so.
+            # compiles nor a loop inside a graph can create any. Without XLA, such a function would also
+            # check whether these variables exist, which waits for the GPU.
             if not KERAS_2:
                 build_optimizer(optimizer, self.trainer.trainable_variables)
                 if self.devices.strategy is None:  # DistributedTrainer itself builds its metrics
