@@ -164,7 +164,7 @@ class _Searcher:
             if settings.storage
             else str(settings.tune_dir / "study.db")
         )
-        ended = _count_ended(self._study.rows())
+        ended = _num_counted(self._study.rows())
         console.print_line("search", ", ".join(map(str, settings.space)))
         console.print_line(
             "study", f"{settings.study} in {storage}, {ended} of {settings.trials} trials ended"
@@ -173,7 +173,7 @@ class _Searcher:
         for trial in self._study.interrupted_trials(self._owner, shared=bool(settings.storage)):
             console.print_line("resume", f"trial {trial.number}, which was interrupted")
             self._run_trial(trial)
-        while _count_ended(self._study.rows()) < settings.trials:
+        while _num_counted(self._study.rows()) < settings.trials:
             self._check_stop("between two trials")
             self._run_trial(self._study.ask())
         rows = self._study.rows()
@@ -250,7 +250,7 @@ class _Searcher:
         """Prints why a trial failed; raises UserError if all other trials would probably fail too."""
         self._failures_in_a_row += 1
         log = self._trial_path(number, ".log")
-        if not history and not _count_ended(rows):
+        if not history and not _num_counted(rows):
             raise UserError(f"trial {number} could not train: {reason} (see {log})")
         if self._failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             raise UserError(
@@ -262,8 +262,8 @@ class _Searcher:
     def _write_results(self, rows: Sequence[TrialRow]) -> None:
         settings = self._settings
         importances = self._study.importances()
-        num_ended, network = _count_ended(rows), short_name(settings.config.model)
-        title = f"{settings.study}: {num_ended} trials of {network}"
+        num_counted, network = _num_counted(rows), short_name(settings.config.model)
+        title = f"{settings.study}: {num_counted} trials of {network}"
         try:
             write_results(
                 settings.tune_dir, settings.config, settings.space, rows, importances, title=title
@@ -312,8 +312,8 @@ class _Searcher:
         return self._settings.tune_dir / f"trial-{number:04d}{suffix}"
 
 
-def _count_ended(rows: Sequence[TrialRow]) -> int:
-    """The number of trials that count towards ``--trials``: all but the failed ones."""
+def _num_counted(rows: Sequence[TrialRow]) -> int:
+    """The number of trials that count towards ``--trials``: all that have ended but not failed."""
     return sum(row.outcome != FAILED for row in rows)
 
 
@@ -342,7 +342,7 @@ def _lock_tune_dir(tune_dir: Path) -> Iterator[None]:
 def _read_owner(tune_dir: Path) -> str:
     """Reads the identifier of the folder from its file ``owner``, which is created if necessary.
 
-    Each trial records it. The path of the folder may differ from machine to machine.
+    Each trial records this identifier, because the folder's path may differ from machine to machine.
     """
     path = tune_dir / "owner"
     if not path.exists():
