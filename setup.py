@@ -43,7 +43,7 @@ PROBE = ["scikit-learn>=1.4,<2"]
 REMOTE = ["fsspec>=2024.2,<2027", "s3fs>=2024.2,<2027", "gcsfs>=2024.2,<2027"]
 # photographs of iPhones
 HEIC = ["pillow-heif>=1.8,<2"]
-# what the tests need in both environments
+# what the tests need with either version of TensorFlow
 TEST = [
     *TUNE,
     *PROBE,

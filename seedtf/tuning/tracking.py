@@ -66,7 +66,7 @@ class SearchTracking:
         self._group.start()
 
     def log_trial(self, number: int, rows: Sequence[TrialRow]) -> None:
-        """Records a trial that has just ended; numbers count from 0; ``rows`` are all ended ones."""
+        """Records trial ``number``, from 0, which has just ended; ``rows`` are all ended trials."""
         if self._group is not None:
             row = next(row for row in rows if row.number == number)
             values = _metrics(rows, row)
@@ -79,7 +79,7 @@ class SearchTracking:
 
 
 def _metrics(rows: Sequence[TrialRow], row: TrialRow) -> dict[str, Any]:
-    """The metrics of a trial, and the lowest loss of all trials up to and including it."""
+    """The metrics of a trial, and the lowest loss of the ``done`` trials up to and including it."""
     best = best_row([other for other in rows if other.number <= row.number])
     return {
         "epoch": row.number + 1,

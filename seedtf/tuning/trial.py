@@ -36,9 +36,9 @@ class TrialRow:
     Attributes:
         number: its number in the study, from 0.
         outcome: one of ``OUTCOMES``.
-        val_loss, val_accuracy: of its best epoch, or of its last epoch if it was pruned; NaN if no
-            epoch has a finite loss.
-        epochs: the number of epochs trained.
+        val_loss, val_accuracy: of its best epoch, or of the last epoch reported to Optuna if it was
+            pruned; NaN if there is no such epoch or its loss is not finite.
+        epochs: the number of epochs trained; of a pruned trial, up to the last reported epoch.
         seconds: how long it was trained, over all processes if it was interrupted and resumed.
         values: the values of the searched flags, as passed to the run.
     """
