@@ -111,7 +111,7 @@ def fuzz_layout(data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [source.PickValueInList(ROWS) for _ in range(source.ConsumeIntInRange(0, 5))]
         text = "".join(rows).encode() + source.ConsumeBytes(source.ConsumeIntInRange(0, 20))
-        # Only tables need text: images and files named images, runs or checkpoints stay empty.
+        # Only tables need text: .jpg, .png and files named images, runs or checkpoints stay empty.
         path.write_bytes(text if not path.name.endswith(("g", "s")) else b"")
     try:
         catalog, split = list_files(str(root), min_images=1)

@@ -63,8 +63,8 @@ def main(_: list[str]) -> None:
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * DEVICES,
     )
-    # Both trainings use one strategy: a second one would give its collective operations the numbers of
-    # the first one's.
+    # Both trainings use one strategy: a second one would reuse the numbers of the first one's
+    # collective operations.
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(DEVICES)])
     whole, whole_losses, whole_equal = train(strategy, None)
     halved, halved_losses, halved_equal = train(strategy, False)

@@ -1,4 +1,4 @@
-"""Encoded images of every supported kind, damaged copies of them, and decompression bombs."""
+"""JPEG, PNG, GIF, BMP and WebP files, damaged copies of them, and decompression bombs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["hostile_files", "whole_files"]
 
 
 def whole_files() -> dict[str, bytes]:
-    """One small file of each supported kind, by name."""
+    """Small JPEG, PNG, GIF, BMP and WebP files, by name."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8))
     image = coarse.resize((48, 40), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""The first lines of a run name the options that are on; a preview, both classes of a mixed image."""
+"""The first lines of a run name the active options; a preview names both classes of a mixed image."""
 
 from __future__ import annotations
 

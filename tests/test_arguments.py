@@ -1,4 +1,4 @@
-"""Positional arguments among flags, aliases and old names of flags, and the help of commands."""
+"""Positional arguments before and after flags; aliases and old names of flags; the help of commands."""
 
 from __future__ import annotations
 

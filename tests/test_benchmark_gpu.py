@@ -65,7 +65,7 @@ def test_no_part_starts_with_too_little_time_left() -> None:
     assert results["second"]["error"] == "not begun: 5 s were left; raise --seconds"
 
 
-def test_the_parts_fit_into_the_time_and_are_chosen_by_name() -> None:
+def test_no_part_may_take_over_five_minutes_and_parts_are_chosen_by_name() -> None:
     parts = list_parts("ResNet50", 224, "sample")
     assert len({part.name for part in parts}) == len(parts)
     assert parts[0].name == "card" and all(part.seconds <= 300 for part in parts)

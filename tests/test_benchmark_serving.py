@@ -1,4 +1,4 @@
-"""What the serving benchmark sends and reports; no duration is asserted."""
+"""What the serving benchmark sends and reports; no upper limit of a duration is asserted."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ TEXT = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"
 
 
 def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
-    """The flag with several values of its type and range, one in each string; paths may be wrong."""
+    """One argument for each of several values of the flag's type and range; paths may be wrong."""
     kind, limits = flag_kind(config_class, field.name), field.metadata
     if kind is bool:
         return [f"--{field.name}", f"--no{field.name}"]

@@ -1,7 +1,7 @@
 """Environments of users: notebooks, containers, clusters, old locales, settings of other projects.
 
-One process runs all commands with all hostile settings at once, because each import of TensorFlow takes
-seconds. Each test looks at its part of the output.
+The fixture ``hostile`` runs six commands in one process with all hostile settings at once, because each
+import of TensorFlow takes seconds. Several tests look at parts of its output.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ def test_a_layout_with_confusing_names_is_recognised_or_refused(
 @pytest.mark.parametrize("kind", ["inside", "folds"])
 @few_examples
 @given(drawn=data_sets(PLAIN), around=AROUND)
-def test_sides_or_folds_that_are_no_classes_are_refused(
+def test_sides_inside_classes_and_classes_inside_folds_are_refused(
     kind: str, drawn: tuple, around: Around
 ) -> None:
     """``<class>/train/…`` or ``fold1/<class>/…`` must not be read by depth alone, as class folders."""

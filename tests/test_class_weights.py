@@ -135,7 +135,7 @@ def test_a_mixed_image_gets_the_average_weight_of_its_classes(
 
 
 def test_the_weighted_loss_of_a_mixed_label_has_the_exact_gradient() -> None:
-    """d/dz of w · CE(y, softmax z) is w · (p − y), with w = y · weights and without an argmax."""
+    """d/dz of w · CE(y, softmax z) is w · (p − y), with w = y · weights, not weights[argmax y]."""
     weights = np.array([1.0, 4.0, 0.5], np.float32)
     labels = np.array([[0.6, 0.4, 0.0], [0.1, 0.1, 0.8]], np.float32)
     logits = tf.Variable([[0.3, -1.0, 2.0], [0.0, 0.5, 0.1]])
