@@ -88,7 +88,7 @@ LOSSLESS = {
     "palette bmp": encode(PALETTE, "BMP"),
     "tiff": encode(NOISY, "TIFF", compression="tiff_lzw"),
     "rgba tiff": encode(RGBA, "TIFF"),
-    "turned tiff": encode(NOISY, "TIFF", exif=exif_with_orientation(6)),
+    "tiff turned 6": encode(NOISY, "TIFF", exif=exif_with_orientation(6)),
     "ppm": encode(NOISY, "PPM"),
     "lossless webp": encode(NOISY, "WEBP", lossless=True),
     "rgba webp": encode(RGBA, "WEBP", lossless=True, exact=True),
@@ -209,7 +209,7 @@ def test_each_fit_resizes_as_tensorflow_does(image: np.ndarray) -> None:
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.sampled_from(["pad", "crop"]))
 def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: str) -> None:
-    """A white image covers the whole square after crop, and a part of its own proportions after pad."""
+    """A white image covers the square after crop; after pad, a part with the image's proportions."""
     white = tf.fill([height, width, 3], tf.constant(255, tf.uint8))
     result = resize_image(white, size, fit).numpy()
     assert result.shape == (size, size, 3)
@@ -222,7 +222,7 @@ def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: s
     assert max(rows, columns) == size
     exact = size * min(height, width) / max(height, width)
     assert abs(min(rows, columns) - max(exact, 1)) <= 0.5
-    # The borders differ by a pixel at most.
+    # The borders above and below the image differ by a pixel at most.
     assert abs(int(covered.argmax(0).max()) - int(covered[::-1].argmax(0).max())) <= 1
 
 
@@ -333,7 +333,7 @@ def test_a_truncated_file_is_never_decoded(name: str, decoder: Decoder) -> None:
     assert faults <= {"empty file", "not an image", "truncated", "corrupt"}
 
 
-def test_a_truncated_gif_is_its_whole_first_frame_or_refused(decoder: Decoder) -> None:
+def test_a_truncated_gif_gives_its_whole_first_frame_or_is_refused(decoder: Decoder) -> None:
     data = LOSSLESS["animated gif"]
     whole = decoder(data).numpy()
     decoded = 0

@@ -114,7 +114,7 @@ def test_without_gradio_one_line_says_what_to_install(capsys, monkeypatch) -> No
 
 def test_the_page_answers_through_its_server_and_keeps_the_bytes_of_the_file(image) -> None:
     if importlib.util.find_spec("gradio") is None:
-        pytest.skip("gradio is not installed: pip install 'seedtf[demo]' in an environment")
+        pytest.skip("gradio is not installed: pip install 'seedtf[demo]' in another environment")
     from gradio_client import Client, handle_file
 
     seen = []

@@ -659,7 +659,7 @@ def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> No
                 seen.setdefault(id(worker), step[0])
     steps = [calls[index::2] for index in (0, 1)]
     assert steps[0] == steps[1]
-    assert steps[0][:3] == [0, 1, 3]  # from one step on, the interval grows at most twofold
+    assert steps[0][:3] == [0, 1, 3]  # the interval is one step at first, then at most doubles
     assert len(steps[0]) < 400 / 10
     # Both workers see the signal at the same step, within 0.3 s after step 300.
     assert len(set(seen.values())) == 1 and 300 <= next(iter(seen.values())) < 300 + 0.3 / 0.005

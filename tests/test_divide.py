@@ -30,7 +30,7 @@ class Folder:
 
     Attributes:
         labels, plants: the number of the class and of the plant of each image.
-        originals: the number of the image of which each image is a copy; its own number if it is none.
+        originals: for each image, the number of the image that it copies, or its own number.
         layout: ``folders``, ``nested`` (a folder for each plant) or ``table``.
         grouped: whether the plants are groups.
         test_fraction, folds, seed: flags.

@@ -95,15 +95,15 @@ def test_a_second_call_builds_no_network_and_decodes_nothing(
     assert not embed_tiny(tiny_copy, tmp_path).from_cache
 
 
-def test_other_weights_at_the_same_path_are_not_taken_from_the_cache(
+def test_the_cache_is_not_used_for_other_weights_at_the_same_path(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
-    weights = tmp_path / "run"
+    run = tmp_path / "run"
     features = []
     for seed in (0, 1):
-        shutil.rmtree(weights, ignore_errors=True)
-        make_run(weights, tiny_folder, seed=seed)
-        embeddings = embed_images(tiny_folder, weights, cache_dir=str(tmp_path / "cache"))
+        shutil.rmtree(run, ignore_errors=True)
+        make_run(run, tiny_folder, seed=seed)
+        embeddings = embed_images(tiny_folder, run, cache_dir=str(tmp_path / "cache"))
         assert not embeddings.from_cache
         features.append(embeddings.features)
     assert not np.allclose(*features)

@@ -1,4 +1,4 @@
-"""Evaluation: each image is predicted once or in eight views, and the report fits the predictions."""
+"""Evaluation predicts each image once or in eight views; the report agrees with the predictions."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_without_umap_learn_auto_takes_pca_and_map_umap_is_refused(
 
 
 def make_explored(labels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> Explored:
-    """Images of which 3, 7 and 11 are near duplicates, the last is poor, and 5 was decided before."""
+    """Images; 3, 7 and 11 are near duplicates, 5 was decided before, and the last image is poor."""
     count = len(labels)
     facts = Facts(
         np.zeros(count, np.dtype([("high", np.uint64), ("low", np.uint64)])),

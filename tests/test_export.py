@@ -266,7 +266,7 @@ def test_bad_files_do_not_fail_the_rest_of_the_batch(run: Run, signatures: dict[
     assert classify(signatures, [b"x"])["status"].tolist() == [b"not an image"]
 
 
-def test_what_still_fails_a_whole_request(signatures: dict[str, Any]) -> None:
+def test_empty_inputs_and_wrong_shapes_fail_the_whole_request(signatures: dict[str, Any]) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
         classify(signatures, [])
     with pytest.raises(tf.errors.InvalidArgumentError):

@@ -292,6 +292,6 @@ def test_images_that_a_training_relabelled_are_left_out_of_a_comparison(tmp_path
 
 def test_describe_counts_the_fixes() -> None:
     changes = (Fault("a", RELABELLED, ""), Fault("b", DROPPED, ""))
-    no_image = np.zeros(8, bool)
-    fixes = Fixes(CATALOG.labels, no_image, no_image, 2, 0, changes)
+    all_false = np.zeros(8, bool)
+    fixes = Fixes(CATALOG.labels, all_false, all_false, 2, 0, changes)
     assert fixes.describe() == "1 relabelled, 1 left out, 2 kept"

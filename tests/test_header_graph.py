@@ -97,7 +97,7 @@ SCAN, END, RESTART = b"\xff\xda\0\2", b"\xff\xd9", b"\xff\xd0\xff\0"
 
 
 def gif(width: int, height: int, *frames: tuple[int, int]) -> bytes:
-    """A canvas, a first frame of its size, then ``frames``; no frame has pixel data."""
+    """A canvas, a first frame of its size, then ``frames``; each frame has one byte of pixel data."""
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0)
     sizes = [(width, height), *frames]
     blocks = [b"," + struct.pack("<HHHHB", 0, 0, *size, 0) + b"\2\1a\0" for size in sizes]

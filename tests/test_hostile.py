@@ -105,7 +105,7 @@ def test_undamaged_files_are_decoded_under_the_same_limits(outcomes: dict[str, s
         ("empty.jpg", "empty file"),
     ],
 )
-def test_decompression_bombs_are_refused_with_the_right_fault(
+def test_decompression_bombs_and_an_empty_file_are_refused_with_the_right_fault(
     outcomes: dict[str, str], name: str, fault: str
 ) -> None:
     assert outcomes[name] == fault

@@ -119,7 +119,7 @@ def test_a_saved_network_predicts_the_same(family: Family, tmp_path: Path) -> No
     save_model(network, tmp_path / "model.keras", values)
     loaded = load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(family.pixels), network(family.pixels))
-    # The file can also give a network with other classes its initial weights.
+    # A network with another number of classes can also take its initial weights from the file.
     other = build_network(
         model=str(family.folder),
         num_classes=NUM_CLASSES + 1,

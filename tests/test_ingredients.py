@@ -97,7 +97,7 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
     cyclic = {"schedule": "cyclic", "cycle_epochs": 1.5, "snapshots": True}
     run_dir = run_training(config, epochs=3, **cyclic, **QUICK)
     kept = sorted(path.name for path in (run_dir / "checkpoints").glob("snapshot-*"))
-    # The rate is set once an epoch. Epoch 2, in which the first cycle ends, has its lowest rate.
+    # The rate is set once an epoch. Epoch 2, where the first cycle ends, has the cycle's lowest rate.
     assert kept == ["snapshot-0002.keras", "snapshot-0003.keras"]
     for epoch, name in ((2, kept[0]), (3, kept[1])):
         assert are_equal(

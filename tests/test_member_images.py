@@ -70,7 +70,7 @@ def test_only_images_that_no_member_trained_on_are_shared(tmp_path: Path) -> Non
     )
     b = write_run(tmp_path / "b", {"1": ("ash", "val"), "2": ("ash", "train"), "4": ("oak", "val")})
     members = [read_member_images(name, Path(name)) for name in (a, b)]
-    # Image 4 has two labels. This is no error, because run a trained on it: it is not shared.
+    # Image 4 has two labels. This is no error: the first run trained on it, so it is not shared.
     shared = shared_images(members)
     assert shared == ["/data/1"]
     end = "images it did not train on can be used; others trained on 1 and lack"
@@ -82,7 +82,7 @@ def test_only_images_that_no_member_trained_on_are_shared(tmp_path: Path) -> Non
 
 
 def test_every_image_of_a_cross_validation_can_be_used(tmp_path: Path) -> None:
-    folds = FoldsPaths(tmp_path / "five")
+    folds = FoldsPaths(tmp_path / "folds")
     write_run(folds.fold(0).root, {"1": ("ash", "val"), "2": ("elm", "train")})
     folds.write_settings(2, {})
     rows = [csv_line("1", "ash", "0.9"), csv_line("2", "elm", "0.2")]

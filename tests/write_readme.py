@@ -147,7 +147,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Memory and time per image are bounded before decoding.": (
             "test_every_hostile_file_gives_an_image_or_a_refusal",
-            "test_decompression_bombs_are_refused_with_the_right_fault",
+            "test_decompression_bombs_and_an_empty_file_are_refused_with_the_right_fault",
         ),
         "A folder is listed in a stable order; hidden entries are skipped, loops are harmless.": (
             "test_every_visible_image_is_a_record_or_a_fault",
@@ -201,7 +201,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "A bad image does not make the rest of its batch fail.": (
             "test_bad_files_do_not_fail_the_rest_of_the_batch",
-            "test_what_still_fails_a_whole_request",
+            "test_empty_inputs_and_wrong_shapes_fail_the_whole_request",
         ),
         "A format that disagrees with the model is not kept.": (
             "test_a_format_that_disagrees_is_left_out_and_the_rest_kept",
