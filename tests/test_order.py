@@ -162,7 +162,7 @@ def test_late_epochs_are_as_even_as_the_first() -> None:
     assert np.bincount(LABELS, seen).tolist() == [24, 24, 24]
     for label in range(3):
         within = seen[np.equal(LABELS, label)]
-        # Six epochs that begin in the middle of a pass contain two incomplete passes.
+        # Six epochs may begin and end in the middle of a pass, so two passes may be incomplete.
         assert within.max() - within.min() <= 2
 
 
@@ -170,14 +170,14 @@ def test_a_pass_draws_every_record_once_and_continues_in_the_next_epoch() -> Non
     """The large class has 8 records and 4 slots per epoch, so each of its passes takes two epochs."""
     order = BalancedIndices(LABELS, 4, seed=5)
     large = [k for k, label in enumerate(LABELS) if label == 0]
-    passes = []
+    first_halves = []
     for first in (0, 2, 4):
         halves = [
             [k for k in records_of_epoch(order, first + e) if LABELS[k] == 0] for e in range(2)
         ]
         assert sorted(halves[0] + halves[1]) == large
-        passes.append(frozenset(halves[0]))
-    assert len(set(passes)) == 3, "two passes have the same order"
+        first_halves.append(frozenset(halves[0]))
+    assert len(set(first_halves)) == 3, "two passes have the same first half"
 
 
 def test_every_record_is_equally_likely_in_the_first_half_of_a_pass() -> None:

@@ -47,7 +47,7 @@ def pack(source: Path | str, out: Path, *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder, tmp_path_factory) -> Path:
-    """Class folders with a duplicate, a cut, an empty and a text file; lost.png lies beside them."""
+    """Class folders with a copy, a truncated, an empty and a text file; lost.png lies beside them."""
     root = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("pack") / "photos"))
     alder, other = root / "alder", root / "two words"
     (alder / "9.png").write_bytes((alder / "0.png").read_bytes())
@@ -317,7 +317,7 @@ def test_without_array_record_one_line_says_what_to_install(folder, tmp_path, ca
     assert "needs array-record; run: pip install 'seedtf[pack]'" in capsys.readouterr().err
 
 
-def test_workers_of_a_data_service_need_a_cache_of_a_pack(packed, tmp_path):
+def test_a_pack_without_a_cache_is_refused_for_a_data_service(packed, tmp_path):
     from seedtf.data.service import portable_reader
 
     dataset = load_dataset(str(packed), image_size=8, cache="off", cache_dir=tmp_path)

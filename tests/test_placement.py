@@ -83,7 +83,7 @@ def test_a_run_that_augments_on_the_device_has_the_history_of_one_on_the_host(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Each epoch gets another strength.
+    # With auto, each epoch gets another strength.
     monkeypatch.setattr(learning_rate, "next_strength", lambda rows, *_, **__: 0.5 + len(rows))
     histories = []
     for placement in ("host", "device"):

@@ -225,7 +225,7 @@ def test_a_preset_by_name_comes_from_the_cache_of_kaggle(
 
 
 @needs_hub
-def test_a_404_of_kaggle_means_a_missing_file_and_no_failed_download(
+def test_a_404_of_kaggle_means_a_missing_file_and_not_a_failed_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_texts(tmp_path / "served", "ViTBackbone")

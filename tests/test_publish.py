@@ -204,7 +204,7 @@ def test_a_damaged_parity_json_is_not_published(run: RunPaths, tmp_path) -> None
         ("data_dir", "sample", "sample"),
         ("data_dir", "gs://bucket/photos/", "photos"),
         ("data_dir", "../ann/photos", "photos"),
-        ("data_dir", "/home/ann/", "home"),
+        ("data_dir", "/home/ann/", "home"),  # the last part would name the user
         ("data_dir", "/Users/ann", "home"),
         ("data_service", "host-7.example:5000", ""),
         ("weights", "imagenet", "imagenet"),
@@ -231,10 +231,11 @@ def test_every_flag_with_a_text_is_known_to_be_a_path_or_not() -> None:
     }
     columns = {"file_column", "label_column", "split_column", "group_by"}
     words = {"class_weights", "progressive_sizes", "track"}
+    # ``run`` is no flag, but a key of parity.json.
     assert texts - columns - words == {*EMPTIED_FLAGS, *SHORTENED_FLAGS, *UNCHANGED_FLAGS} - {"run"}
 
 
-def test_the_published_flags_are_still_those_of_a_training() -> None:
+def test_the_published_flags_are_still_a_valid_train_config() -> None:
     config = TrainConfig(
         data_dir="/home/ann/photos",
         labels_csv="/home/ann/labels.csv",

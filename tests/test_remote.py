@@ -64,7 +64,7 @@ def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, store, tiny_folder,
         remote.store.read(tf.constant([0], tf.int64))
 
 
-def test_the_cache_key_follows_a_changed_object(bucket, store):
+def test_the_cache_key_changes_when_an_object_changes(bucket, store):
     before = cache_key(scan_folder(bucket), 8)
     assert cache_key(scan_folder(bucket), 8) == before
     # The object keeps its size, but is written later.

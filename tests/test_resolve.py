@@ -155,7 +155,7 @@ def test_only_a_batch_size_that_was_given_must_be_a_multiple_of_the_gpus() -> No
         ),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_data(
+def test_what_cannot_work_is_refused_before_data_is_read(
     machine: Machine, flags: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:

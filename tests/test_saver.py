@@ -43,7 +43,9 @@ def save(saver: Saver, trainer: Trainer, *paths: Path) -> None:
     saver.save_state(trainer, epoch=1, step=0, facts={})
 
 
-def test_files_hold_the_weights_of_the_call_though_training_continues(trainer, tmp_path) -> None:
+def test_files_hold_the_weights_at_the_save_call_though_training_continues(
+    trainer, tmp_path
+) -> None:
     saver, expected = Saver(StateFolder(tmp_path / "state")), values(trainer)
     best, last = tmp_path / "best.keras", tmp_path / "last.keras"
     saver.save_checkpoint(trainer.network, best)

@@ -80,7 +80,7 @@ def test_warmup_is_a_straight_ramp_that_never_starts_at_zero():
     assert values(rate, [0, 1, 2, 3, 4]) == pytest.approx([0.01, 0.505, 1.0, 1.0, 0.5])
 
 
-def test_warmup_rises_to_a_rate_to_which_the_schedule_has_already_fallen():
+def test_warmup_rises_to_the_rate_of_the_schedule_at_the_end_of_the_warmup():
     rate = make_schedule("cosine", lr=1.0, min_lr=0.0, epochs=10, warmup_epochs=5)
     assert values(rate, [0, 2.5, 5, 10]) == pytest.approx([0.005, 0.2525, 0.5, 0.0], abs=1e-12)
 
@@ -145,8 +145,8 @@ def test_a_cycle_is_continuous_and_falls(settings, cycle, fraction):
 def test_schedules_without_cycles_never_jump(name, settings, fraction, warmup):
     epochs = settings["epochs"]
     rate = make_schedule(name, **settings, warmup_epochs=warmup * epochs)
-    # How much the rate would change over a whole training: the steepest schedule, "smooth", falls by at
-    # most ln(1e6) times lr, and a warm-up rises by lr within the fraction ``warmup`` of the training.
+    # The steepest slope, scaled to a whole training: "smooth", the steepest schedule, falls by at most
+    # ln(1e6) times lr, and a warm-up rises by lr within the fraction ``warmup`` of the training.
     steepest = max(math.log(1e6), 1 / max(warmup, 1e-6)) * settings["lr"]
     assert abs(rate(fraction * epochs) - rate((fraction + 1e-5) * epochs)) <= steepest * 1.1e-5
 

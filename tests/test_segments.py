@@ -73,8 +73,8 @@ def test_what_is_restored_depends_on_the_epoch_and_step_of_the_state() -> None:
 
     assert restored(0) == [(), (), ()]
     assert restored(1) == [("optimizer",), (), ()]
-    # At the start of a phase, the state still holds the optimizer of the previous phase, which is not
-    # restored.
+    # The head alone is trained first, then all layers. At the start of this second phase, the state
+    # still holds the optimizer of the first one, which is not restored.
     assert restored(2) == [(), ()]
     assert restored(2, 4) == [("optimizer", "metrics"), ()]
     assert restored(4) == [("optimizer",)]
@@ -87,17 +87,17 @@ def test_even_one_epoch_trains_at_the_full_size() -> None:
 @given(
     epochs=st.integers(1, 12),
     freeze=st.integers(0, 11),
-    sizes=st.integers(0, 3),
+    num_sizes=st.integers(0, 3),
     every_epoch=st.booleans(),
     done=st.integers(0, 12),
     step=st.integers(0, 3),
 )
 def test_segments_cover_every_epoch_that_is_left_once_in_order(
-    *, epochs: int, freeze: int, sizes: int, every_epoch: bool, done: int, step: int
+    *, epochs: int, freeze: int, num_sizes: int, every_epoch: bool, done: int, step: int
 ) -> None:
     freeze, done = min(freeze, epochs - 1), min(done, epochs)
     step = step if done < epochs else 0
-    text = ",".join(str(16 * (n + 1)) for n in range(sizes)) or "off"
+    text = ",".join(str(16 * (n + 1)) for n in range(num_sizes)) or "off"
     stages = parse_size_stages(text, 100, epochs, 8)
     found = plan_segments(
         stages,

@@ -32,7 +32,7 @@ EPOCHS = (4, 10)
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, tiny_folder):
-    """A run with two snapshots, another best model, and two files that are no snapshots."""
+    """A run with two snapshots, a best model that is neither, and two files that are no snapshots."""
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
     for epoch in EPOCHS:
         keras.utils.set_random_seed(epoch)

@@ -104,9 +104,9 @@ def test_strength_can_rise_after_three_epochs_and_fall_after_six():
 
 
 def test_train_accuracy_above_validation_raises_the_strength_and_below_lowers_it():
-    # the dead zone ahead is 0.02, the push is (0.095 - 0.02) / 0.15 = 0.5
+    # Ahead of validation, the dead zone ends at 0.02, and the push is (0.095 - 0.02) / 0.15 = 0.5
     assert next_strength(constant_rows(0.895, 0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
-    # the dead zone behind is 0.02 / 4, the push is (0.025 - 0.005) / 0.04 = 0.5
+    # Behind it, the dead zone ends at 0.02 / 4, and the push is (0.025 - 0.005) / 0.04 = 0.5
     assert next_strength(constant_rows(0.775, 0.8), EPOCHS) == pytest.approx(STEP**-0.5, abs=1e-4)
 
 
@@ -118,7 +118,7 @@ def test_a_wide_gap_makes_a_full_step_within_the_limits():
     assert next_strength(constant_rows(0.5, 0.99, strength=0.11), EPOCHS) == MIN_STRENGTH
 
 
-def test_averaging_train_accuracy_over_the_epoch_does_not_count_as_behind():
+def test_the_lag_of_a_mean_over_the_epoch_does_not_lower_the_strength():
     """Train accuracy is a mean over the epoch, so it lags validation by half an epoch's progress."""
     rows = [make_row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
     assert next_strength(rows, EPOCHS) == 1.0

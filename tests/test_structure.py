@@ -208,11 +208,11 @@ def private_uses(path: Path) -> list[str]:
         if isinstance(node, ast.Attribute):
             owner = ast.unparse(node.value)
             text = f"{owner}.{node.attr}"
-            swapped = node.attr in ("__class__", "__name__") and isinstance(node.ctx, ast.Store)
+            assigned = node.attr in ("__class__", "__name__") and isinstance(node.ctx, ast.Store)
             of_a_library = is_private(node.attr) and (
                 owner not in ("self", "cls", "super()") or node.attr not in own
             )
-            if text in DOCUMENTED or not (swapped or of_a_library):
+            if text in DOCUMENTED or not (assigned or of_a_library):
                 text = ""
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "getattr",

@@ -338,6 +338,7 @@ def test_dvclive_deletes_epochs_that_a_resumed_run_trains_again(tmp_path) -> Non
     DvcliveTracker().start(TrackedRun(tmp_path, "oak", {"lr": 1e-5}, rows), {"last": 2})
     folder = tmp_path / "dvclive"
     assert (folder / "plots/metrics/loss.tsv").read_text() == "step\tloss\n1\t1.0\n"
+    # metrics.json keeps the values of epoch 2 until the next epoch is logged.
     assert json.loads((folder / "metrics.json").read_text()) == {"loss": 0.5, "step": 2}
     assert yaml.safe_load((folder / "params.yaml").read_text()) == {"lr": 1e-5}
 

@@ -555,7 +555,7 @@ def popen_that_forks_later_trials() -> Callable[..., subprocess.Popen | forked.P
         if list(command[:4]) == [sys.executable, "-m", "seedtf", "train"]:
             trials.append(command)
             if len(trials) > 1:
-                # With 0, killed_run kills at no call: it only runs the command.
+                # With 0, killed_run never kills itself: it only runs the command.
                 arguments = ["0", *command[3:]]
                 log = options["stdout"].fileno()
                 return forked.Process("killed_run:main", arguments, terminal=log)

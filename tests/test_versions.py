@@ -10,7 +10,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from version_writer import FILES
+from version_writer import NUM_FILES
 
 from seedtf.errors import UserError
 from seedtf.export.versions import new_version
@@ -82,7 +82,7 @@ def test_killed_exports_leave_only_complete_versions(tmp_path: Path) -> None:
         until = time.monotonic() + rng.uniform(0.0, 0.12)
         while time.monotonic() < until:  # polls as a server does
             for name in list_versions(tmp_path):
-                assert len(list((tmp_path / name).iterdir())) == FILES
+                assert len(list((tmp_path / name).iterdir())) == NUM_FILES
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()

@@ -7,14 +7,14 @@ from typing import NoReturn
 
 from seedtf.export.versions import new_version
 
-FILES = 40
+NUM_FILES = 40
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Prints a line and writes versions of ``FILES`` files below the folder ``arguments[0]``."""
+    """Prints a line and writes versions of ``NUM_FILES`` files below the folder ``arguments[0]``."""
     print("ready", flush=True)
     while True:
         with new_version(arguments[0]) as version:
-            for number in range(FILES):
+            for number in range(NUM_FILES):
                 (version.folder / str(number)).write_text(str(version.number))
                 time.sleep(0.0005)
