@@ -39,8 +39,9 @@ def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
         out: a folder that does not exist yet, or ``hf://user/name``.
 
     Raises:
-        UserError: the run has no report or no export; its ``parity.json`` is damaged; ``out`` exists or
-            is not of the form ``hf://user/name``; or the upload failed.
+        UserError: the run has no report or no export, or one of its files is damaged; the folder
+            ``out`` exists or cannot be written; an address is not of the form ``hf://user/name``;
+            huggingface_hub is not installed; or the upload failed.
     """
     paths = RunPaths.of(run_dir)
     settings = read_settings(run_dir)
@@ -76,7 +77,7 @@ def _write_folder(
     folder: Path, paths: RunPaths, settings: dict[str, Any], saved_model: Path, card: str
 ) -> None:
     shutil.copytree(saved_model, folder / _MODEL)
-    # Local paths are removed from the copied parity.json; the export of the run keeps its own.
+    # Local paths are removed from the copies of parity.json; the export of the run does not change.
     for parity_file in (folder / _MODEL).rglob(PARITY):
         _write_json(parity_file, _read_parity(parity_file, saved_model))
     _write_json(folder / paths.config.name, settings)
@@ -90,7 +91,11 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _read_parity(copy: Path, saved_model: Path) -> dict[str, Any]:
-    """The content of a copied parity.json; UserError if it is damaged, so that no local path stays."""
+    """The content of a copied parity.json.
+
+    Raises:
+        UserError: the file is damaged, so its local paths cannot be removed.
+    """
     try:
         return dict(json.loads(copy.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

@@ -176,9 +176,11 @@ class ServingModule(tf.Module):
         self._names = tuple(class_names)
         self._mean_weights = tuple(weights)
         self.classes_file = tf.saved_model.Asset(classes_file)
-        logits = [keras.Model(network.input, network.get_layer(HEAD).output) for network in models]
+        logit_models = [
+            keras.Model(network.input, network.get_layer(HEAD).output) for network in models
+        ]
         self._logits: Callable[[tf.Tensor], Sequence[tf.Tensor]]
-        self._logits = lambda pixels: _run_models(logits, pixels)
+        self._logits = lambda pixels: _run_models(logit_models, pixels)
         variables = [variable for network in models for variable in network.variables]
         if not heatmap and sum(math.prod(v.shape) for v in variables) <= _MAX_CONSTANTS:
             self._logits = _with_constants(self._logits, self.image_shape)
@@ -187,7 +189,7 @@ class ServingModule(tf.Module):
             self.weights = [v if isinstance(v, tf.Variable) else v.value for v in variables]
         with_features = [split_for_maps(network) for network in models] if heatmap else []
         self._to_maps = [to_map for _, to_map in with_features]
-        self._features = lambda pixels: _run_models(
+        self._features_and_logits = lambda pixels: _run_models(
             [network for network, _ in with_features], pixels
         )
 
@@ -210,7 +212,7 @@ class ServingModule(tf.Module):
         pixels = tf.cast(images, tf.float32)
         if not self._to_maps:
             return self._outputs(self.probabilities(pixels), valid)
-        features, logits = zip(*self._features(pixels), strict=True)
+        features, logits = zip(*self._features_and_logits(pixels), strict=True)
         probabilities = self._mean_probabilities(logits)
         best = tf.argmax(probabilities, axis=1)
         pairs = zip(self._to_maps, features, strict=True)
