@@ -97,8 +97,8 @@ def decode_upright_jpeg(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
 def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
     """Whether each file, string of any shape, starts as a JPEG: bool of the same shape."""
-    start = tf.zeros(tf.shape(contents), tf.int32)
-    return tf.strings.substr(contents, start, start + 3) == b"\xff\xd8\xff"
+    zeros = tf.zeros(tf.shape(contents), tf.int32)
+    return tf.strings.substr(contents, pos=zeros, len=zeros + 3) == b"\xff\xd8\xff"
 
 
 def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:

@@ -68,7 +68,7 @@ OTHER_MAGIC = tuple(magic for magic, _ in _OTHER_MAGIC)
 """The first bytes of images that TensorFlow does not decode."""
 
 PILLOW_BRANDS = (*_AVIF_BRANDS, *_HEIC_BRANDS, *_SHARED_BRANDS)
-"""The brands, at byte 8 after ``ftyp``, of AVIF and HEIC."""
+"""The brands of AVIF and HEIC, which follow ``ftyp`` at byte 8 of a file."""
 
 
 def sniff(start: bytes) -> str:

@@ -8,7 +8,7 @@ __all__ = ["largest_frame"]
 
 _SEQUENCE_HEADER = 1
 _MAX_LEB128_BYTES = 8
-# The bytes of a sequence header that are parsed; the fields up to the frame size take fewer.
+# At most this many bytes of a sequence header are parsed; the fields up to the frame size take fewer.
 _MAX_HEADER_BYTES = 1024
 
 

@@ -35,10 +35,11 @@ class Header:
         orientation: the EXIF orientation, 1 to 8; 1 is upright.
         has_alpha: whether TensorFlow decodes the file with a fourth channel, which is then blended
             over white.
-        edits: sorted replacements that make TensorFlow decode the file to what image viewers show.
-            They remove all frames of an animation but the first, make a GIF's transparent colour
-            white, cut off bytes after the pixels, or remove what the pixels do not depend on, such as
-            the texts of a PNG. The orientation is read before they are applied.
+        edits: sorted replacements that make TensorFlow, or Pillow for AVIF, decode the file to what
+            image viewers show. They leave one still image of an animation, make a GIF's transparent
+            colour white, cut off bytes after the pixels, remove what the pixels do not depend on, such
+            as the texts of a PNG, or mark a CMYK JPEG as inverted. The orientation is read before the
+            edits are applied.
         needs_pillow: whether Pillow has to decode the file, because TensorFlow cannot.
     """
 

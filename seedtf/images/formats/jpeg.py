@@ -78,7 +78,11 @@ def read_jpeg(data: bytes) -> Header:
 
 
 def _read_frame(data: bytes, marker: int, position: int, length: int) -> tuple[Header, int]:
-    """The size, as a ``Header``, and the number of components in the frame header at ``position``."""
+    """Reads the frame header at ``position``.
+
+    Returns:
+        A ``Header`` with the size and ``needs_pillow``, and the number of components.
+    """
     precision, height, width, components = struct.unpack_from(">BHHB", data, position + 2)
     if precision != 8:
         raise RefusedError("unsupported variant", f"JPEG with {precision} bits per sample")

@@ -26,10 +26,10 @@ _ANCILLARY = 0x20
 def read_png(data: bytes) -> Header:
     """Parses a file that starts as a PNG.
 
-    ``has_alpha`` is set for any tRNS chunk. One after the pixels or before the palette has no effect,
-    because libpng, which decodes the image, ignores it. Checksums are not compared, and a compressed
-    XMP packet is not read. If there are compressed texts, ``Header.edits`` remove the chunks that no
-    pixel depends on.
+    ``has_alpha`` is set for any tRNS chunk, although libpng, which decodes the image, ignores a tRNS
+    chunk after the pixels or before the palette. Checksums are not compared, and a compressed XMP
+    packet is not read. If there are compressed texts, ``Header.edits`` remove the chunks that no pixel
+    depends on.
 
     Raises:
         RefusedError: the first chunk is not the header, a chunk exceeds the file, there are two EXIF
@@ -60,7 +60,7 @@ def read_png(data: bytes) -> Header:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields kind, start and end of every chunk up to IEND, because eXIf may follow the pixels.
+    """Yields kind, start and end of every chunk up to IEND: eXIf may also follow the pixels.
 
     Raises:
         RefusedError: a chunk exceeds the file.

@@ -38,7 +38,7 @@ STATUSES = (
     "unsupported variant",
     "corrupt",
 )
-"""Names of the statuses; except for ``ok`` they are the faults of a run's data_report.csv."""
+"""Names of the statuses; all but ``ok`` are also faults in a run's data_report.csv."""
 
 OK, EMPTY, NOT_AN_IMAGE, TRUNCATED, TOO_LARGE, UNSUPPORTED, CORRUPT = range(len(STATUSES))
 PARSING = -1
@@ -68,8 +68,9 @@ class HeaderStatus(NamedTuple):
 
     ``parse_headers_graph`` puts many headers into one, with one more axis.
 
-    ``status`` is an index into ``STATUSES``. The other fields are those of ``images.header.Header`` and
-    are meaningful only if the status is ``OK``.
+    ``status`` is an index into ``STATUSES``, or ``BY_PILLOW`` before ``header_graph`` replaces it. The
+    other fields are those of ``images.header.Header`` and are meaningful only if the status is ``OK``;
+    width and height also if it is ``BY_PILLOW``.
     """
 
     status: tf.Tensor
