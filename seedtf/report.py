@@ -1,4 +1,7 @@
-"""Prints all console output of seedtf, mostly lines with label and text; ``silent`` turns it off."""
+"""Prints all console output of seedtf except progress bars, mostly lines with label and text.
+
+``silent`` turns off both.
+"""
 
 from __future__ import annotations
 

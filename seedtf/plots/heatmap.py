@@ -14,7 +14,7 @@ _OPACITY = 0.55
 
 
 def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Draws a map over the image in grey; its lowest value is the darkest, its highest the brightest.
+    """Draws a coloured map over the grey image: its lowest value is darkest, its highest brightest.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
