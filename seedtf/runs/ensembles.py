@@ -70,8 +70,8 @@ def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[fl
     for run in runs:
         if not run.best.is_file():
             raise UserError(
-                f"{folder}: its run {run.root} is missing; put the run there, because an ensemble "
-                "finds its runs by relative paths"
+                f"{folder}: its run {run.root} is missing or incomplete; put the run there, because an "
+                "ensemble finds its runs by relative paths"
             )
     return runs, weights
 

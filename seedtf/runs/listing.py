@@ -21,7 +21,7 @@ __all__ = ["SORT_KEYS", "RunSummary", "differing_flags", "list_runs"]
 
 SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
-# Flags that change the paths, speed, messages or additional files of a run, but not its results.
+# Paths, and flags that change only the speed, messages or additional files of a run, not its results.
 _NOT_COMPARED = {
     *(set(PATH_FLAGS) - {"data_dir", "fixes", "pseudo_labels"}),
     *(
@@ -47,7 +47,7 @@ class RunSummary:
         model, data: the network and the data folder; empty if config.json is damaged.
         state: ``finished``, ``training``, ``stopped`` before its last epoch, or ``damaged``.
         epochs, planned_epochs: the number of completed epochs, and the value of ``--epochs``.
-        best_epoch: the epoch with the lowest validation loss, from 1; None before the first one.
+        best_epoch: the epoch with the lowest validation loss, from 1; None if no loss is finite.
         val_loss: the validation loss of the best epoch; NaN if unknown.
         accuracy: the accuracy in the report, or of the best epoch if there is no report; NaN if
             unknown.
@@ -134,8 +134,8 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
 def differing_flags(runs: Sequence[RunSummary]) -> list[str]:
     """The flags that do not have the same value in all runs, in the order of the flags.
 
-    Not compared are paths, except those of the data folder and of the tables of ``--fixes`` and
-    ``--pseudo_labels``, and flags that do not change the results, such as those that change the speed.
+    Flags that do not change the results, such as those that change the speed, are not compared. Nor are
+    paths, except those of the data folder and of the tables of ``--fixes`` and ``--pseudo_labels``.
     """
     names = dict.fromkeys(name for run in runs for name in run.flags)
     return [
