@@ -57,9 +57,23 @@ def test_the_training_ratio_leaves_out_validation() -> None:
     assert EPOCH.training_ratio == pytest.approx(9.5 / 9.0)
 
 
+@pytest.mark.parametrize(("times", "expected"), [(4, 4.0), (9, 5.0)])
+def test_the_bare_step_is_the_mean_of_the_steps_within_the_limit(
+    monkeypatch: pytest.MonkeyPatch, times: int, expected: float
+) -> None:
+    now, durations = 0.0, iter([50.0, 50.0, 1.0, 1.0, 1.0, 13.0, 9.0, 1.0, 1.0])
+
+    def work() -> None:
+        nonlocal now
+        now += next(durations)
+
+    monkeypatch.setattr(epoch.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(epoch, "_MAX_BARE_SECONDS", 20.0)
+    assert epoch._measure_mean_seconds(work, times) == expected
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(epoch, "_STEPS", 2)
     monkeypatch.setattr(epoch, "_ROUND_SECONDS", 0.05)
     flags = ["--model=tiny", "--image_size=16", "--batch_size=4", "--epochs=1", "--json"]
     assert main(["benchmark", "epoch", f"--data_dir={tiny_folder}", *flags]) == 0

@@ -32,7 +32,7 @@ ORIGINAL_SECONDS = 125.0
 ORIGINAL_CARD = "GTX 1080 Ti"
 """The GPU on which ``ORIGINAL_SECONDS`` was measured."""
 
-_STEPS = 8
+_MAX_BARE_SECONDS = 120.0
 _ROUND_SECONDS, _ROUNDS = 0.3, 3
 
 
@@ -45,7 +45,7 @@ class Epoch:
         steps: training steps per epoch.
         images: training images per epoch.
         seconds: the time from the start of an epoch to the start of the next one.
-        step: the time of ``steps`` bare train steps on a constant batch.
+        step: the time of ``steps`` bare train steps on a constant batch: ``steps`` times their mean.
         wait: the time of waiting for data.
         loop: the rest of the training time, for callbacks at every step and work that slows the steps.
         validation: the time of evaluating the validation images.
@@ -111,7 +111,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
         classes=num_classes,
         optimizer=config.optimizer,
     )
-    bare_steps = steps * _measure_median_seconds(make_step(variant), _STEPS)
+    bare_steps = steps * _measure_mean_seconds(make_step(variant), steps)
     decode, read, augment = (num_images * seconds for seconds in _measure_host_seconds(config))
     # The time between two epochs is in the row of the later epoch.
     pairs = list(itertools.pairwise(rows))
@@ -176,14 +176,19 @@ def best_flag(epoch: Epoch) -> str:
     return next(text for applies, text in rules if applies)
 
 
-def _measure_median_seconds(work: Callable[[], Any], times: int) -> float:
-    """Median time of ``times`` calls, after two calls to warm up."""
-    seconds = []
-    for _ in range(times + 2):
-        start = time.perf_counter()
+def _measure_mean_seconds(work: Callable[[], Any], times: int) -> float:
+    """Mean time of a call, over ``times`` calls or over those that start within the limit.
+
+    The median of a few calls would be too short on a machine whose speed varies, because an epoch has
+    slow steps as well. Two calls to warm up are not timed.
+    """
+    for _ in range(2):
         work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
+    calls, start, seconds = 0, time.perf_counter(), 0.0
+    while calls < times and seconds < _MAX_BARE_SECONDS:
+        work()
+        calls, seconds = calls + 1, time.perf_counter() - start
+    return seconds / calls
 
 
 def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
