@@ -3,12 +3,14 @@
     pip install .                                    # and Chromium, for live and report
     python scripts/draw_readme_figures.py           # all five, a few minutes on two CPU cores
     python scripts/draw_readme_figures.py peers     # only the one named
+    python scripts/draw_readme_figures.py live --live_run=runs/seedlings-192px    # as in the README
 
-``augmentation`` shows the image of ``seedtf preview``; ``live``, the live page of a run; ``report``,
-the evaluation page of the same run with confusion matrix and top losses; ``lr_find``, the plot of the
-learning-rate finder; ``peers``, the throughputs in scripts/measured/peers.csv. If --work_dir is given,
-the run is kept there, so that a figure can be drawn again without training again. The sixth figure,
-``race``, is drawn by scripts/benchmark_race.py.
+``augmentation`` shows the image of ``seedtf preview``; ``live``, the live page of a run on the sample
+or of the run --live_run; ``report``, the evaluation page of the run on the sample with confusion matrix
+and top losses; ``lr_find``, the plot of the learning-rate finder; ``peers``, the throughputs in
+scripts/measured/peers.csv. If --work_dir is given, the run on the sample is kept there, so that a
+figure can be drawn again without training again. The sixth figure, ``race``, is drawn by
+scripts/benchmark_race.py.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageChops
@@ -162,14 +165,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(FIGURES)}; default: all")
     parser.add_argument("--work_dir", help="folder for the runs; default: a temporary folder")
+    parser.add_argument("--live_run", type=Path, help="run of live; default: a run on the sample")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.names) - set(FIGURES)):
         parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(FIGURES)}")
+    figures = dict(FIGURES)
+    if arguments.live_run:
+        page = RunPaths.of(arguments.live_run).live_page
+        figures["live"] = partial(screenshot, page)
     with tempfile.TemporaryDirectory() as temporary:
         work_dir = Path(arguments.work_dir or temporary).resolve()
         work_dir.mkdir(parents=True, exist_ok=True)
         for name in arguments.names or FIGURES:
-            FIGURES[name](work_dir, MEASURED / f"{name}.png")
+            figures[name](work_dir, MEASURED / f"{name}.png")
 
 
 if __name__ == "__main__":
