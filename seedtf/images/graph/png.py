@@ -40,8 +40,9 @@ _NAMES = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"iTXt")
 _IHDR, _PLTE, _IDAT, _IEND, _TRNS, _EXIF, _ITXT = (big_endian_code(name) for name in _NAMES)
 _TEXTS = tuple(big_endian_code(name) for name in COMPRESSED_TEXTS)
 _ANCILLARY = big_endian_code(b"\x20\0\0\0")
-# The key of an XMP packet begins 8 bytes after the start of its chunk. An element of a window has 8
-# bytes, so the last 8 bytes of the key are in the element this many positions further on.
+# The key of an XMP packet begins 8 bytes after the start of its chunk, and `window` returns the 8 bytes
+# that start at each position. To compare a whole key, `has_text` also needs the element that starts 8
+# bytes before the end of the key, which is this many positions after the start of the chunk.
 _BYTES_AHEAD = 8 + len(XMP_KEY) - 8
 
 
@@ -53,8 +54,9 @@ class _Chunks(NamedTuple):
         position: int64, where the next chunk is searched.
         exif, xmp: int64, results of ``read_exif`` and ``read_xmp``, or 0.
         kept: int64, the end of the last chunk that the pixels depend on.
-        gaps: int64 ``[MAX_EDITS, 2]``, start and stop of the bytes to remove before the palette, the
-            transparency, the pixels and the end.
+        gaps: int64 ``[MAX_EDITS, 2]``, start and stop of the bytes that no pixel depends on before
+            the palette, the transparency, the pixels and the end. They are removed only if there was a
+            compressed text, which libpng would decompress.
         has_exif, has_xmp, has_palette, has_trns: bool, whether there was a chunk of this kind.
         has_compressed: bool, whether there was a compressed text.
         has_data, has_all_data: bool, whether there were pixels, and a chunk after them.
@@ -115,7 +117,7 @@ def _read_chunk(file: FileBytes, seen: _Chunks, is_alpha_type: tf.Tensor) -> _Ch
     is_xmp = (kind == _ITXT) & ~seen.has_xmp & matches_at(file, start, XMP_KEY)
     is_trns, is_palette, is_data = kind == _TRNS, kind == _PLTE, kind == _IDAT
     is_repeated = (is_trns & seen.has_trns) | (is_palette & seen.has_palette & ~seen.has_data)
-    is_refused = (is_exif & seen.has_exif) | is_repeated | _is_unknown(kind, position)
+    is_refused = (is_exif & seen.has_exif) | is_repeated | _is_unknown_critical(kind, position)
     # A chunk that exceeds the file is refused here, because libpng would allocate the length that it
     # claims, even a gigabyte.
     status = first_status(
@@ -153,8 +155,8 @@ def _read_chunk(file: FileBytes, seen: _Chunks, is_alpha_type: tf.Tensor) -> _Ch
     )
 
 
-def _is_unknown(kind: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:
-    """Whether a chunk is unknown and no decoder may skip it."""
+def _is_unknown_critical(kind: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:
+    """Whether a chunk is unknown and no decoder may skip it; also true of an IHDR that is not first."""
     is_known = is_in(kind, (_PLTE, _IDAT, _IEND)) | ((kind == _IHDR) & (position == 8))
     return (tf.bitwise.bitwise_and(kind, tf.constant(_ANCILLARY, tf.int64)) == 0) & ~is_known
 
@@ -172,5 +174,6 @@ def _skip_irrelevant(file: FileBytes, seen: _Chunks) -> tf.Tensor:
     is_stop |= is_in(kind, _TEXTS) & ~seen.has_compressed
     is_stop |= (kind == _IDAT) & ~seen.has_data
     is_stop |= (kind != _IDAT) & seen.has_data & ~seen.has_all_data
-    is_stop |= _is_unknown(kind, -1)
+    # -1: the chain stops at every IHDR, and `_read_chunk` tells the first chunk from the others.
+    is_stop |= _is_unknown_critical(kind, -1)
     return seen.position + follow_chain(12 + length, is_stop)
