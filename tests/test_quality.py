@@ -80,6 +80,20 @@ def test_measures_agree_with_scipy(number: int, factor: float, offset: int) -> N
     np.testing.assert_allclose(contrast, image.reshape(-1, 3).std(0).max(), rtol=1e-4)
 
 
+def test_the_detail_of_a_blurred_image_names_the_measure_that_was_the_reason() -> None:
+    low = [[3, 0, 200, 0, 30], [5, -1, 200, 0, 30], [3, -1, 200, 0, 30]]  # sharpness, detail, both
+    found = find_poor(np.array(low + 40 * [[5, 0, 200, 0, 30]], np.float32))
+    sharpness = "variance of the Laplacian: 0.14 times the folder's median"
+    detail = (
+        "variance of the Laplacian divided by that at half the size: 0.37 times the folder's median"
+    )
+    assert list(found) == [
+        (0, "blurred", sharpness),
+        (1, "blurred", detail),
+        (2, "blurred", f"{sharpness}; {detail}"),
+    ]
+
+
 def test_halving_is_the_mean_of_four_pixels() -> None:
     image = RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8)
     expected = np.asarray(Image.fromarray(image).resize((4, 4), Image.Resampling.BOX), np.int16)

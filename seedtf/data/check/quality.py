@@ -1,9 +1,10 @@
 """Finds poor images: blurred, dark, over-exposed or nearly uniform.
 
 Small copies of equal size are measured: the sharpness by the variance of the Laplacian (S. Pertuz et
-al., "Analysis of focus measure operators for shape-from-focus", 2013), the other properties by grey
-values and fractions of the pixels. What is unusual depends on the folder, so an image is blurred if it
-is much less sharp than the others, and a property that many images of the folder have is not a fault.
+al., "Analysis of focus measure operators for shape-from-focus", 2013), a dark image by its grey values,
+an over-exposed one by its fraction of white pixels, and a nearly uniform one by the standard deviations
+of its colour channels. What is unusual depends on the folder, so an image is blurred if it is much less
+sharp than the others, and a property that many images of the folder have is not a fault.
 """
 
 from __future__ import annotations
@@ -95,21 +96,33 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
     # Blur is looked for in the other images only, because uniform, dark and white images have a low
     # variance of the Laplacian even if they are in focus.
     is_other = ~(is_uniform | is_dark | is_white)
-    is_blurred = _far_below(sharpness, "sharpness", is_other)
-    is_blurred |= _far_below(detail, "detail", is_other)
+    is_soft = _far_below(sharpness, "sharpness", is_other)
+    is_coarse = _far_below(detail, "detail", is_other)
+    is_blurred = is_soft | is_coarse
     is_uniform, is_dark, is_white, is_blurred = map(
         _unless_common, (is_uniform, is_dark, is_white, is_blurred)
     )
     for index in np.flatnonzero(is_uniform | is_dark | is_white | is_blurred).tolist():
         if is_uniform[index]:
-            yield index, UNIFORM, f"standard deviation {contrast[index]:.1f} of 255"
+            text = f"largest standard deviation of a colour channel: {contrast[index]:.1f} of 255"
+            yield index, UNIFORM, text
         if is_dark[index]:
             yield index, DARK, f"95 % of the pixels are darker than {brightness[index]:.0f} of 255"
         if is_white[index]:
             yield index, WHITE, f"{100 * white[index]:.0f} % of the pixels are white"
         if is_blurred[index]:
-            ratio = np.exp(sharpness[index] - np.median(sharpness[is_other]))
-            yield index, BLURRED, f"{ratio:.2g} times the sharpness of the median image"
+            # Both measures are logarithms, so their differences give ratios.
+            reasons = []
+            if is_soft[index]:
+                ratio = np.exp(sharpness[index] - np.median(sharpness[is_other]))
+                reasons.append(f"variance of the Laplacian: {ratio:.2g} times the folder's median")
+            if is_coarse[index]:
+                ratio = np.exp(detail[index] - np.median(detail[is_other]))
+                reasons.append(
+                    "variance of the Laplacian divided by that at half the size: "
+                    f"{ratio:.2g} times the folder's median"
+                )
+            yield index, BLURRED, "; ".join(reasons)
 
 
 def _log_laplacian(grey: np.ndarray) -> float:
