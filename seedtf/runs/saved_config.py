@@ -100,7 +100,7 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
         given: the flags of the command, which replace those of the earlier run.
 
     Raises:
-        UserError: there is no such run, it has no best model, or ``given`` names other weights.
+        UserError: there is no such run, it has no best model, or ``given`` has ``weights``.
     """
     run_dir = Path(expand_home("continue", continue_from))
     values = _read_saved_flags(run_dir, "--continue")
@@ -115,8 +115,8 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
     values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
     values |= {"run_dir": "", "resume": "", "dry_run": False}
     if given.get("recipe", recipe) != recipe:
-        # The new recipe decides the flags of a recipe, so their earlier values are dropped. All recipes
-        # set the same flags, so ORIGINAL has their names.
+        # The new recipe has its own values for the flags that recipes set, so the earlier values are
+        # dropped. All recipes set the same flags, so ORIGINAL has their names.
         values = {name: value for name, value in values.items() if name not in RECIPES[ORIGINAL]}
     has_other_split = given.get("val_dir") or given.get("split_csv")
     if has_other_split:

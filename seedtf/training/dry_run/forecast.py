@@ -39,9 +39,12 @@ class StageTime:
 class Writing:
     """The files that are written after each epoch, and how long that takes.
 
+    The names of the attributes are keys of ``Forecast.as_json``.
+
     Attributes:
         waiting: seconds per epoch in which training waits while variables are copied.
-        beside: seconds per epoch in which a thread writes the copies while training continues.
+        beside: seconds per epoch in which a thread writes the copies beside the training, which
+            continues.
         slowing: seconds by which the threads that write files and draw curves prolong an epoch, because
             they use the same cores.
         checkpoint: bytes of a model file.

@@ -29,8 +29,7 @@ __all__ = ["MAX_STEPS", "TimedStage", "median_step", "process_age", "time_traini
 MAX_STEPS = 20
 """The largest number of training steps that are timed, over all stages together."""
 
-# The first steps are not timed, because they do not wait for data: the pipeline has prepared their
-# batches while the step was traced.
+# So many steps of a new iterator run before those that are timed.
 _WARM_UP_STEPS = 4
 _MAX_BLOCK_STEPS = 5
 _MAX_VAL_STEPS = 6
@@ -231,7 +230,7 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
                 saver.save_state(trainer, epoch=1, step=0, facts={"identity": {}, "history": ""})
                 copied = clock()
                 saver.wait()
-                beside, cpu = clock() - copied, time.process_time() - cpu_start
+                background, cpu = clock() - copied, time.process_time() - cpu_start
             finally:
                 saver.close()
             state = next(paths.state.glob("*.state")).stat().st_size
@@ -244,7 +243,9 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
     waiting = copied - start
     return Writing(
         waiting=waiting,
-        beside=beside,
+        beside=background,
+        # While training waits, the main thread copies; its CPU time is taken to be `waiting`, and the
+        # rest to be that of the thread that writes.
         slowing=_slowing_seconds(max(cpu - waiting, 0.0)),
         checkpoint=checkpoint,
         state=state,
