@@ -18,7 +18,8 @@ _NAMES = (
     *("libcublasLt.so.12", "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12"),
     *("libcudnn.so.9", "libnccl.so.2"),
 )
-# The members of the struct Counts in fake_gpu.c, in their order.
+# The members of the struct Counts in fake_gpu.c, in their order. main_to_host and main_waits count what
+# the main thread does, the others what all threads do.
 _FIELDS = ("kernels", "graphs", "to_host", "to_host_bytes", "main_to_host", "main_waits")
 # Nothing is timed here, so XLA need not optimize.
 _XLA_FLAGS = (

@@ -1,4 +1,6 @@
-"""Runs ``seedtf train FLAGS…`` in this process; writes the time when its first step ends to OUT.
+"""Runs ``seedtf train FLAGS…`` in this process, and writes when its first step ended.
+
+The time is written to ``OUT/first_step``.
 
 python seedtf_train.py OUT FLAGS…
 """

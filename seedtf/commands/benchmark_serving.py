@@ -64,11 +64,11 @@ def run(arguments: list[str]) -> int:
 
         return send
 
-    loads = measure_all(make_send, _BATCH_SIZES, _NUM_CALLERS, config.seconds)
+    measured_loads = measure_all(make_send, _BATCH_SIZES, _NUM_CALLERS, config.seconds)
     result = {
         "export": str(saved_model),
         "image_bytes": len(encoded),
-        "loads": [dataclasses.asdict(load) for load in loads],
+        "loads": [dataclasses.asdict(load) for load in measured_loads],
     }
     table = [
         f"export    {saved_model}",
@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
         *(
             f"{load.batch_size:6} {load.callers:8} {load.images_per_second:10.1f} "
             f"{load.p50_ms:9.2f} {load.p99_ms:9.2f} {load.requests:9}"
-            for load in loads
+            for load in measured_loads
         ),
     ]
     print_benchmark(result, table, as_json=config.json)
