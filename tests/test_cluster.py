@@ -51,6 +51,14 @@ def test_the_tasks_of_a_step_are_the_workers(slurm) -> None:
     assert (cluster.size, cluster.index, cluster.task(2)) == (3, 2, ("worker", 2))
 
 
+def test_ranks_get_the_hosts_in_the_order_of_slurm_not_of_their_texts(slurm) -> None:
+    slurm("host[2,9-10],login-1", "2,1(x3)", 5, 2)
+    cluster = read_cluster(slurm_tf_config())
+    hosts = [address.rpartition(":")[0] for address in cluster.addresses]
+    assert hosts == ["host2", "host2", "host9", "host10", "login-1"]
+    assert cluster.index == 2
+
+
 def test_tasks_on_one_machine_and_different_jobs_use_different_ports(slurm) -> None:
     slurm("a,b", "2,1", 3, 0)
     addresses = read_cluster(slurm_tf_config()).addresses
@@ -83,6 +91,26 @@ def test_slurm_variables_that_cannot_be_read_give_a_one_line_error(slurm, monkey
         slurm_tf_config()
     monkeypatch.delenv("SLURM_STEP_NODELIST")
     with pytest.raises(UserError, match="start seedtf with srun, or set TF_CONFIG"):
+        slurm_tf_config()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SLURM_JOB_ID", "x", "SLURM_JOB_ID=x"),
+        ("SLURM_STEP_NODELIST", "a[x]", r"SLURM_STEP_NODELIST=a\[x\]"),
+        ("SLURM_STEP_NODELIST", "a,b", r"rank 1 of 2 tasks; 2 nodes, on which \[2\] tasks run"),
+        ("SLURM_STEP_TASKS_PER_NODE", "2(x", r"SLURM_STEP_TASKS_PER_NODE=2\(x"),
+        ("SLURM_STEP_TASKS_PER_NODE", "3", r"rank 1 of 2 tasks; 1 nodes, on which \[3\] tasks run"),
+        ("SLURM_PROCID", "2", "rank 2 of 2 tasks"),
+    ],
+)
+def test_each_slurm_variable_that_does_not_fit_is_refused(
+    slurm, monkeypatch, variable: str, value: str, message: str
+) -> None:
+    slurm("a", "2", 2, 1)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=rf"the variables of SLURM cannot be read \({message}"):
         slurm_tf_config()
 
 

@@ -425,6 +425,8 @@ def test_tf_config_is_read_as_kubernetes_operators_set_it() -> None:
         (config_text("chief"), "has the task chief 0, but the cluster has 0"),
         (config_text(worker=["a:1"], ps=["p:1"]), "parameter servers are not used"),
         (config_text("evaluator"), "leave the evaluator out"),
+        (config_text(["worker"]), "the role ['worker'] in the task, neither chief nor worker"),
+        (config_text({}), "the role {} in the task, neither chief nor worker"),
         (config_text(master=["m:1"], worker=["a:1"]), "name it chief"),
         (config_text(boss=["m:1"]), "neither chief nor worker"),
         (config_text(worker=["a:1", "a:1"]), "names one address twice"),

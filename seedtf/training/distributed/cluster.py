@@ -131,7 +131,7 @@ def _worker_index(task: dict[str, Any], roles: tuple[str, ...]) -> int:
 def _check_role(role: Any, where: str) -> None:
     if role in ("chief", "worker"):
         return
-    remedy = _OTHER_ROLES.get(role)
+    remedy = _OTHER_ROLES.get(role) if isinstance(role, str) else None
     if remedy is None:
         _refuse(f"has the role {role!r} in {where}, neither chief nor worker")
     raise UserError(f"TF_CONFIG has the role {role!r} in {where}; {remedy}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 from seedtf.errors import UserError
 
@@ -13,6 +14,7 @@ __all__ = ["in_slurm_step", "slurm_tf_config"]
 # The ports of a job depend on its number, so that two jobs on one machine rarely use the same ports.
 _FIRST_PORT, _NUM_PORTS = 20_000, 10_000
 _MAX_TASKS_PER_NODE = 64
+_SPAN = r"\d+(?:-\d+)?"
 
 
 def in_slurm_step(environ: Mapping[str, str] = os.environ) -> bool:
@@ -27,30 +29,78 @@ def in_slurm_step(environ: Mapping[str, str] = os.environ) -> bool:
 def slurm_tf_config() -> str:
     """Returns the value of ``TF_CONFIG`` that describes the SLURM step of this process.
 
-    All tasks of the step are workers. TensorFlow's resolver reads ``SLURM_STEP_NODELIST``,
-    ``SLURM_STEP_TASKS_PER_NODE`` and ``SLURM_PROCID``. The ports are computed from ``SLURM_JOB_ID``.
+    All tasks of the step are workers, in the order of their ranks: unless ``--distribution`` says
+    otherwise, srun numbers the tasks node by node, in the order of ``SLURM_STEP_NODELIST``.
+    TensorFlow's resolver is not used, because it sorts the nodes as texts: of ``host[2,10]`` rank 0
+    would get the address of host10.
+
+    ``SLURM_STEP_TASKS_PER_NODE``, ``SLURM_STEP_NUM_TASKS`` and ``SLURM_PROCID`` are read too. The ports
+    are computed from ``SLURM_JOB_ID``, which counts as 0 if it is missing.
 
     Raises:
-        UserError: a variable is missing or cannot be read.
+        UserError: one of the other variables is missing; a variable cannot be read; the numbers of
+            nodes and tasks do not fit together; or a node has more tasks than there are ports for them.
     """
-    import tensorflow as tf  # noqa: PLC0415  so that importing machine.py does not import TensorFlow
-
-    job_id = int(os.environ.get("SLURM_JOB_ID", "0"))
-    port = _FIRST_PORT + job_id * _MAX_TASKS_PER_NODE % _NUM_PORTS
     try:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            port_base=port,
-            # SLURM itself assigns the GPUs to tasks. With these values, the resolver does not change
-            # that assignment.
-            gpus_per_node=_MAX_TASKS_PER_NODE,
-            gpus_per_task=1,
-            auto_set_gpu=False,
-        )
-        cluster = resolver.cluster_spec().as_dict()
-        role, index = resolver.get_task_info()
-    except (RuntimeError, ValueError, KeyError) as error:
+        job_id = _read_number("SLURM_JOB_ID", "0")
+        hosts = list(_expand_hosts(_read("SLURM_STEP_NODELIST")))
+        counts = list(_expand_counts(_read("SLURM_STEP_TASKS_PER_NODE")))
+        num_tasks, rank = _read_number("SLURM_STEP_NUM_TASKS"), _read_number("SLURM_PROCID")
+        if len(hosts) != len(counts) or sum(counts) != num_tasks or rank >= num_tasks:
+            raise ValueError(
+                f"rank {rank} of {num_tasks} tasks; {len(hosts)} nodes, on which {counts} tasks run"
+            )
+        if max(counts) > _MAX_TASKS_PER_NODE:
+            raise ValueError(f"more than {_MAX_TASKS_PER_NODE} tasks on a node")
+    except ValueError as error:
         raise UserError(
             f"--cluster=slurm: the variables of SLURM cannot be read ({error}); start seedtf with "
             "srun, or set TF_CONFIG"
         ) from None
-    return json.dumps({"cluster": cluster, "task": {"type": role, "index": index}})
+    first_port = _FIRST_PORT + job_id * _MAX_TASKS_PER_NODE % _NUM_PORTS
+    addresses = [
+        f"{host}:{first_port + number}"
+        for host, count in zip(hosts, counts, strict=True)
+        for number in range(count)
+    ]
+    task = {"type": "worker", "index": rank}
+    return json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+
+def _read(name: str, default: str | None = None) -> str:
+    text = os.environ.get(name, default)
+    if text is None:
+        raise ValueError(f"{name} is missing")
+    return text
+
+
+def _read_number(name: str, default: str | None = None) -> int:
+    text = _read(name, default)
+    if not text.isdecimal():
+        raise ValueError(f"{name}={text}")
+    return int(text)
+
+
+def _expand_hosts(nodes: str) -> Iterator[str]:
+    """Yields the hosts of a list such as ``host[08-10,12],login``, in its order."""
+    for part in re.split(r",(?![^\[]*\])", nodes):  # at the commas that are not between brackets
+        match = re.fullmatch(rf"([^\[\]]+)(?:\[({_SPAN}(?:,{_SPAN})*)\])?", part)
+        if match is None:
+            raise ValueError(f"SLURM_STEP_NODELIST={nodes}")
+        prefix, ranges = match.groups()
+        if ranges is None:
+            yield prefix
+            continue
+        for span in ranges.split(","):
+            first, _, last = span.partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                yield f"{prefix}{number:0{len(first)}}"
+
+
+def _expand_counts(counts: str) -> Iterator[int]:
+    """Yields the number of tasks on each node: 2, 2, 1 for ``2(x2),1``."""
+    for part in counts.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if match is None:
+            raise ValueError(f"SLURM_STEP_TASKS_PER_NODE={counts}")
+        yield from [int(match[1])] * int(match[2] or 1)
