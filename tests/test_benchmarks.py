@@ -111,6 +111,13 @@ def test_a_wrong_flag_of_benchmark_step_gives_a_one_line_error(flag, message, ca
     assert message in capsys.readouterr().err
 
 
+def test_the_stock_network_refuses_an_image_that_is_too_small_for_it() -> None:
+    from seedtf.benchmark.step import Variant, make_step
+
+    with pytest.raises(UserError, match="--image_size=16 is too small for --model=ResNet50"):
+        make_step(Variant("resnet50", 16, batch_size=1, stock=True))
+
+
 def test_memory_growth_is_from_the_second_to_the_last_quarter_of_the_epochs() -> None:
     warm = [100, 900, *[1000] * 7, *[1010] * 3]
     assert startup.Growth(tuple(warm)).fraction == pytest.approx(0.01)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.errors import UserError
+from seedtf.model.families import check_image_size
 from seedtf.model.network import build_network, resolve_model_name
 from seedtf.model.precision import choose_jit, choose_precision
 from seedtf.training.machine import gpu_compute_capabilities
@@ -130,7 +131,8 @@ def start_variant(
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
     """Starts a worker process that runs steps of a variant on request."""
     command = [sys.executable, "-m", _CHILD, json.dumps(asdict(variant))]
-    # The workers share a GPU; without this variable the first one would take nearly all its memory.
+    # The workers share a GPU. Without TF_FORCE_GPU_ALLOW_GROWTH, the first one would take nearly all
+    # its memory.
     defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     return start_worker(command, {**defaults, **environment})
 
@@ -212,10 +214,12 @@ def _build_seedtf_model(variant: Variant) -> keras.Model:
 
 def _build_stock_model(variant: Variant) -> keras.Model:
     """A model built and compiled with Keras's defaults."""
+    name = resolve_model_name(variant.model)
+    check_image_size(name, variant.image_size)
     policy = "float32" if variant.precision == "auto" else variant.precision
     keras.mixed_precision.set_global_policy(policy)
     image = keras.Input((variant.image_size, variant.image_size, 3))
-    constructor = getattr(keras.applications, resolve_model_name(variant.model))
+    constructor = getattr(keras.applications, name)
     body = constructor(include_top=False, weights=None, input_tensor=image)
     pooled = keras.layers.GlobalAveragePooling2D()(body.output)
     output = keras.layers.Dense(variant.classes, activation="softmax", dtype="float32")(pooled)
