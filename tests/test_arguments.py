@@ -52,7 +52,9 @@ def test_a_superfluous_positional_argument_is_named() -> None:
     class OnePositional(Flags):
         model: str = option("", "The model.")
 
-    with pytest.raises(UserError, match=r"^'stray': flags are written --name=value"):
+    with pytest.raises(
+        UserError, match=r"^'stray': one argument too many; flags are written --name"
+    ):
         parse_config(OnePositional, "name", ["m", "stray"], ["model"])
 
 

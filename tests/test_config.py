@@ -207,7 +207,7 @@ def test_a_negated_switch_and_the_last_of_two_values_win() -> None:
         ("--epochs=many", "--epochs=many: pass a whole number"),
         ("--crop=half", "--crop=half: pass a number"),
         ("--show=perhaps", "--show=perhaps: pass true or false"),
-        ("stray", "'stray': flags are written --name=value; see --help"),
+        ("stray", "'stray': one argument too many; flags are written --name=value; see --help"),
         ("--flagfile=/no/such/file", "/no/such/file"),
     ],
 )

@@ -79,6 +79,7 @@ def parse_given_flags(
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     check_spelling(config_class, arguments[:end])
+    # For each flag, the value that ``--name`` alone stands for; if it is empty, absl decides.
     bare_values = {
         f"--{option.name}": option.metadata["bare"] for option in dataclasses.fields(config_class)
     }
@@ -195,7 +196,10 @@ def _take_positionals(
         }
         raise UserError(f"{missing.upper()} is missing: {help_texts[missing]} See --help")
     if len(given) > len(positionals) and not last_takes_many:
-        raise UserError(f"{given[len(positionals)]!r}: flags are written --name=value; see --help")
+        raise UserError(
+            f"{given[len(positionals)]!r}: one argument too many; flags are written --name=value; "
+            "see --help"
+        )
     values: dict[str, Any] = dict(zip(positionals, given, strict=False))
     if last_takes_many:
         del values[positionals[-1]]
@@ -210,7 +214,8 @@ def _normalize(argument: str, bare_values: Mapping[str, str]) -> str:
 
     Args:
         argument: a flag or a positional argument, which is returned unchanged.
-        bare_values: the value of each flag that may be written without one; empty for other flags.
+        bare_values: for each flag, the value that ``--name`` alone stands for; if it is empty, absl
+            decides what that means.
     """
     if not re.match(r"--|-[A-Za-z][\w-]", argument):
         return argument
