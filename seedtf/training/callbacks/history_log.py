@@ -32,8 +32,9 @@ class HistoryLog(keras.callbacks.Callback):
         completed_epochs: the number of epochs that a resumed run does not repeat. The lines of these
             epochs are kept, later lines are dropped; with 0 only the headers are left. A file of an
             older version may lack the last columns; the lines that are kept get NaN there.
-        strength: called with an epoch, from 0, after its end and before its row is added to ``rows``;
-            returns the factor on the augmentation ranges in this epoch. By default, that is always 1.
+        strength: ``strength(epoch)``, with ``epoch`` counted from 0, is called when the epoch has
+            ended, before its row is added to ``rows``; it returns the factor on the augmentation ranges
+            in this epoch. By default, that is always 1.
 
     Attributes:
         rows: the history as dicts, with the kept lines; ``epoch`` is an int, other values are floats.
