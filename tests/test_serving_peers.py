@@ -104,6 +104,16 @@ def test_a_worker_answers_and_is_paused_in_between(script: ModuleType) -> None:
         script.Worker("echo", [sys.executable, "-c", "print('no')"], 1)
 
 
+def test_two_folders_with_the_same_last_name_are_refused(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    from serving_peers.exports import write_exports
+
+    message = "--kinds=a/leaves,b/leaves: two kinds have the same last name"
+    with pytest.raises(SystemExit, match=message):
+        write_exports("resnet50", tmp_path, ["a/leaves", "b/leaves"])
+
+
 def test_a_worker_fills_each_request_with_images_of_its_kind(
     script: ModuleType,
     tmp_path: Path,
@@ -129,11 +139,12 @@ def test_a_worker_fills_each_request_with_images_of_its_kind(
     (tmp_path / "check.jpg").write_text("check")
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{json.dumps(o)}\n" for o in orders)))
     setup = runtimes.Setup(tmp_path, runtimes.NETWORKS["resnet50"], 2)
-    runtimes.worker_loop("stub", setup, [1])
+    runtimes.worker_loop("stub", setup, batch_sizes=[1])
     ready, *answers = capsys.readouterr().out.splitlines()
     first, load = map(json.loads, answers)
     assert ready == "ready"
     assert first == {"versions": {"numpy": np.__version__}, "probabilities": [0.5, 0.5]}
     assert (load["batch_size"], load["callers"]) == (4, 2)
+    assert len(requests[0]) == 1  # the warm-up
     assert requests[1] == [b"check"]
     assert requests[-1] == [b"leaves0", b"leaves1", b"leaves2", b"leaves0"]

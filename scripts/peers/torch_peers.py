@@ -46,12 +46,14 @@ def load_batches(fetch: Callable[[list[int]], list[Any]], threads: int) -> Batch
 
 
 def torchvision(threads: int) -> Batches:
-    """torchvision's transforms v2 in a DataLoader, without rotation, image by image.
+    """torchvision's transforms v2 in a DataLoader, image by image.
+
+    The images are not rotated: the affine transform of torchvision cannot stretch, and
+    RandomResizedCrop, which crops and stretches here, cannot rotate.
 
     For several images at once its transforms would draw one set of parameters for all. The images are
     uint8 until they are flipped, as torchvision's documentation recommends for resizing. The colours
-    are changed in float32, which is a sixth faster, because the hue is changed in float32 anyway. The
-    affine transform of torchvision cannot stretch.
+    are changed in float32, which is a sixth faster, because the hue is changed in float32 anyway.
     """
     import torch
     from torchvision.transforms import v2
@@ -79,6 +81,7 @@ def kornia(threads: int) -> Batches:
 
     chain = augmentation.AugmentationSequential(
         augmentation.RandomCrop((OUT_SIZE, OUT_SIZE)),
+        # scale: the range of the factor of the width, then that of the height
         augmentation.RandomAffine(180.0, scale=SCALE * 2, padding_mode="reflection", p=1.0),
         augmentation.RandomHorizontalFlip(),
         augmentation.RandomVerticalFlip(),

@@ -43,7 +43,7 @@ def worker_loop(batches: Batches, packages: tuple[str, ...]) -> None:
         next(batches)
     print("ready", json.dumps(versions(packages)), flush=True)
     for line in sys.stdin:
-        for _ in range(3):  # these were prefetched before the turn
+        for _ in range(3):  # these may have been prefetched before this line was read
             next(batches)
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < float(line):

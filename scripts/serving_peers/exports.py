@@ -10,7 +10,7 @@ from typing import Any
 from serving_peers.runtimes import NETWORKS, NUM_CLASSES, read_jpegs
 
 NUM_JPEGS = 8
-"""The number of JPEG files of each kind; ``write_exports`` says what a kind is."""
+"""The largest number of JPEG files of each kind; ``write_exports`` says what a kind is."""
 
 LITE0 = {
     "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
@@ -89,12 +89,21 @@ def write_jpegs(folder: Path, kind: str) -> None:
 
 
 def write_exports(network: str, folder: Path, kinds: Sequence[str]) -> None:
-    """Writes ``jpeg/KIND/``, ``model.keras``, ``saved_model/``, ``model.onnx`` and ``check.jpg``.
+    """Writes the JPEG files of each kind to ``jpeg/KIND/``, and the network in each format.
 
-    The SavedModel and the ONNX file are those that ``seedtf export`` writes. A kind is the side of
-    square images to make, or a folder of JPEG files. ``check.jpg`` has the size of the network's input:
-    libraries round differently when they resize, which changes the probabilities of a random network.
+    A kind is the side of square images to make, or a folder of JPEG files, whose last name is KIND.
+
+    ``model.keras``, ``saved_model/`` and ``model.onnx`` are the network; the SavedModel and the ONNX
+    file are those that ``seedtf export`` writes. ``classes.txt`` has the names of the classes.
+    ``check.jpg`` has the size of the network's input: libraries round differently when they resize,
+    which changes the probabilities of a random network.
     """
+    last_names = [Path(kind).name for kind in kinds]
+    if len(set(last_names)) < len(last_names):
+        raise SystemExit(
+            f"--kinds={','.join(kinds)}: two kinds have the same last name; pass folders whose last "
+            "names differ"
+        )
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()

@@ -220,6 +220,7 @@ def read_jpegs(folder: Path) -> dict[str, list[bytes]]:
 def worker_loop(name: str, setup: Setup, batch_sizes: list[int]) -> None:
     """Answers each JSON line of stdin with one on stdout.
 
+    Before it prints ``ready``, it warms up with a request of each of ``batch_sizes``.
     ``{"kind", "batch_size", "callers", "seconds"}`` asks for a measurement, and ``{}`` for the versions
     of the packages and the probabilities of ``check.jpg``.
     """
