@@ -2,8 +2,8 @@
 
     python ray_data.py RUN/export/1 s3://bucket/photos predictions --workers=8
 
-Writes file, status, class and confidence of each image below the folder to parquet files. The script
-is not called ray.py, because Python would then import it instead of the package.
+Writes parquet files with the path, status, class and confidence of each file below the folder of
+images. The script is not called ray.py, because Python would then import it instead of the package.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
     spark-submit spark.py RUN/export/1 s3a://bucket/photos predictions.parquet
 
-Writes file, status, class and confidence of each image below the folder to parquet files.
+Writes parquet files with the path, status, class and confidence of each file below the folder of
+images.
 """
 
 import argparse
