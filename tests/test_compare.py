@@ -93,6 +93,18 @@ def test_a_table_without_its_columns_is_refused(make_reports):
         compare(a, b)
 
 
+def test_the_command_says_which_files_are_not_compared(make_reports, capsys):
+    shared = {"1.png": ("x", "x"), "2.png": ("x", "x")}
+    a, b = make_reports(shared, {**shared, "3.png": ("x", "x")})
+    assert main(["compare", str(a), str(b)]) == 0
+    first = "shared    2 files; not compared: 1 in only one of the runs"
+    assert capsys.readouterr().out.splitlines()[0] == first
+    (b / "data_report.csv").write_text("path,fault,detail\n2.png,relabelled,from y to x\n")
+    assert main(["compare", str(a), str(b)]) == 0
+    first = "shared    1 file; not compared: 1 in only one of the runs, 1 that --fixes relabelled"
+    assert capsys.readouterr().out.splitlines()[0] == first
+
+
 def test_the_command_compares_real_reports(tiny_folder, tmp_path, capsys):
     run = make_run(tmp_path / "one", tiny_folder)
     other = copy_run(run, tmp_path / "two")
