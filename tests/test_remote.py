@@ -24,7 +24,7 @@ fsspec = pytest.importorskip("fsspec")
 
 
 @pytest.fixture
-def store():
+def memory():
     """The in-memory file system, which all tests of a process share."""
     files = fsspec.filesystem("memory")
     yield files
@@ -32,10 +32,10 @@ def store():
 
 
 @pytest.fixture
-def bucket(store, tiny_folder: Path) -> str:
+def bucket(memory, tiny_folder: Path) -> str:
     """The files of the tiny folder in a bucket."""
     for path in tiny_folder.rglob("*.png"):
-        store.pipe_file(f"/b/images/{path.relative_to(tiny_folder).as_posix()}", path.read_bytes())
+        memory.pipe_file(f"/b/images/{path.relative_to(tiny_folder).as_posix()}", path.read_bytes())
     return "memory://b/images"
 
 
@@ -44,10 +44,10 @@ def load(folder: str | Path, tmp_path: Path, **options: object) -> Dataset:
     return load_dataset(str(folder), **settings)
 
 
-def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, store, tiny_folder, tmp_path):
-    store.pipe_file("/b/images/alder/cut.png", (tiny_folder / "alder/1.png").read_bytes()[:-20])
-    store.pipe_file("/b/images/alder/deep/x.json", b"{}")
-    store.pipe_file("/b/images/.git/3.png", b"x")
+def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, memory, tiny_folder, tmp_path):
+    memory.pipe_file("/b/images/alder/cut.png", (tiny_folder / "alder/1.png").read_bytes()[:-20])
+    memory.pipe_file("/b/images/alder/deep/x.json", b"{}")
+    memory.pipe_file("/b/images/.git/3.png", b"x")
     remote, local = load(bucket, tmp_path), load(tiny_folder, tmp_path)
     catalog = remote.store.catalog
     assert catalog.paths == local.store.catalog.paths
@@ -59,42 +59,42 @@ def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, store, tiny_folder,
     assert {(f.path, f.fault) for f in catalog.faults} == {("alder/cut.png", "truncated")}
     with pytest.raises(UserError, match="--data_service: its workers cannot open memory://"):
         portable_reader(remote.store)
-    store.rm("/b/images/alder/0.png")
+    memory.rm("/b/images/alder/0.png")
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"alder/0\.png: unreadable: No such"):
         remote.store.read(tf.constant([0], tf.int64))
 
 
-def test_the_cache_key_changes_when_an_object_changes(bucket, store):
+def test_the_cache_key_changes_when_an_object_changes(bucket, memory):
     before = cache_key(scan_folder(bucket), 8)
     assert cache_key(scan_folder(bucket), 8) == before
     # The object keeps its size, but is written later.
-    store.pipe_file("/b/images/alder/0.png", store.cat_file("/b/images/alder/0.png"))
+    memory.pipe_file("/b/images/alder/0.png", memory.cat_file("/b/images/alder/0.png"))
     assert cache_key(scan_folder(bucket), 8) != before
 
 
-def test_a_table_may_be_remote_and_files_are_copied_for_tensorflow(bucket, store):
-    store.pipe_file("/b/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
+def test_a_table_may_be_remote_and_files_are_copied_for_tensorflow(bucket, memory):
+    memory.pipe_file("/b/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
     catalog = read_label_table("memory://b/labels.csv", bucket).catalog
     assert catalog.class_names == ("f", "é")
     with files_for_tensorflow(list(catalog.absolute_paths())) as files:
         copies = [tf.io.read_file(file).numpy() for file in files]
-    assert copies == [store.cat_file(f"/b/images/{path}") for path in catalog.paths]
+    assert copies == [memory.cat_file(f"/b/images/{path}") for path in catalog.paths]
 
 
-def test_a_bucket_can_be_packed(bucket, store, tmp_path):
+def test_a_bucket_can_be_packed(bucket, memory, tmp_path):
     pytest.importorskip("array_record")
     assert main(["pack", bucket, f"--out={tmp_path}/p"]) == 0
     pack = folder_at(tmp_path / "p").pack
     assert [pack.read(index) for index in range(18)] == [
-        store.cat_file(f"/b/images/{name}") for name in pack.names
+        memory.cat_file(f"/b/images/{name}") for name in pack.names
     ]
 
 
-def test_a_pack_in_a_bucket_is_copied_once(store, tiny_folder, tmp_path, capsys):
+def test_a_pack_in_a_bucket_is_copied_once(memory, tiny_folder, tmp_path, capsys):
     pytest.importorskip("array_record")
     assert main(["pack", str(tiny_folder), f"--out={tmp_path}/p"]) == 0
     for path in (tmp_path / "p").iterdir():
-        store.pipe_file(f"/b/packed/{path.name}", path.read_bytes())
+        memory.pipe_file(f"/b/packed/{path.name}", path.read_bytes())
     url, cache = "memory://b/packed", tmp_path / "cache"
     copies = {unpack_archive(url, "--data_dir", cache) for _ in range(2)}
     [copy] = copies
@@ -104,41 +104,42 @@ def test_a_pack_in_a_bucket_is_copied_once(store, tiny_folder, tmp_path, capsys)
     assert files == [(tiny_folder / path).read_bytes() for path in catalog.paths]
     assert [path.name for path in (cache / "packs").iterdir()] == [Path(copy).name]
     shard = "/b/packed/images-00000.array_record"
-    store.pipe_file(shard, store.cat_file(shard)[:-1] + b"?")
+    memory.pipe_file(shard, memory.cat_file(shard)[:-1] + b"?")
     with pytest.raises(
         UserError, match=r"^--data_dir=memory://b/packed: images-00000.* is damaged"
     ):
         unpack_archive(url, "--data_dir", tmp_path / "other")
     assert list((tmp_path / "other" / "packs").iterdir()) == []
-    store.rm(shard)
+    memory.rm(shard)
     with pytest.raises(UserError, match="cannot be copied: No such file"):
         unpack_archive(url, "--data_dir", tmp_path / "other")
     # The path of anything but a pack or an archive is returned unchanged.
     assert unpack_archive("memory://b/none", "--data_dir", cache) == "memory://b/none"
 
 
-def test_what_is_missing_or_empty_is_named(bucket, store):
+def test_what_is_missing_or_empty_is_named(bucket, memory):
     with pytest.raises(UserError, match=r"^--data_dir=memory://b/none: no such folder; pass"):
         scan_folder("memory://b/none")
     with pytest.raises(UserError, match=r"^--data_dir=memory://.*png: a file; pass"):
         scan_folder(f"{bucket}/alder/0.png")
-    store.pipe_file("/b/empty.png", b"")
-    assert read_file("memory://b/empty.png", 9) == b""
+    memory.pipe_file("/b/empty.png", b"")
+    assert read_file("memory://b/empty.png", max_pixels=9) == b""
     with pytest.raises(FileNotFoundError):
-        read_file("memory://b/none.png", 9)
-    store.pipe_file("/b/large.png", bytes((64 << 20) + 100))
+        read_file("memory://b/none.png", max_pixels=9)
+    # The largest file of an image of 1 pixel has 64 MiB of metadata and 8 bytes.
+    memory.pipe_file("/b/large.png", bytes((64 << 20) + 100))
     with pytest.raises(RefusedError, match="more than"):
-        read_file("memory://b/large.png", 1)
+        read_file("memory://b/large.png", max_pixels=1)
 
 
-def test_an_error_of_the_store_gives_a_one_line_error(bucket, store, monkeypatch, capsys):
+def test_an_error_of_the_store_gives_a_one_line_error(bucket, memory, monkeypatch, capsys):
     class NoCredentialsError(Exception):
         pass
 
     def refuse(*args, **kwargs):
         raise NoCredentialsError("Unable to locate credentials\nsee the manual")
 
-    monkeypatch.setattr(type(store), "info", refuse)
+    monkeypatch.setattr(type(memory), "info", refuse)
     assert main(["train", f"--data_dir={bucket}"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
