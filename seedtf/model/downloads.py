@@ -1,7 +1,8 @@
 """Finds the files of a pretrained network in the cache of Hugging Face or Kaggle, or downloads them.
 
 ``huggingface_hub`` and ``kagglehub`` each have their own cache, progress bars and settings, such as
-``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files that are in a cache need no network access.
+``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files that are in a cache need no network access, except
+those of a ``kaggle://`` address without a version: Kaggle is asked for the newest version.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def locate(model: str, *, with_weights: bool) -> Path:
     """Returns the cache folder of a pretrained network, after downloading the files that are missing.
 
     Args:
-        model: ``hf://owner/name``, ``kaggle://owner/model/framework/variation``, or the name of a
-            preset of KerasHub.
+        model: ``hf://owner/name``; ``kaggle://owner/model/framework/variation/version``, or without the
+            version for the newest one; or the name of a preset of KerasHub.
         with_weights: whether the weights are needed.
 
     Raises:
@@ -65,7 +66,8 @@ def cached_folder(handle: str) -> Path | None:
     """The folder of a model in Kaggle's cache; None if it does not exist or lacks files.
 
     Args:
-        handle: ``owner/model/framework/variation/version``, with or without ``kaggle://``.
+        handle: ``owner/model/framework/variation/version``, with or without ``kaggle://``. Without a
+            version, the result is None.
     """
     cache = os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub"
     folder = Path(cache) / "models" / handle.removeprefix(_KAGGLE)
@@ -109,6 +111,7 @@ def _fetch_from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
 
     if (folder := cached_folder(handle)) is not None:
         return folder
+    # If `handle` has no version, kagglehub asks Kaggle for the newest one, even if it is in the cache.
     report("download", f"{handle} from Kaggle")
 
     def fetch(name: str) -> Path | None:

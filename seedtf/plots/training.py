@@ -25,7 +25,8 @@ __all__ = ["draw_curves", "draw_schedule"]
 
 # With more epochs, the curves have no dots, because the dots would merge into a thick line.
 _MAX_DOTS = 40
-# An axis is logarithmic if the median of its values is below this fraction of the largest one.
+# An axis is logarithmic if all its values are positive and their median is below this fraction of the
+# largest one.
 _LOG_SCALE_MEDIAN = 1 / 20
 _PANEL_HEIGHTS = (3, 3, 1.6, 1.2)  # loss, accuracy, learning rate, augmentation strength
 
@@ -172,7 +173,10 @@ def _write_note(axes: Axes, text: str, color: str) -> None:
 
 
 def _scale(values: Iterable[float]) -> str:
-    """``log`` if most values would lie close to zero on a linear axis, otherwise ``linear``."""
+    """``log`` if most values would lie close to zero on a linear axis, otherwise ``linear``.
+
+    It is also ``linear`` if a value is 0 or negative; NaN and infinite values are left out.
+    """
     finite = np.array([value for value in values if np.isfinite(value)])
     if finite.size == 0 or finite.min() <= 0:
         return "linear"
