@@ -52,10 +52,11 @@ def test_the_tasks_of_a_step_are_the_workers(slurm) -> None:
 
 
 def test_ranks_get_the_hosts_in_the_order_of_slurm_not_of_their_texts(slurm) -> None:
-    slurm("host[2,9-10],login-1", "2,1(x3)", 5, 2)
+    slurm("host[2,9-10],login-1,r[1-2]n[08,09]-ib", "2,1(x7)", 9, 2)
     cluster = read_cluster(slurm_tf_config())
     hosts = [address.rpartition(":")[0] for address in cluster.addresses]
-    assert hosts == ["host2", "host2", "host9", "host10", "login-1"]
+    assert hosts[:5] == ["host2", "host2", "host9", "host10", "login-1"]
+    assert hosts[5:] == ["r1n08-ib", "r1n09-ib", "r2n08-ib", "r2n09-ib"]
     assert cluster.index == 2
 
 

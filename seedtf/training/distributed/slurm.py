@@ -82,19 +82,24 @@ def _read_number(name: str, default: str | None = None) -> int:
 
 
 def _expand_hosts(nodes: str) -> Iterator[str]:
-    """Yields the hosts of a list such as ``host[08-10,12],login``, in its order."""
+    """Yields the hosts of a list such as ``rack1-node[08-10,12],login``, in its order."""
     for part in re.split(r",(?![^\[]*\])", nodes):  # at the commas that are not between brackets
-        match = re.fullmatch(rf"([^\[\]]+)(?:\[({_SPAN}(?:,{_SPAN})*)\])?", part)
-        if match is None:
+        if not re.fullmatch(rf"(?:[^\[\]]|\[{_SPAN}(?:,{_SPAN})*\])+", part):
             raise ValueError(f"SLURM_STEP_NODELIST={nodes}")
-        prefix, ranges = match.groups()
-        if ranges is None:
-            yield prefix
-            continue
-        for span in ranges.split(","):
-            first, _, last = span.partition("-")
-            for number in range(int(first), int(last or first) + 1):
-                yield f"{prefix}{number:0{len(first)}}"
+        yield from _expand_brackets(part)
+
+
+def _expand_brackets(host: str) -> Iterator[str]:
+    prefix, bracket, rest = host.partition("[")
+    if not bracket:
+        yield host
+        return
+    spans, _, rest = rest.partition("]")
+    for span in spans.split(","):
+        first, _, last = span.partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            for suffix in _expand_brackets(rest):
+                yield f"{prefix}{number:0{len(first)}}{suffix}"
 
 
 def _expand_counts(counts: str) -> Iterator[int]:
