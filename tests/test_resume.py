@@ -302,6 +302,21 @@ def test_resume_without_a_value_takes_the_newest_run(
     assert '"run_dir": "runs/new"' in capsys.readouterr().out
 
 
+def test_a_run_without_state_starts_again_from_its_pretrained_weights(
+    data, undisturbed, tmp_path
+) -> None:
+    run_dir = tmp_path / "run"
+    small = ["--model=tiny", "--image_size=16", "--batch_size=16", "--epochs=1"]
+    flags = [f"--data_dir={data}", f"--run_dir={run_dir}", f"--weights={undisturbed}", *small]
+    finish(["train", *flags])
+    history = (run_dir / "history.csv").read_bytes()
+    # What a run has that was killed in its first epoch:
+    shutil.rmtree(run_dir / "state")
+    (run_dir / "history.csv").unlink()
+    assert "no state was saved yet" in finish(["train", f"--resume={run_dir}"])
+    assert (run_dir / "history.csv").read_bytes() == history
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

@@ -19,11 +19,13 @@ from seedtf.errors import UserError
 from seedtf.model.network import build_network
 from seedtf.model.weights import check_weights_file
 from seedtf.report import report
+from seedtf.runs.paths import RunPaths
 from seedtf.training.optim.choice import first_averaged_epoch
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
 from seedtf.training.plan import Plan
 from seedtf.training.resolve import Settings
+from seedtf.training.state import has_state
 from seedtf.training.teacher import with_teacher
 
 __all__ = [
@@ -213,7 +215,7 @@ def runtime_errors_as_user_errors(
 
 
 def _initial_weights(config: TrainConfig) -> str:
-    """The value of ``--weights``, or ``none`` for a resumed run, because its state has all weights.
+    """The value of ``--weights``, or ``none`` if the state to resume from will replace all weights.
 
     EfficientNetB0 to B7 keep ``imagenet`` when a run is resumed, because Keras builds them with one
     more layer for ``imagenet``.
@@ -221,4 +223,6 @@ def _initial_weights(config: TrainConfig) -> str:
     has_extra_layer = config.weights == "imagenet" and config.model.lower().startswith(
         "efficientnetb"
     )
-    return config.weights if has_extra_layer or not config.resume else "none"
+    # A run that was killed in its first epoch may have no state: it starts again from these weights.
+    resumes_a_state = config.resume and has_state(RunPaths.of(config.run_dir).state)
+    return "none" if resumes_a_state and not has_extra_layer else config.weights

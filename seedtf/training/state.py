@@ -37,6 +37,7 @@ __all__ = [
     "TrainState",
     "capture_state",
     "copy_values",
+    "has_state",
     "load_newest_state",
     "read_state",
     "restore_average",
@@ -181,6 +182,11 @@ def read_state(path: Path) -> TrainState:
     if head["format"] != _FORMAT:
         raise DamagedStateError(f"format {head['format']}, this version reads {_FORMAT}")
     return TrainState(head["epoch"], head["step"], head["facts"], arrays)
+
+
+def has_state(folder: Path) -> bool:
+    """Whether the folder has a state file, even a damaged one."""
+    return bool(_state_files(folder))
 
 
 def load_newest_state(folder: Path) -> tuple[TrainState | None, list[str]]:
