@@ -31,6 +31,7 @@ from seedtf.runs.paths import RunPaths
 from seedtf.training.trackers import group as group_module
 from seedtf.training.trackers.dvclive import DvcliveTracker
 from seedtf.training.trackers.group import TrackerGroup, attach_files
+from seedtf.training.trackers.tensorboard import TensorBoardTracker
 from seedtf.training.trackers.tracker import TrackedRun, Tracker, check_installed
 from seedtf.tuning import records
 from seedtf.tuning import search as search_module
@@ -319,6 +320,19 @@ def test_epochs_that_a_tracker_lacks_are_added_when_a_run_is_resumed(tmp_path) -
     group.finish("finished")
     assert [call[1] for call in resumed.calls if call[0] == "log"] == [2, 3, 4]
     assert [call[1] for call in added.calls if call[0] == "log"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tracker_class", [DvcliveTracker, TensorBoardTracker])
+@pytest.mark.parametrize(("last", "expected"), [(1, 1), (3, 2)])
+def test_local_files_get_the_epochs_after_the_last_logged_one(
+    tmp_path, tracker_class, last: int, expected: int
+) -> None:
+    if tracker_class is TensorBoardTracker:
+        pytest.importorskip("tensorboard")
+    rows = tuple({"epoch": epoch, "loss": 1.0} for epoch in (1, 2))
+    tracker = tracker_class()
+    assert tracker.start(TrackedRun(tmp_path, "oak", rows=rows), {"last": last})["last"] == expected
+    tracker.finish("")
 
 
 def test_with_a_damaged_trackers_json_a_new_run_begins(tmp_path) -> None:

@@ -25,14 +25,16 @@ class DvcliveTracker(Tracker):
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         self.reopen(run, saved)
+        # Epochs after `last` are sent again: those that are trained again, and those that are missing.
+        last = min(saved.get("last", 0), run.last_epoch)
         for path in self._series_folder.glob("*.tsv"):
-            rows = [row for row in _read_series(path) if int(row[0]) <= run.last_epoch]
+            rows = [row for row in _read_series(path) if int(row[0]) <= last]
             _write_series(path, rows)
         if run.flags:
             lines = [f"{name}: {_as_yaml(value)}\n" for name, value in run.flags.items()]
             write_text(self._folder / "params.yaml", "".join(lines))
         self._write_dvc_yaml()
-        return {"last": run.last_epoch if saved else 0}
+        return {"last": last}
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
         self._folder = RunPaths(run.folder).dvclive

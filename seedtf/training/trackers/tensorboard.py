@@ -24,14 +24,16 @@ class TensorBoardTracker(Tracker):
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         self._open(run)
+        # Epochs after `last` are sent again: those that are trained again, and those that are missing.
         # If a folder has a SessionLog already, the new one tells TensorBoard to drop the events from
         # this step on.
-        self._add(run.last_epoch + 1, session_log=self._event_pb2.SessionLog(status="START"))
+        last = min(saved.get("last", 0), run.last_epoch)
+        self._add(last + 1, session_log=self._event_pb2.SessionLog(status="START"))
         if not saved:
             self._log_flags(run)
-        self._last_epoch = run.last_epoch
+        self._last_epoch = last
         self._writer.flush()
-        return {"last": run.last_epoch if saved else 0}
+        return {"last": last}
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
         self._open(run)
