@@ -66,7 +66,7 @@ class LabelledPredictions:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """The images that could not be read."""
+        """The images that could not be used."""
         return tuple(fault for part in self.parts for fault in part.store.catalog.faults)
 
     def with_fixes(self, fixes: Fixes) -> LabelledPredictions:
@@ -152,7 +152,8 @@ def predict_out_of_fold(run: Run, *, tta: int, batch_size: int) -> LabelledPredi
     """Predicts every image of a cross-validation by the one run that did not train on it.
 
     Raises:
-        UserError: a run or an image is missing, or an image would be predicted twice or never.
+        UserError: a run or an image is missing, an image would be predicted twice or never, or a model
+            returns NaN or infinity.
     """
     folds = []
     for member in run.members:

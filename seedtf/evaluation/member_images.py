@@ -1,6 +1,6 @@
 """Compares the images of the members of an ensemble: which they trained on, and how they label them.
 
-This module reads only the tables of the members, before a model is loaded. It does not import
+This module reads only the tables and settings of the members, no image and no model. It does not import
 TensorFlow or Keras.
 """
 
@@ -28,9 +28,9 @@ class MemberImages:
     Attributes:
         member: the folder that the user named.
         unseen: the label of each image that the member predicts without having trained on it: the
-            validation images of a run, and all images of a cross-validation.
-        trained: the images that a run has trained on; none for a cross-validation, whose images are
-            all in ``unseen``.
+            validation images of a run, and those of all folds of a cross-validation.
+        trained: the images that a run has trained on; none for a cross-validation, because each of
+            them is also in ``unseen``.
     """
 
     member: str
@@ -46,7 +46,7 @@ def read_member_images(member: str, run_dir: Path) -> MemberImages:
         run_dir: the folder of the run, or of ``seedtf folds``.
 
     Raises:
-        UserError: the table is missing or damaged.
+        UserError: the table or config.json is missing or damaged.
     """
     if is_folds(run_dir):
         folds = FoldsPaths(run_dir)

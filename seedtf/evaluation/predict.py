@@ -64,8 +64,8 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
     """Yields the path of every file in ``inputs`` once, in order.
 
     A folder yields all files below it, sorted. A pattern such as ``leaves/*.jpg`` or ``**/*.png``
-    yields its matches, sorted, unless a file has this name. A file that was yielded before, also
-    through another link to its folder, is not yielded again.
+    yields its matches, sorted, unless a file or folder has this name. A file that was yielded before,
+    also through another link to its folder, is not yielded again.
 
     Hidden files and system files in a folder are skipped. Other files that are not images are yielded,
     so that the table has a row with their fault.
@@ -148,11 +148,11 @@ def write_predictions(
     heatmaps: Path | None = None,
     shard: tuple[int, int] = (1, 1),
 ) -> PredictionCounts:
-    """Atomically writes a table with a row per image; see ``open_prediction_table`` for its columns.
+    """Atomically writes a table with a row per file; see ``open_prediction_table`` for its columns.
 
     Args:
         classifier: from ``open_classifier``.
-        inputs: files and folders, as for ``list_images``.
+        inputs: files, folders and patterns, as for ``list_images``.
         out: the file to create or replace.
         topk: number of classes per image; at most K are written.
         batch_size: images per batch; changes the speed, not the predictions.
@@ -163,7 +163,7 @@ def write_predictions(
             all files.
 
     Raises:
-        UserError: an input does not exist, or there are no files.
+        UserError: as ``list_images`` and ``open_prediction_table``; or there are no files.
         OSError: ``out`` or ``heatmaps`` cannot be written.
 
     Example:
@@ -205,10 +205,10 @@ def predict_files(
 ) -> Iterator[tuple[str, Prediction | RefusedError]]:
     """Yields every path with its prediction, in order.
 
-    Threads decode the next batch while the model predicts the current one.
+    Threads prepare the next batch while the model predicts the current one.
     """
     threads = os.cpu_count() or 1
-    # The files of a call are decoded together; a batch has enough calls for every thread to get one.
+    # A run decodes the files of a call together. No call has more than a thread's share of a batch.
     files_per_call = min(math.ceil(batch_size / threads), _FILES_PER_CALL)
     paths, pending = iter(paths), deque[_Batch]()
     with ThreadPoolExecutor(threads) as pool:

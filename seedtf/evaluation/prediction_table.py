@@ -45,7 +45,8 @@ def open_prediction_table(
     """Yields a table with the columns file, status, top1, p1, …, and heatmap if ``heatmaps``.
 
     The table replaces ``out`` after the ``with`` block. In the row of a file that cannot be predicted,
-    ``status`` is the fault, and the other cells are empty, or null in parquet.
+    ``status`` is the fault, the cells of classes and probabilities are empty, or null in parquet, and
+    that of ``heatmap`` is empty.
 
     In parquet, probabilities are float32 and all other columns are strings. The rows are written in
     groups of 16,384, so that memory does not grow with the number of rows.

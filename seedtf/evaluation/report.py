@@ -55,14 +55,14 @@ class ReportContext:
 
     Attributes:
         run_dir: the run folder; the page shows the curves in it, if any.
-        data: ``VALIDATION``, ``TEST`` or ``OUT_OF_FOLD`` for the run's own images, else the folder as
-            given.
+        data: ``VALIDATION``, ``TEST`` or ``OUT_OF_FOLD`` for the run's own images, else the folder or
+            archive as given.
         data_root: the folder that the paths of the predictions are relative to.
         labels_csv: the table with the labels of ``data``, if any.
         model: the network, its checkpoint and the number of averaged models, in words.
         image_size: the side of the model's input in pixels.
         tta: 1, or 8 if eight views were averaged.
-        skipped: images that could not be decoded and are not part of the metrics.
+        skipped: images that could not be used and are not part of the metrics.
         fit: how the run made images square, see ``images.decode.resize_image``.
     """
 
@@ -197,7 +197,7 @@ def confusion_lines(report: Report) -> Iterable[str]:
 
 
 def prediction_lines(report: Report) -> Iterable[str]:
-    """Lines of predictions_val.csv: path, true, top1, p1, … top5, p5, loss, margin."""
+    """Lines of predictions_val.csv: path, true, top1, p1, … (at most 5 classes), loss, margin."""
     predictions = report.predictions
     names, probabilities = predictions.class_names, predictions.probabilities
     top = top_classes(probabilities, MAX_TOP_CLASSES)
@@ -275,7 +275,7 @@ def _render_page(
 
 
 def _read_figures(run_dir: Path) -> list[tuple[str, str]]:
-    """Caption and data URI of each figure that training wrote into the run folder."""
+    """Caption and data URI of the curves and the learning-rate schedule, if training drew them."""
     paths = RunPaths(run_dir)
     figures = {
         "Training and validation, epoch by epoch": paths.curves,
@@ -329,7 +329,7 @@ def read_thumbnail(path: Folder, size: int, fit: str = STRETCH) -> np.ndarray | 
     stretches them, the thumbnail keeps the aspect ratio of the image.
 
     Returns:
-        uint8 ``[h, w, 3]``; None if the file cannot be read.
+        uint8 ``[h, w, 3]``; None if the file cannot be read or decoded.
     """
     try:
         data = path.read_bytes()

@@ -79,7 +79,7 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
 
 
 def _sort_values(run: RunSummary) -> tuple[str | float, ...]:
-    """The values by which the page sorts each column; an unknown number is lower than all others."""
+    """The page sorts a column of ``_HEADINGS`` by these values; an unknown number is the lowest."""
     accuracy = -1.0 if math.isnan(run.accuracy) else run.accuracy
     low = run.interval[0] if run.interval else -1.0
     return (run.name, run.model, run.data, run.state, run.epochs, accuracy, low, run.seconds)

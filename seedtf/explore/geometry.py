@@ -79,7 +79,7 @@ def project_to_2d(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.
         seed: the seed of the random starts.
 
     Returns:
-        float64 ``[N, 2]`` in [0, 1], and the name of the method.
+        float ``[N, 2]`` in [0, 1], and the name of the method that was used.
 
     Raises:
         UserError: ``method`` is ``umap``, and umap-learn is not installed.
@@ -104,10 +104,12 @@ def project_to_2d(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.
 
 
 def _principal_components(features: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The first principal components, float64 ``[N, count]``, by randomized subspace iteration.
+    """The first principal components, float64 ``[N, k]``, by randomized subspace iteration.
 
-    N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011. The sign of a
+    k is the smallest of ``count``, N and D, but at least 2; missing components are 0. The sign of a
     component is arbitrary, so it is chosen to make the value of the largest magnitude positive.
+
+    N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011.
     """
     centered = (features - features.mean(axis=0)).astype(np.float64)
     count = min(count, *centered.shape)

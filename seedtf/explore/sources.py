@@ -52,7 +52,7 @@ class Explored:
     """N images to explore, and what is known of them.
 
     Attributes:
-        catalog: the images; ``catalog.faults`` names the files that cannot be read.
+        catalog: the images; ``catalog.faults`` names the files that cannot be used.
         facts: digests, thumbnails, quality and unusual properties of the images.
         near_duplicates: int64 ``[N]``, for each image the smallest index among itself and its near
             duplicates.
@@ -88,7 +88,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         max_pixels: images with a larger width × height are left out.
 
     Raises:
-        UserError: a fold is not finished, or a file is missing or damaged.
+        UserError: a fold is not finished, a file is missing or damaged, or ``fixes`` has a wrong row.
     """
     paths = FoldsPaths(folder)
     runs = read_folds(folder)
@@ -156,7 +156,8 @@ def open_folder(
         max_pixels: images with a larger width × height are left out.
 
     Raises:
-        UserError: the folder or the network cannot be used, or all images have one class or one group.
+        UserError: the folder, a table or the network cannot be used, or all images have one class, are
+            in one group or look alike.
     """
     embedder = open_embedder(model, image_size, weights)
     columns = Columns(config.file_column, config.label_column, config.split_column)
