@@ -93,8 +93,8 @@ def export_run(
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
     A model that was trained in mixed precision is first rebuilt in float32; ``as_trained`` in
-    parity.json then compares the two. The SavedModel must predict every image as the float32 model
-    does, in a process that can import neither Keras nor seedtf; otherwise no version appears.
+    parity.json then compares the two. The SavedModel must predict every compared image as the float32
+    model does, in a process that can import neither Keras nor seedtf; otherwise no version appears.
 
     Other formats are files in ``assets.extra`` of the version. A format that predicts differently is
     left out, with the reason in its row.
@@ -110,7 +110,9 @@ def export_run(
             Larger images are not compared.
 
     Raises:
-        UserError: ``out_dir`` cannot be used, the model is damaged, or the predictions differ.
+        UserError: ``out_dir`` cannot be used, the model is damaged or lacks the heat maps, it cannot be
+            converted to one of ``formats``, every image is larger than ``max_pixels``, or the
+            predictions of the SavedModel differ.
 
     Example:
         >>> from seedtf.runs.open import load_run, open_validation
@@ -122,7 +124,8 @@ def export_run(
     with new_version(out_dir) as version:
         checkpoint = run.checkpoint.stem if run.checkpoint else ""
         # The temperature of a single run does not suit the mean of several runs. None is fitted for the
-        # mean, because every image of a cross-validation was used to train some of the runs.
+        # mean: an ensemble has no images of its own, and every image of a cross-validation was used to
+        # train some of the runs.
         report = run.paths.report_paths(checkpoint=checkpoint)
         fitted = None if run.members else read_temperature(report)
         temperature = 1.0 if fitted is None else fitted

@@ -15,7 +15,7 @@ from seedtf.config.data_flags import PATH_FLAGS
 __all__ = ["EMPTIED_FLAGS", "SHORTENED_FLAGS", "UNCHANGED_FLAGS", "remove_local_paths"]
 
 EMPTIED_FLAGS = ("run_dir", "resume", "continue_from", "cache_dir", "data_service")
-"""Flags that become empty, because they say only where something was on the machine that trained."""
+"""Flags that become empty, because they say only where something was during the training."""
 
 SHORTENED_FLAGS = (
     *(name for name in PATH_FLAGS if name not in EMPTIED_FLAGS),
@@ -42,12 +42,12 @@ def remove_local_paths(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Flags in ``EMPTIED_FLAGS`` become empty. Of the flags in ``SHORTENED_FLAGS``, and of every other
     text that is an absolute path or a URL, the last part remains, such as ``plants`` of
-    ``/home/ann/plants`` or of ``gs://bucket/plants``. Addresses at Hugging Face and Kaggle (``hf://``,
-    ``kaggle://``) and all other values are unchanged, so the flags of a run are still a valid
-    ``TrainConfig``.
+    ``/home/ann/plants`` or of ``gs://bucket/plants``; of a home folder itself, ``home``. A path of
+    ``model`` gets ``./`` before it. Addresses at Hugging Face and Kaggle (``hf://``, ``kaggle://``) and
+    all other values are unchanged, so the flags of a run are still a valid ``TrainConfig``.
 
     Args:
-        values: JSON values by name; ``resolved`` and ``rows`` may be nested. They are not changed.
+        values: JSON values by name, of which ``resolved`` and ``rows`` are nested; not modified.
 
     Example:
         >>> remove_local_paths({"data_dir": "/home/ann/plants", "run_dir": "runs/oak", "epochs": 20})

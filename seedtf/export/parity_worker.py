@@ -32,7 +32,7 @@ def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str
     wrong class name. The row of such an image becomes NaN, so that the comparison fails.
 
     Returns:
-        float32 ``[N, K]``, the refused files with their status, and the runtime's version.
+        float32 ``[N, K]``, the refused files with their status, and the runtime's name and version.
     """
     import tensorflow as tf  # noqa: PLC0415
 

@@ -8,9 +8,9 @@ the whole batch, so files are decoded in a ``tf.data.Dataset`` inside the signat
 a dataset again for every request, which takes longer for large functions. So headers are parsed outside
 the dataset, and upright JPEGs are decoded by a small function of their own.
 
-A whole request fails only if an input has the wrong dtype or shape, if images passed to ``image`` have
-zero height or width, or if memory runs out. An image with damage that a decoder cannot detect, such as
-a flipped bit inside JPEG data, is classified as if it were intact.
+A whole request fails only if it has no image, if an input has the wrong dtype or shape, if images
+passed to ``image`` have no height or width, or if memory runs out. An image with damage that a
+decoder cannot detect, such as a flipped bit inside JPEG data, is classified as if it were intact.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
 
     Raises:
         UserError: all images of a class are in one group, or there are fewer groups than folds. If
-            ``folds`` is ``groups``: an image has no group, or the number of groups is not 2 to 200.
+            ``folds`` is ``groups``: no flag names the groups, an image has none, or there are not 2 to
+            200 groups.
     """
     split, catalog = dataset.split, dataset.store.catalog
     records = np.sort(np.concatenate([split.train, split.val]))

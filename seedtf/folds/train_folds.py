@@ -68,7 +68,8 @@ def train_folds(
     """Divides the images, trains every fold that no other process trains, and writes the report.
 
     Returns when the report is complete, even if another process wrote it. After an interruption, the
-    same call continues, and ends with the same files, to the byte, as without the interruption.
+    same call continues, and ends with the same ``oof.csv`` and histories, to the byte, as without the
+    interruption.
 
     Args:
         config: the flags of training.
@@ -80,9 +81,9 @@ def train_folds(
         commands: the commands to start.
 
     Raises:
-        UserError: the flags differ from those that the folder was started with, or a fold cannot be
-            trained.
-        StoppedError: a signal arrived; the state of the run is saved.
+        UserError: the folder cannot be created, the flags differ from those that it was started with,
+            one of the commands fails, or another process took over its task.
+        StoppedError: a signal arrived; the state of a run that was being trained is saved.
     """
     stop = StopSignal()
     paths = FoldsPaths(folder)
