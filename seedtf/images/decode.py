@@ -54,8 +54,8 @@ class _PixelBudget:
 
 
 pixel_budget = _PixelBudget(2 * MAX_PIXELS)
-"""All threads that fill a cache or predict files decode at most this many pixels at a time: two images
-of the largest size, or many small ones."""
+"""All threads that fill a cache or predict files decode at most this many pixels at a time, such as two
+images of ``MAX_PIXELS`` or many small ones; or one image that has more."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:

@@ -61,8 +61,9 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         max_pixels: the largest width × height that is accepted.
 
     Raises:
-        RefusedError: the file is empty, has no known format, ends inside its header, is too large,
-            or is of a variant that neither TensorFlow nor Pillow decodes to what image viewers show.
+        RefusedError: the file is empty, has no known format, ends inside its header, has a damaged one,
+            is too large, or is of a variant that neither TensorFlow nor Pillow decodes to what image
+            viewers show.
 
     Example:
         >>> from pathlib import Path

@@ -18,7 +18,7 @@ def read_bmp(data: bytes) -> Header:
 
     TensorFlow decodes 24 and 32 bits a pixel without compression, if the file ends with the pixels. So
     ``Header.edits`` cut off the bytes after the pixels; Photoshop writes two. Pillow decodes palettes,
-    16 bits a pixel, run lengths and bit fields.
+    16 bits a pixel, run lengths, bit fields and all files of OS/2 1.x.
 
     Raises:
         RefusedError: the pixels would begin inside the header.

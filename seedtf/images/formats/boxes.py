@@ -18,8 +18,8 @@ def read_avif(data: bytes) -> Header:
     claim. The returned header therefore has the larger size of the two.
 
     Raises:
-        RefusedError: no size is found, a box is missing, a box or the data exceed the file, or items
-            share their data.
+        RefusedError: no size is found, a box is missing, a box, the list of items or the data exceed
+            the file, items share their data or have equal parts, or a length in the AV1 data is wrong.
         struct.error, IndexError: the file ends inside a field of a box.
     """
     width, height = _largest_size(data)
@@ -38,7 +38,7 @@ def read_heic(data: bytes) -> Header:
     The coded data are not parsed, unlike those of AVIF, because libheif limits their size itself.
 
     Raises:
-        RefusedError: no size is found, or a box exceeds the file.
+        RefusedError: no size is found, a box is missing, or a box exceeds the file.
         struct.error, IndexError: the file ends inside a field of a box.
     """
     return Header("heic", *_largest_size(data), needs_pillow=True)

@@ -43,8 +43,8 @@ def read_exif(block: bytes) -> int:
     """The orientation tag of a TIFF block (TIFF 6.0, section 2).
 
     Returns:
-        The value; 0 if the tag is missing or the block is damaged before it; 1 if the value is 0 or not
-        an integer of 16 or 32 bits.
+        The value; 0 if the tag is missing or the block is damaged before it; 1 if the value is 0,
+        missing, not an integer of 16 or 32 bits, or a list of more than 4 bytes.
     """
     tiff = block
     for _ in range(MAX_PREFIXES):

@@ -47,7 +47,7 @@ def read_tiff(data: bytes) -> Header:
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields for each tag its number, its first value (0 if not an integer), and its size in bytes."""
+    """Yields for each tag its number, its first value (0 if not unsigned), and its size in bytes."""
     order = "<" if data[:2] == b"II" else ">"
     is_bigtiff = 43 in data[2:4]  # the version number, which is 42 in TIFF
     offset_code, count_code, start = ("Q", "Q", 8) if is_bigtiff else ("I", "H", 4)

@@ -233,7 +233,7 @@ def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
 
 
 def _markers_after_scan(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """Positions, int64, of all markers except stuffed zeros and restarts, then the end of the file."""
+    """Positions, int64, of all markers that end a scan, then the end of the file."""
     codes = file.data[position + 1 :]
     restart = (codes >= 0xD0) & (codes <= 0xD7)
     marker = (file.data[position:-1] == 0xFF) & (codes > 1) & (codes != 0xFF) & ~restart

@@ -82,7 +82,10 @@ def read_xmp(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
 
 
 def _value_of_entry(entry: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
-    """The value of an entry of 12 bytes; 1 if it is 0 or not an integer of 16 or 32 bits."""
+    """The value of an entry of 12 bytes.
+
+    1 if it is 0, missing, not an integer of 16 or 32 bits, or a list of more than 4 bytes.
+    """
     kind, count = _to_integer(entry[2:4], is_little), _to_integer(entry[4:8], is_little)
     is_short = is_in(kind, _SHORTS) & (count >= 1) & (count <= 2)
     is_long = is_in(kind, _LONGS) & (count == 1)
