@@ -21,7 +21,7 @@ class InputScaling(keras.layers.Layer):
     """Scales RGB pixels in 0–255 to the range that a network was trained on, in float32.
 
     Args:
-        mode: ``"caffe"``: BGR minus the means of ImageNet (about -124 to 152); ``"torch"``: RGB
+        mode: ``"caffe"``: BGR minus the means of ImageNet (about -124 to 151); ``"torch"``: RGB
             standardized by the means and standard deviations of ImageNet (about -2.1 to 2.6);
             ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input;
             ``"affine"``: RGB times ``scale`` plus ``offset``.

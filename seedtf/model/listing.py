@@ -60,12 +60,12 @@ PARAMETERS: dict[str, int] = {
     "VGG19": 20_024_384,
     "Xception": 20_861_480,
 }
-"""Number of parameters of each network of keras.applications, without the classifier."""
+"""Number of parameters of each network of keras.applications in Keras 3, without the classifier."""
 
 _HEADER = ("model", "parameters", "image sizes", "licence", "extra", "cached")
 _NUMBERS = 1  # the column of numbers, which is aligned on the right
-# Downloaded weights files have names that start with the name of the network. Only those of MobileNet
-# start differently: mobilenet_1_0_….
+# Downloaded weights files have names that start with the name of the network, some after ``weights_``.
+# Only those of MobileNet start differently: mobilenet_1_0_….
 _FILE_NAME_STARTS = {"MobileNet": "mobilenet10"}
 
 

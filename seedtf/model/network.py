@@ -1,6 +1,6 @@
 """Builds, saves and loads a network: input scaling, body and head.
 
-The body comes from keras.applications or KerasHub.
+The body comes from keras.applications or KerasHub, or is that of ``Tiny``.
 """
 
 from __future__ import annotations
@@ -212,8 +212,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Reads a model that ``save_model`` wrote, without compiling it; no code in the file is executed.
 
     Raises:
-        UserError: the file is missing or damaged, is not a model of seedtf, or was written by another
-            major version of Keras.
+        UserError: the file is missing or damaged, is not a model of seedtf, was written by another
+            major version of Keras, or needs KerasHub, which cannot be imported.
     """
     path = Path(path)
     if not path.exists():
