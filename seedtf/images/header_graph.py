@@ -1,7 +1,8 @@
 """``images.header.read_header`` with TensorFlow ops, so that an exported graph checks files itself.
 
 Both give the same result for every file; a test compares them on whole, damaged and hostile files.
-The one exception is a file that only Pillow can decode: the graph calls it an unsupported variant.
+The one exception is a kind or variant that only Pillow decodes: the graph calls every such file, also a
+damaged one, an unsupported variant.
 No function needs AutoGraph, here or in ``images.graph``: they call ``tf.cond`` and ``tf.while_loop``
 themselves, because AutoGraph takes longer to translate a function than TensorFlow takes to trace it.
 """

@@ -1,7 +1,8 @@
 """Recognises the kind of an image file by its first bytes.
 
-TensorFlow decodes the kinds in ``TENSORFLOW_KINDS``. Pillow decodes those in ``PILLOW_KINDS`` before
-training or prediction. Other kinds are recognised only so that an error can name them.
+TensorFlow decodes the kinds in ``TENSORFLOW_KINDS``, except for some variants. Pillow decodes these
+variants and the kinds in ``PILLOW_KINDS`` before training or prediction. Other kinds are recognised
+only so that an error can name them.
 """
 
 from __future__ import annotations

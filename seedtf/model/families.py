@@ -27,8 +27,8 @@ __all__ = [
 TINY = "Tiny"
 """A network of three small convolutions for tests and for trying the pipeline, not for results."""
 
-# Pattern of a network's whole name -> (mode of InputScaling, smallest image size in pixels), both as in
-# keras.applications. Networks that match no pattern are not offered, because their scaling is unknown.
+# Pattern of a network's whole name -> (mode of InputScaling, smallest image size in pixels), except for
+# TINY as in keras.applications. Other networks are not offered, because their scaling is unknown.
 _FAMILIES = {
     r"ConvNeXt\w+": ("none", 32),
     r"DenseNet\d+": ("torch", 32),
@@ -79,7 +79,9 @@ def is_network_name(name: str) -> bool:
 
 
 def short_name(model: str) -> str:
-    """The last part of a network's name, path or address, with ``_`` for what a file name cannot hold.
+    """The last part of a network's name, path or address, as a file name.
+
+    All characters except letters, digits, ``_``, ``.`` and ``-`` become ``_``.
 
     Example:
         >>> short_name("models/mine/"), short_name("kaggle://keras/vit/keras/vit_base/4")
