@@ -87,8 +87,8 @@ def test_identical_images_in_both_sides_of_a_split_give_a_warning(
     dataset = load(tiny_copy, val_dir=str(tmp_path / "val"))
     assert data_warnings(dataset) == [
         "no validation image of 2 of 3 classes: two words, öland rye; their accuracy is not measured",
-        "validation images that are identical to a training image: 6; the accuracy will be too "
-        "optimistic",
+        "validation and test images that are identical to an image of another side of the split: 6; "
+        "the accuracy will be too optimistic",
     ]
 
 

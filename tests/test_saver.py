@@ -106,7 +106,7 @@ def test_non_finite_weights_are_not_written(trainer, tmp_path, value) -> None:
     kernel.assign(np.where(np.arange(kernel.shape[1]) == 1, value, kernel.numpy()))
     save(saver, trainer, tmp_path / "last.keras")
     # After one complete epoch, the state is at step 0 of epoch 2.
-    with pytest.raises(DivergedError, match="epoch 2, step 0: a weight is not finite"):
+    with pytest.raises(DivergedError, match="epoch 2, step 0: a value of the state is not finite"):
         saver.wait()
     saver.close()
     assert not (tmp_path / "last.keras").exists()

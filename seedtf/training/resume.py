@@ -1,4 +1,4 @@
-"""Checks that a resumed run has the same data and flags as its saved state.
+"""Checks that a resumed run has the same data, flags and environment as its saved state.
 
 ``runs.saved_config.RESUME_MAY_CHANGE`` lists the flags that may differ.
 """
@@ -66,7 +66,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 def load_resume_state(
     run_dir: Path, identity: Mapping[str, Any], replicas: int
 ) -> TrainState | None:
-    """Reads the newest state of a run, and checks that it has the data and the flags of this run.
+    """Reads the newest state of a run, and checks that it has the ``run_identity`` of this run.
 
     It also reports where the run continues.
 

@@ -1,6 +1,6 @@
 """Writes checkpoints and states in a background thread while training continues.
 
-Checkpoint callbacks call ``Saver.save_checkpoint``, which only copies the weights. The callback
+Checkpoint callbacks call ``Saver.save_checkpoint``, which copies the weights. The callback
 ``SaveState`` then calls ``Saver.save_state``, which copies the state and submits one job to a
 ``SerialWorker``. The job writes the checkpoints first, and then the state, through ``StateFolder``. On
 a GPU an epoch may take less time than this job. The states and the last models of epochs that end while
@@ -34,7 +34,8 @@ class Saver:
     A job first writes the pending checkpoints and then the state. So if a state is on disk, the
     checkpoints of its step are too. Only one job runs at a time: ``save_state`` waits for the previous
     job, and raises its error. If no state follows a checkpoint (``skip_state``), the copied weights are
-    kept in memory and written with the next state; copies of at most two epochs are kept.
+    kept in memory and written with the next state, or without a state before the weights of a third
+    epoch are kept.
 
     Args:
         folder: the folder of states.
@@ -72,7 +73,7 @@ class Saver:
         """Copies the state of a compiled trainer and starts to write it after the checkpoints.
 
         Raises:
-            DivergedError: a weight of the previous state is not finite; that state was not written.
+            DivergedError: a value of the previous state is not finite; that state was not written.
             UserError, OSError: the previous state or its checkpoints could not be written.
         """
         self.wait()
@@ -92,7 +93,10 @@ class Saver:
         self._writer.wait()
 
     def close(self) -> None:
-        """Writes the checkpoints that still wait for a state, and ends the thread; never raises."""
+        """Writes the checkpoints that wait for a state, and ends the thread; never raises.
+
+        If the last job failed, these checkpoints are not written.
+        """
         with contextlib.suppress(Exception):
             self.wait()
             self._write(None)
@@ -132,6 +136,6 @@ def _check_finite(state: TrainState) -> None:
     # boolean array of its size.
     if not all(np.isfinite([array.min(), array.max()]).all() for array in arrays if array.size):
         raise DivergedError(
-            f"epoch {state.epoch + 1}, step {state.step}: a weight is not finite; the last good "
-            "state is kept: lower --lr, or train with --precision=float32"
+            f"epoch {state.epoch + 1}, step {state.step}: a value of the state is not finite; the "
+            "last good state is kept: lower --lr, or train with --precision=float32"
         )

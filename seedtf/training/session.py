@@ -48,7 +48,7 @@ class Session:
         batches: training and validation batches.
         image_size: the current side of the training images in pixels.
         callbacks: the callbacks of every ``fit``.
-        paths: the run folder; a temporary folder on a worker that is not the chief.
+        paths: the run folder; a temporary folder for a dry run and on a worker that is not the chief.
     """
 
     def __init__(
@@ -110,10 +110,11 @@ class Session:
         """Runs all remaining ``fit`` calls; returns why training ended early, or an empty string.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: the loss or a value of a state is not finite.
             StoppedError: a signal arrived; the state is saved.
             WorkerLostError: another worker has died.
-            UserError: the disk is full or the run folder has been removed.
+            UserError, OSError: a file cannot be written, for example because the disk is full or the
+                run folder has been removed.
         """
         with _record_signals_and_finish(self, self._saver, self._stop, self._resume_dir):
             if self._state is not None:

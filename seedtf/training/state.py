@@ -86,9 +86,10 @@ def capture_state(
     facts: dict[str, Any],
     weights: list[np.ndarray] | None = None,
 ) -> TrainState:
-    """Copies every variable of a compiled trainer to host memory; training may continue afterwards.
+    """Copies the variables of a compiled trainer to host memory; training may continue afterwards.
 
-    ``weights`` are copies of all variables of the network if the caller has made them already.
+    The sums of the metrics are left out if ``step`` is 0. ``weights`` are copies of all variables of
+    the network if the caller has made them already.
     """
     arrays = {
         # All variables of the network, because the random state of dropout is not among its weights.
@@ -103,8 +104,8 @@ def capture_state(
 def copy_values(variables: list[Any]) -> list[np.ndarray]:
     """Copies variables to host memory; later updates do not change the copies.
 
-    All float32 variables on a GPU are copied in one transfer, because each transfer waits for the
-    device.
+    All float32 variables on a GPU, unless a strategy distributes them, are copied in one transfer,
+    because each transfer waits for the device.
     """
     on_gpu = [variable for variable in variables if _is_float32_on_gpu(variable)]
     copies = dict(zip(map(id, on_gpu), _copy_in_one_transfer(on_gpu), strict=True))

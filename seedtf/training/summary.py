@@ -276,7 +276,7 @@ def data_warnings(dataset: Dataset) -> list[str]:
         )
     if dataset.duplicates_across_split:
         warnings.append(
-            "validation images that are identical to a training image: "
+            "validation and test images that are identical to an image of another side of the split: "
             f"{dataset.duplicates_across_split}; the accuracy will be too optimistic"
         )
     elif dataset.near_duplicates_across_split:

@@ -29,8 +29,8 @@ def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
     labels. The number of soft labels is reported.
 
     Raises:
-        UserError: ``--teacher`` is no folder of a finished cross-validation, its classes differ, or it
-            has predictions for none of the training images.
+        UserError: ``--teacher`` is no folder of a finished cross-validation, its files are damaged, its
+            classes differ, or it has predictions for none of the training images.
     """
     if not config.teacher:
         return dataset

@@ -68,8 +68,9 @@ class TrainResult:
         val_loss: the validation loss of this epoch.
         val_accuracy: the validation accuracy of this epoch, in [0, 1].
         val_accuracy_interval: the 95 % Wilson interval of ``val_accuracy``.
-        epoch_seconds: median seconds of an epoch with its validation, without the first epoch.
-        images_per_second: median training throughput, without the first epoch.
+        epoch_seconds: median seconds of an epoch with its validation, over the epochs that this process
+            trained; the first one counts only if there is no other; 0 if there is none.
+        images_per_second: median training throughput over the same epochs.
         stopped: why training ended before its last epoch; empty if it did not.
     """
 
@@ -112,7 +113,7 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
 
     Raises:
         UserError: a flag or a file has a mistake that the user can correct; the message names it.
-        DivergedError: the loss is not finite.
+        DivergedError: the loss or a value of a state is not finite.
         StoppedError: SIGTERM or SIGINT arrived; the state is saved.
         WorkerLostError: another worker has died; all workers can resume from the last state.
 
@@ -131,7 +132,9 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
 
 
 def forecast_training(config: TrainConfig) -> Forecast:
-    """Forecasts time, memory and disk space of a training from a few timed steps; leaves no run.
+    """Forecasts time, memory and disk space of a training from a few timed steps.
+
+    With ``config.dry_run``, as ``seedtf train`` calls it, no run folder is created.
 
     Raises:
         UserError: for the same reasons as in ``train_and_evaluate``, or if several workers would train.
