@@ -1,4 +1,4 @@
-"""Records a run in several trackers, each in a thread of its own, so that none delays the training."""
+"""Records a run in several trackers, each in a thread of its own, so that no epoch waits for them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class TrackerGroup:
         self._wait(_STOP_SECONDS if ending == INTERRUPTED else _END_SECONDS)
 
     def attach(self, files: Sequence[Path], prefix: str) -> None:
-        """Adds files to a run that has ended; waits until they are sent.
+        """Adds files to a run that has ended; waits at most 120 s for each tracker.
 
         ``prefix`` is passed to ``Tracker.log_files``.
         """

@@ -69,7 +69,7 @@ class MlflowTracker(Tracker):
     def _connect(self, saved: Mapping[str, Any]) -> None:
         """Connects to the store of the run.
 
-        The default store is a file in the working folder. A process that continues the run may have
+        The default store is in the working folder. A process that continues the run may have
         another working folder, so it takes the address of the store from ``saved``.
         """
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -88,8 +88,8 @@ class Tracker(ABC):
 
         Args:
             run: the run.
-            saved: for a resumed run, the values that ``start`` returned when the run began, with
-                ``last`` set to the last epoch that was logged; empty for a new run.
+            saved: the values that ``start`` returned in the previous process of the run, with ``last``
+                set to the last epoch that was logged; empty if the tracker has not recorded the run.
 
         Returns:
             JSON values that identify the run in the tracker, and ``last``, the last epoch that the
@@ -140,7 +140,7 @@ def is_image(path: Path) -> bool:
 
 
 def tracked_flags(config: TrainConfig) -> dict[str, Any]:
-    """The flags that a tracker records: those that say what is trained and are not empty."""
+    """The flags that a tracker records: all that are not empty, except those of ``_NOT_TRACKED``."""
     return {
         name: value
         for name, value in config.as_dict().items()
