@@ -103,8 +103,8 @@ def search(
         All trials of the study that have ended, in the order of their numbers.
 
     Raises:
-        UserError: the first trial cannot train, several trials fail in a row, the storage or the folder
-            cannot be used, or optuna is not installed.
+        UserError: a trial fails in its first epoch before any ended without failing, several fail in a
+            row, the study has other flags, storage or folder cannot be used, or a package is missing.
         StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()

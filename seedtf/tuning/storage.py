@@ -21,7 +21,8 @@ PRUNERS = ("median", "hyperband", "none")
 _LOCK_SECONDS = 60
 # The median pruner prunes no trial before this many have completed.
 _TRIALS_BEFORE_PRUNING = 5
-# The first trials have random values, because the sampler has too few results to learn from.
+# Until this many trials have completed or been pruned, the sampler draws random values, because it has
+# too few results to learn from.
 _RANDOM_TRIALS = 10
 
 
