@@ -2,7 +2,8 @@
 
 CASES is a JSON object: the flags of each run by its name. Each run prints one line, ``CASE`` and a JSON
 object: the error that it ended with, the counters of the driver, the copies to the host and the waits
-of the main thread between two steps of an epoch, and how much GPU memory TensorFlow may allocate.
+of the main thread between two calls of the train function in an epoch, and how much GPU memory
+TensorFlow may allocate.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
             "name": name,
             "error": error,
             "counts": {key: after[key] - before[key] for key in after},
-            # (copies to the host, waits) of the main thread between two steps of an epoch
+            # (copies to the host, waits) of the main thread between two calls in an epoch
             "between": [
                 (later[1] - earlier[1], later[2] - earlier[2])
                 for earlier, later in itertools.pairwise(counts_at_steps)

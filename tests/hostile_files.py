@@ -81,7 +81,7 @@ def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes
 
 
 def _bombs() -> Iterator[tuple[str, bytes]]:
-    """Files that claim a large size or cost much more memory or time than their bytes suggest."""
+    """An empty file; files that claim a large size or cost more memory or time than bytes suggest."""
     magic, end = b"\x89PNG\r\n\x1a\n", _chunk(b"IEND", b"")
     files = whole_files()
     yield "empty.jpg", b""

@@ -1,6 +1,6 @@
 """TensorFlow Addons: its ops equal those of seedtf, and its optimizers train, stop and resume.
 
-Without Addons, only the errors of flags that need it are tested; ``make test-addons`` tests the rest.
+Without Addons, only the flags that need it, and lamb, are tested; ``make test-addons`` tests the rest.
 """
 
 from __future__ import annotations
