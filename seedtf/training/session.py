@@ -65,7 +65,7 @@ class Session:
         """Prepares the trainer, the batches and the callbacks.
 
         ``identity``, from ``run_identity``, is recorded in every state. ``state`` is the state to
-        resume from; None for a new run. The other arguments are the attributes of the same name.
+        resume from; None starts at epoch 1. The other arguments are the attributes of the same name.
         """
         self.plan, self.dataset, self.network, self.paths = plan, dataset, network, paths
         self.devices, self._identity, self._state = devices, identity, state
@@ -142,7 +142,7 @@ class Session:
         self._compiled_phase = phase_start
 
     def set_image_size(self, size: int) -> None:
-        """Makes the train step take images of ``size``² pixels; the step is traced again."""
+        """Makes the train step train on images of ``size``² pixels; the step is traced again."""
         self.image_size = size
         self.trainer.prepare = self.batches.make_prepare(size)
         # Without force=True the old function would be kept. It would go on with the old size, or
@@ -242,7 +242,7 @@ def _callbacks_that_restore(
 def _record_signals_and_finish(
     session: Session, saver: Saver, stop: StopSignal, resume_dir: str
 ) -> Iterator[None]:
-    """Records signals within the ``with`` block, and then completes all files and the live page."""
+    """Records signals within the ``with`` block, then completes files, live page and tracked run."""
     callbacks, ending = session.callbacks, "failed"
     try:
         with (
