@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline`` measures each way to augment: fused, with tf.image, on the device."""
+"""``seedtf benchmark pipeline`` measures batches of each way to augment: fused, tf_image and device."""
 
 from __future__ import annotations
 

@@ -135,9 +135,9 @@ class Study:
     def importances(self) -> dict[str, float]:
         """Returns the importance of each flag, from 0 to 1; all of them sum to 1.
 
-        A flag is important if its values in the best tenth of the completed trials differ from its
-        values in all of them (PED-ANOVA: Watanabe, Bansal, Hutter 2023). With fewer than four
-        completed trials the result is empty.
+        A flag is important if its values in the best tenth of the completed trials, which has at least
+        two of them, differ from its values in all (PED-ANOVA: Watanabe, Bansal, Hutter 2023). With
+        fewer than four completed trials the result is empty.
         """
         states = (self._states.COMPLETE,)
         if len(self._study.get_trials(deepcopy=False, states=states)) < _MIN_TRIALS_FOR_IMPORTANCE:
