@@ -4,7 +4,7 @@ A server imports seedtf once for all processes that run tests, and forks itself 
 forked process differs from a new one only in the modules that are imported already: its environment,
 working folder and random seeds are its own, and TensorFlow starts its devices and threads when they are
 first used, after the fork. Tests of the start itself run ``python -m seedtf``. If a test compares two
-runs, it starts one of them with that command too: all forked processes hash strings with the same
+runs, it starts one of them in a new interpreter: all forked processes hash strings with the same
 seed, so two of them would agree even if a result depended on that seed.
 """
 
