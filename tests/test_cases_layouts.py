@@ -447,7 +447,7 @@ def test_split_folders_without_class_folders_need_a_table(touch: Touch) -> None:
 
 
 def test_split_folders_that_do_not_exist_are_refused(touch: Touch) -> None:
-    with pytest.raises(UserError, match="no folder train beside val or test; leave --layout out"):
+    with pytest.raises(UserError, match="no folder train with class folders; leave --layout out"):
         list_files(str(touch(*FILES)), layout="split_folders")
 
 

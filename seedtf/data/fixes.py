@@ -1,4 +1,4 @@
-"""Reads ``fixes.csv``, a table of images that get another label or are left out of the training.
+"""Reads ``fixes.csv``, a table of images that get another label, are left out, or are right.
 
 ``seedtf explore`` writes such a table. The image files are neither opened nor changed. This module does
 not import TensorFlow.

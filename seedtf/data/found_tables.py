@@ -59,7 +59,8 @@ def read_found_tables(
 ) -> LabelTable:
     """Reads the tables that ``find_tables`` has found in a folder.
 
-    If a single table lists images in folders such as train and val, these folders give the split.
+    If a single table gives no split, and all its images lie in folders such as train and val, these
+    folders give the split.
 
     Raises:
         UserError: as ``read_label_table``.

@@ -23,7 +23,7 @@ from seedtf.errors import UserError
 __all__ = ["FOLDER", "GroupFlags", "Grouping", "read_groups"]
 
 FOLDER = "folder"
-"""The value of ``--group_by`` for which each folder is a group."""
+"""The value of ``--group_by`` for which each folder is a group, if there is no ``--groups_csv``."""
 
 _DEFAULT_COLUMN = "group"
 
@@ -66,7 +66,7 @@ class Grouping:
     groups: np.ndarray
 
     def describe(self) -> str:
-        """The number of groups and the size of the largest group, for the console."""
+        """The numbers of groups, of images in the largest and of images in none, for the console."""
         named = {name for name in self.names if name}
         largest = np.unique(self.groups, return_counts=True)[1].max()
         num_ungrouped = self.names.count("")
@@ -82,8 +82,8 @@ def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
         flags: where the groups come from.
 
     Raises:
-        UserError: the table or its column is missing, a table gives one file two groups, or no image
-            has a group.
+        UserError: the table or its column is missing, a column or the name of a file is ambiguous, a
+            table gives one file two groups, or no image has a group.
 
     Example:
         >>> from pathlib import Path

@@ -37,8 +37,8 @@ def has_image_suffix(path: str) -> bool:
 def is_image(root: Folder, path: str) -> bool:
     """Whether a file below ``root`` is an image; a file with the suffix of an image is not opened.
 
-    A file that cannot be read is not an image. At a URL, files with a usual suffix of texts, tables or
-    archives are not opened either, and are not images.
+    Another file that cannot be read is not an image. At a URL, files with a usual suffix of texts,
+    tables or archives are not opened either, and are not images.
     """
     return has_image_suffix(path) or _starts_as_image(root, path)
 

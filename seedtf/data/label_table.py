@@ -33,7 +33,7 @@ class LabelTable:
 
     Attributes:
         catalog: the labelled files, sorted by path.
-        sides: ``train``, ``val`` or ``test`` for each file; None if the table has no split.
+        sides: ``train``, ``val`` or ``test`` for each file; None if no split in the table is used.
         description: the detected format of the table; empty for the default format.
         source: the table, for messages.
     """
@@ -50,9 +50,10 @@ def read_label_table(
     flag: str = "--labels_csv",
     columns: Columns = ANY_COLUMNS,
 ) -> LabelTable:
-    """Reads a table with a column of files, relative to ``root``, and a column of labels.
+    """Reads a table with a column of files, relative to ``root``, and columns of labels.
 
-    Separator, encoding, header and the way in which paths are written are detected. Other columns are
+    The labels are in one column, or there is one for each class. Separator, encoding, header and the
+    way in which paths are written are detected. A column of the split is read too, and others are
     ignored. If all labels are integers, the classes are sorted as numbers.
 
     Args:
@@ -63,8 +64,9 @@ def read_label_table(
         columns: the columns that the user named.
 
     Raises:
-        UserError: the table, a column or a listed file is missing, a row is incomplete, two rows
-            give one file different labels, or a row gives several labels.
+        UserError: the table, a column or a listed file is missing or ambiguous; there are no rows; a
+            row is incomplete, or gives several labels or a wrong side; two rows give one file different
+            labels; or a file of class names does not fit the labels.
     """
     rows = _Rows(csv_path, folder_at(root), flag=flag, columns=columns)
     return _join_tables(folder_at(root), [rows])
@@ -144,7 +146,8 @@ class _Rows:
         """Whether the split in the table is used, if it has one.
 
         For a table in the default format, such as the split.csv of a run, a new split is drawn, as in
-        earlier versions, unless the table has test rows, which must not become training images.
+        earlier versions, unless the user named the column of the split, or the table has test rows,
+        which must not become training images.
         """
         if self._side or self._split_is_named:
             return True
@@ -253,8 +256,9 @@ def _read_class_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
     first = 1 if 0 not in numbers and max(numbers) == len(names) else 0
     if max(numbers) - first >= len(names) or len(set(names)) < len(names):
         raise UserError(
-            f"{files[0]}: has {len(set(names))} different names, and {table.source} has labels up to "
-            f"{max(numbers)}; give each class one line, or rename the file"
+            f"{files[0]}: has {len(names)} lines with {len(set(names))} different names, and "
+            f"{table.source} has labels up to {max(numbers)}; give each class one line, or rename the "
+            "file"
         )
     class_names = tuple(names[number - first] for number in numbers)
     return replace(

@@ -48,10 +48,10 @@ class Layout:
         kind: ``folders``, ``split_folders``, ``table``, or ``flat`` (file names begin with the class).
         root: the folder that contains the class folders for training; for ``flat`` and ``table``, the
             folder that contains the images.
-        val: the folder that contains the class folders for validation; None if a split is to be drawn.
+        val: the folder that contains the class folders for validation; None if there is none.
         test: the folder of test images, which are evaluated last; None if there is none.
         table: the table that lies beside the images, if ``kind`` is ``table``.
-        description: what the folder was taken for and why; empty if the folder does not exist.
+        description: what the folder was taken for and why; empty if it does not exist (not ``flat``).
     """
 
     kind: str
@@ -73,19 +73,19 @@ def find_layout(
 
     Folders called train, and val or test (or like these), are a split if train has class folders. A
     table called ``metadata.csv``, ``metadata.jsonl`` (Hugging Face) or ``_classes.csv`` (Roboflow), in
-    the folder or in those of the split, gives the labels, unless folders give the same labels and
-    split. If only one sub-folder has images, the sub-folder is searched in the same way.
+    the folder or in those of the split, gives the labels, unless folders give the same labels, and a
+    split if the table has one. If only one sub-folder has images, it is searched in the same way.
 
     Args:
         data_dir: a folder, or the URL of one.
         flag: the flag that named it, for error messages.
         choice: the layout that the user named, or ``auto``.
         class_names: the classes that are expected; a folder with such a name is a class.
-        columns: the columns of a table that the user named; if any, the layout is a table.
+        columns: the columns of a table that the user named; if any, ``auto`` means a table.
 
     Raises:
         UserError: the folder does not have the layout that was chosen, is ambiguous, or has images
-            but neither class folders nor a table of labels.
+            but neither class folders nor a usable table of labels; or has folders that are no classes.
 
     Example:
         >>> from pathlib import Path
@@ -127,7 +127,7 @@ def find_unsplit_layout(
         data_dir: a folder, or the URL of one.
         flag: the flag that named it, for error messages.
         class_names: the classes that are expected.
-        columns: the columns of a table that the user named; if any, the layout is a table.
+        columns: the columns of a table that the user named; if any, ``auto`` means a table.
         choice: the layout that the user named, or ``auto``.
 
     Raises:
@@ -168,7 +168,7 @@ class _Finder:
         choice: the layout that the user named, or ``auto``.
         class_names: the classes that are expected; empty if they are not known.
         columns: the columns of a table that the user named.
-        table_error: why the table that was found last cannot be used; None if it can.
+        table_error: why a table that was found cannot be used, the last such error; None without one.
     """
 
     top: Folder
@@ -200,7 +200,7 @@ class _Finder:
         """Raises UserError if ``top``, in which no layout was found, cannot be a folder of classes."""
         source = f"{self.flag}={self.top}"
         if self.choice == SPLIT_FOLDERS:
-            raise UserError(f"{source}: no folder train beside val or test; leave --layout out")
+            raise UserError(f"{source}: no folder train with class folders; leave --layout out")
         if self.choice == TABLE:
             raise UserError(f"{source}: no table of labels in it; {_table_remedy(self.top)}")
         if self.table_error:
@@ -238,10 +238,10 @@ class _Finder:
 def _by_table(
     folder: Folder, table: LabelTable, split: Layout | None, choice: str
 ) -> Layout | None:
-    """The layout with the labels of a table; None if folders give the same labels and split.
+    """The layout with the labels of a table; None if folders give these, and its split if any.
 
     Raises:
-        UserError: class folders and table contradict each other.
+        UserError: class folders contradict the table, or have images that it does not list.
     """
     catalog, num_images = table.catalog, sum(1 for _ in image_paths(folder))
     unlisted = num_images - len(catalog)
@@ -274,12 +274,12 @@ def _by_table(
 def _split_layout(
     top: Folder, flag: str, choice: str, has_table: bool, table_error: UserError | None
 ) -> Layout | None:
-    """The layout of a folder with folders called train, and val or test; None for any other folder.
+    """The layout of a folder of a split; None without class folders in train, or without val and test.
 
     Args:
         top: the folder.
         flag: the flag that named it, for error messages.
-        choice: the layout that the user named, or ``auto``.
+        choice: the layout that the user named, or ``auto``; ``split_folders`` needs only train.
         has_table: whether a table gives the labels, so that the parts need no class folders.
         table_error: why a table that was found cannot be used; None if it can.
     """

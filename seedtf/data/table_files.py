@@ -25,8 +25,8 @@ _UPLOADED = re.compile(r"/upload/\d+/[0-9a-f]{8}-([^/]+)$")
 class FileFinder:
     """Turns the cells of one table into paths below a folder.
 
-    These attempts are made in this order: the cell unchanged; with a suffix; without the leading
-    folders that all paths of the table have; as the name or stem of a file anywhere below the folder;
+    These attempts are made in this order: the cell unchanged; with a suffix; without leading folders,
+    which are the same in all rows; as the name or stem of a file anywhere below the folder;
     without the prefix that Label Studio adds to names. At a URL, where each attempt would be a request,
     the cell is only normalized.
 
@@ -65,7 +65,10 @@ class FileFinder:
         return text + (", found in sub-folders" if self.by_name else "")
 
     def is_file(self, cell: str) -> bool:
-        """Whether ``cell`` names an image that exists; this finder's attributes do not change."""
+        """Whether ``cell`` names a file that exists; this finder's attributes do not change.
+
+        Sub-folders are not searched for the name. At a URL, the answer is always False.
+        """
         if isinstance(self._root, RemotePath) or not cell.strip():
             return False
         attempt = FileFinder(self._root, search=False)

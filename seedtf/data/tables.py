@@ -117,7 +117,7 @@ def detect_format(
             columns of files, and to detect a header.
 
     Raises:
-        UserError: the table is missing, is not text, or its columns are ambiguous.
+        UserError: the table is missing, is not text, or its columns are missing or ambiguous.
 
     Example:
         >>> from pathlib import Path
@@ -149,7 +149,7 @@ def read_rows(
 
     Raises:
         UserError: the table cannot be read; or it has one column for each class, and a row marks none
-            of them or several.
+            of them or several, or has a cell that is no mark.
     """
     rows = read_cells(path, table_format.text_format, flag)
     if table_format.has_header_line:
