@@ -76,7 +76,7 @@ def test_confident_images_train_and_the_split_stays(
     dataset = load(tiny_folder, tmp_path, cache=cache, pseudo_labels=str(table), pseudo_weight=0.25)
     expected = (
         "6 unlabelled images train with their predicted label and weight 0.25; 4 are less confident, "
-        "2 labelled, 1 unreadable"
+        "2 labelled or repeated, 1 unreadable"
     )
     assert expected in capsys.readouterr().out
     assert sides_of(dataset) == sides_of(plain)

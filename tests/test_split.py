@@ -132,7 +132,7 @@ def test_files_larger_than_a_chunk_are_compared_to_their_end(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([5], "only one class ('c0'); a classifier needs at least two class folders"),
+        ([5], "only one class ('c0'); a classifier needs at least two classes"),
         ([5, 1], "class 'c1' has 1 usable image; add images (at least two) or remove the class"),
         ([5, 0], "class 'c1' has 0 usable images; add images (at least two) or remove the class"),
     ],

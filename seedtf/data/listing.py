@@ -30,7 +30,7 @@ class FilesToCheck:
     Attributes:
         catalog: the files.
         sides: ``train``, ``val`` or ``test`` for each file, empty for a file that is not used; None if
-            training draws the split.
+            the data gives no split.
         in_class_folders: whether the folders directly below the root are the classes.
     """
 
@@ -160,14 +160,14 @@ def list_for_check(
     layout: str,
     on_skip: SkipCallback,
 ) -> FilesToCheck:
-    """Lists all files that training and evaluation would use, for ``seedtf check``.
+    """Lists all labelled files of a folder or table, used or not, for ``seedtf check``.
 
     Args:
         data_dir: the folder; the paths in a table are relative to it.
         labels_csv: the table; empty to list the folder.
         columns: the columns of the table that the user named.
         layout: the layout of the folder, or ``auto`` to detect it.
-        on_skip: called for each skipped entry, as in ``walk_files``.
+        on_skip: called for each skipped entry, as in ``scan_folder``.
 
     Raises:
         UserError: as ``list_files``, except that too few classes or images are not an error here.
@@ -201,8 +201,8 @@ def _read_packed(data_dir: str, flag: str, layout: str, columns: Columns) -> Lab
     """Reads the labels of a packed folder and prints a line about it; None for any other folder.
 
     Raises:
-        UserError: the pack is damaged, or the user named a layout or columns, which a pack does not
-            have.
+        UserError: the pack cannot be opened, or the user named a layout or columns, which a pack does
+            not have.
     """
     folder = folder_at(data_dir)
     if not isinstance(folder, PackedPath):

@@ -71,7 +71,7 @@ class BatchIndices:
                 are static.
 
         Raises:
-            ValueError: ``n`` or ``batch_size`` is below 1, or an epoch has no whole batch.
+            ValueError: ``n`` or ``batch_size`` is below 1, or ``drop_remainder`` leaves no batch.
         """
         if n < 1 or batch_size < 1:
             raise ValueError(f"n and batch_size must be at least 1. Received: {n}, {batch_size}")

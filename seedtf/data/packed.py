@@ -104,7 +104,7 @@ def find_packed(path: str) -> PackedPath | None:
     """The image of a packed folder that ``path`` names; None if no pack has it.
 
     Raises:
-        UserError: the pack is damaged.
+        UserError: as ``Pack``.
     """
     for prefix, pack in list(_opened.items()):
         if path.startswith(prefix):

@@ -195,6 +195,7 @@ def open_file(path: str) -> BinaryIO:
 
     Raises:
         OSError: the file cannot be read.
+        UserError: the pack that has the file is damaged.
     """
     if is_url(path):
         return io.BytesIO(read_url(path))
@@ -210,8 +211,8 @@ def read_file(path: str, max_pixels: int) -> bytes:
     """Reads a regular file that may contain an image of at most ``max_pixels``.
 
     Raises:
-        RefusedError: the path is a pipe or device, from which reading could block for ever; or the file
-            is larger than such an image can be.
+        RefusedError: the path is no ordinary file, such as a pipe, from which reading could block for
+            ever; or the file is larger than such an image can be.
         OSError: the file cannot be read.
         UserError: the pack that has the image is damaged.
     """

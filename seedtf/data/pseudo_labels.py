@@ -176,7 +176,7 @@ def join_stores(
     report(
         "pseudo",
         f"{len(records):,} unlabelled images train with their predicted label and weight {weight:g}; "
-        f"{pseudo.num_unsure:,} are less confident, {num_labelled:,} labelled, "
+        f"{pseudo.num_unsure:,} are less confident, {num_labelled:,} labelled or repeated, "
         f"{num_unreadable:,} unreadable",
     )
     fixed = replace(catalog, labels=labels)

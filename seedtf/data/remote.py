@@ -126,7 +126,7 @@ class _TensorFlowFiles:
 
     def _check_reachable(self, url: str) -> None:
         try:
-            # Call stat first, because isdir and exists return False for every error.
+            # Call stat first: isdir returns False for every error, exists raises those of TensorFlow.
             self._gfile.stat(url)
         except self._tf.errors.NotFoundError:
             pass

@@ -222,7 +222,7 @@ class _OrderedBatches:
         self._arriving, self._make_local, self._address = arriving, make_local, address
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(2)
         self._early: dict[int, Batch] = {}
-        # The seconds to wait for a batch: 0 after an error or a timeout, until a batch arrives again.
+        # The seconds to wait for a batch: 0 after an error or a timeout, until a batch arrives in time.
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
         # The number of the next batch to make in this process, and the iterator that makes it.
         self._local: tuple[int, Iterator[Batch]] | None = None

@@ -201,7 +201,7 @@ def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
     if len(names) < 2:
         raise UserError(
             f"--data_dir={catalog.root}: only one class ({names[0]!r}); "
-            "a classifier needs at least two class folders"
+            "a classifier needs at least two classes"
         )
     for name, count in catalog.class_counts().items():
         if count < min_images:
@@ -259,8 +259,9 @@ def read_split_csv(
     in ``fixed``, int32 ``[N]``, which are the labels after ``--fixes``.
 
     Raises:
-        UserError: the table cannot be read, a file is not in the catalog or has another label there, a
-            side is not ``train``, ``val`` or ``test``, or ``check_split`` refuses the split.
+        UserError: the table cannot be read, a file is neither in the catalog nor in its faults, a label
+            is another one, a side is not ``train``, ``val`` or ``test``, or ``check_split`` refuses the
+            split.
     """
     flag = "--split_csv"
     finder = NameFinder(catalog.paths)

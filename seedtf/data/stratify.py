@@ -178,7 +178,7 @@ class _Table:
     def costs(self, group: int) -> np.ndarray:
         """The increase of the squared deviation if the group joined each side: float64 ``[S]``.
 
-        The deviation is the sum of ``weights · (present − wanted)²`` over all sides and classes.
+        The squared deviation sums ``weights · (present − wanted)²`` over all sides and classes.
         """
         classes, counts = self.content(group)
         excess = self.present[:, classes] - self.wanted[:, classes]

@@ -75,7 +75,7 @@ def walk_files(
             samples). If it is not given, folders that seedtf wrote are not skipped.
 
     Raises:
-        UserError: a folder cannot be listed.
+        UserError: a folder cannot be listed, or more than 200 folders are inside each other.
     """
     skip = on_skip or (lambda path, reason, detail: None)
     top = folder_at(root)

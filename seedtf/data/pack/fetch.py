@@ -26,7 +26,7 @@ def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
     """Copies a packed folder from a URL and returns the copy; returns any other URL unchanged.
 
     A pack is copied below ``cache_dir`` when it is first used, and again when its pack.json at the URL
-    has changed. Each file is compared with its SHA-256.
+    has changed. Each of the other files is compared with its SHA-256.
 
     Args:
         url: the URL that the user passed as a folder.
@@ -64,7 +64,7 @@ def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
         raise UserError(f"{flag}={url}: cannot be copied: {error.strerror} ({where})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    report("pack", f"{url}: {size} in {len(digests) + 1:,} files copied into {folder}")
+    report("pack", f"{url}: {size} of images in {len(digests) + 1:,} files copied into {folder}")
     return str(folder)
 
 

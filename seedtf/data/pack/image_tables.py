@@ -39,7 +39,8 @@ def table_records(
         label_column: the column of labels; empty for the usual ones.
 
     Raises:
-        UserError: the table is damaged, or has no column of images or labels; or pyarrow is missing.
+        UserError: the table is damaged, has no column of images, or has no column of labels or several;
+            or pyarrow is missing.
     """
     pyarrow = import_optional("pyarrow", path, "pack")
     try:
@@ -117,7 +118,7 @@ class _Columns:
         self._classes: list[str] = features.get(self.label, {}).get("names") or []
 
     def class_name_of(self, value: Any, name_class: ClassNamer) -> str:
-        """The class name for a cell of the column of labels; empty if the image has no label."""
+        """The class name for a cell of the column of labels; empty for none or an unknown number."""
         if value is None or value == -1:  # Hugging Face gives unlabelled test rows the label -1.
             return ""
         if self._classes and isinstance(value, int):

@@ -47,14 +47,14 @@ class Pack:
         sides: for each image ``train``, ``val`` or ``test``; None if the source has no split.
         sizes: int64 ``[N]``, the size of each image file in bytes.
         left_out: path, fault and detail of each file of the source that is not in the pack.
-        mtime_ns: the time at which the pack was written, in ns.
+        mtime_ns: the modification time of pack.json, in ns.
     """
 
     def __init__(self, folder: str) -> None:
-        """Reads the index and checks the sizes of the shards; reads no image.
+        """Reads the tables and checks their checksums and the sizes of the shards; reads no image.
 
         Raises:
-            UserError: a file is missing or damaged, or array-record is not installed.
+            UserError: a file is missing, damaged or of another format, or array-record is missing.
         """
         self.folder = folder
         meta_path = os.path.join(folder, META)
@@ -190,7 +190,7 @@ def _read_index(
 
 
 def _checked_rows(path: str, digest: str) -> Iterator[list[str]]:
-    """Yields the rows of a table of the pack. Raises UserError if its checksum is wrong."""
+    """Yields the rows of a table of the pack. Raises UserError if it is missing or damaged."""
     try:
         with open(path, "rb") as file:
             found = hashlib.sha256(file.read()).hexdigest()

@@ -60,7 +60,7 @@ class Source:
 def open_source(
     path: str, labels_csv: str, columns: Columns, layout: str, cache_dir: Path
 ) -> Source:
-    """Opens all that ``--data_dir`` accepts, and WebDataset tars, TFRecords and tables with images.
+    """Opens folders and archives of images, WebDataset tars, TFRecords and tables with images.
 
     Args:
         path: a folder, a file, or the URL of a folder of images.
@@ -70,8 +70,8 @@ def open_source(
         cache_dir: the folder below which an archive is unpacked.
 
     Raises:
-        UserError: there are no images, or the source has files of several kinds; also for the reasons
-            of ``list_files``.
+        UserError: the path does not exist or has no images, or the source has files of several kinds;
+            also for the reasons of ``list_files``.
     """
     if not is_url(path) and not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder; pass what holds the labelled images")

@@ -47,7 +47,7 @@ def tfrecord_records(
         label_key: the feature of the label; empty for the usual ones.
 
     Raises:
-        UserError: the file is damaged, or has no feature of images or no feature ``label_key``.
+        UserError: the file is damaged, or its first record has no feature of images or ``label_key``.
     """
     import_tensorflow()
     tf = importlib.import_module("tensorflow")

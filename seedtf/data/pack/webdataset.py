@@ -54,7 +54,7 @@ def webdataset_records(
         folder: the folder of the images' names in the pack.
         side: the side of all images; empty for none.
         name_class: converts class numbers to names.
-        label_key: the key of the label in ``key.json``; empty for the usual ones.
+        label_key: the key of the label in ``key.json``; empty for the usual ones and ``key.cls``.
 
     Raises:
         UserError: the tar or a ``key.json`` is damaged, or a ``key.json`` has no ``label_key``.

@@ -76,10 +76,12 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
     Args:
         source: from ``open_source``.
         out: the folder to create.
-        shard_bytes: the largest size of a shard in bytes; a larger image gets a shard of its own.
+        shard_bytes: how many bytes of images a shard has at most; a larger image gets a shard of its
+            own.
 
     Raises:
-        UserError: ``out`` exists, another process is writing it, or the source has no usable image.
+        UserError: for the reasons of ``check_pack_out``; another process is writing ``out``; or the
+            source has no usable image.
         OSError: the folder cannot be written, or the disk is full.
     """
     check_pack_out(out)
@@ -153,7 +155,7 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
 
 
 class _Shards:
-    """Writes images one after the other into shards of at most ``limit`` bytes, or of one image."""
+    """Writes images one by one into shards of one image, or of at most ``limit`` bytes of images."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         # These are about the completed shards.

@@ -2,7 +2,7 @@
 
 The files are ``<root>/<species>/0000.png …``, and ``<root>/.seedtf-sample.json`` with the arguments.
 The images are written to a temporary folder, which is renamed to ``root`` at the end, so ``root`` never
-contains only a part of them.
+contains only a part of a new sample.
 """
 
 from __future__ import annotations
