@@ -65,7 +65,7 @@ def image_datasets(
         val_dir: folder of the validation images; ``val_fraction`` is then not used.
         labels_csv: table of files and labels, instead of class folders.
         cache: where decoded images are kept: ``auto``, ``ram``, ``disk`` or ``off``.
-        seed: the root seed of the split, the order and the augmentation.
+        seed: the root seed of the split, the order, the augmentation and the mixing.
 
     Raises:
         UserError: anything that the user can correct, such as a folder without images.

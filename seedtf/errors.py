@@ -23,7 +23,7 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """The loss is not finite; the message names the step, its files and the remedy."""
+    """The loss or a weight is not finite; the message names the step, known files and the remedy."""
 
     exit_code = 4
 
@@ -42,7 +42,7 @@ class OutputError(UserError):
 
 
 class StoppedError(UserError):
-    """A signal ended the run after its state was saved.
+    """A signal ended a run, a search or a cross-validation after its state was saved.
 
     The exit code 75, EX_TEMPFAIL of sysexits.h, tells a job scheduler to try again.
     """
@@ -51,7 +51,7 @@ class StoppedError(UserError):
 
 
 class WorkerLostError(UserError):
-    """Another worker of the run has died; all workers together can resume from the last state."""
+    """Another worker of the run was lost; all workers can start again, from the last state if any."""
 
     exit_code = 75
 
@@ -59,8 +59,8 @@ class WorkerLostError(UserError):
 def first_line(error: BaseException | str, limit: int = 160) -> str:
     """The first non-empty line of an error's message, cut to ``limit`` characters.
 
-    The messages of TensorFlow have several lines, of which only the first describes the error. For an
-    exception without a message, its ``repr`` is returned.
+    The messages of TensorFlow have several lines, of which usually only the first describes the error.
+    For an exception without a message, its ``repr`` is returned.
 
     Args:
         error: an exception or its message.
