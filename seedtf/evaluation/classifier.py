@@ -55,7 +55,7 @@ class Classifier:
         classify: takes a non-empty sequence of prepared images and k; returns for each image its k
             best classes, or a RefusedError if the model rejected the image.
         max_pixels: the largest width × height that ``prepare`` accepts.
-        fit: how ``prepare`` makes images square, see ``images.decode.resize_image``.
+        fit: how ``prepare`` of a run makes images square, see ``images.decode.resize_image``.
         decode_files: reads and prepares several files at once, which is faster than one ``prepare``
             for each; None for an export, which decodes the files itself.
     """

@@ -31,9 +31,9 @@ class Answer:
     """What the page shows for one image.
 
     Attributes:
-        probabilities: up to five classes, best first, and their calibrated probabilities; empty if
-            the file was refused.
-        verdict: whether the best class is accepted or rejected, and why, as a sentence.
+        probabilities: up to five classes, best first, and their probabilities, which are scaled by the
+            temperature if it is known; empty if the file was refused.
+        verdict: whether the best class is accepted or rejected, and why; or why neither is said.
         heatmap: the image with the class activation map of the best class drawn over it, uint8
             ``[H, W, 3]``; None if the file was refused, or if the model has no such map.
     """

@@ -91,6 +91,6 @@ def start_page(gradio: Any, page: Any, *, host: str, port: int = 0, share: bool 
         )
     except OSError as error:
         raise UserError(
-            f"--host={host} --port={port}: {first_line(error)}; pass another port"
+            f"--host={host} --port={port}: {first_line(error)}; pass another port or host"
         ) from error
     return str(public or local)

@@ -45,8 +45,8 @@ class Embeddings:
     Attributes:
         catalog: the images; ``catalog.faults`` names the files that were left out. Without labels, all
             labels are 0 and the only class name is empty.
-        features: float32 ``[N, D]``; row k belongs to ``catalog.paths[k]``. May be a read-only memory
-            map of the cache file.
+        features: float32 ``[N, D]``; row k belongs to ``catalog.paths[k]``. May be a memory map of the
+            cache file, so do not change it.
         from_cache: whether the features were read from the cache.
         seconds: the time that computing or reading the features took.
     """

@@ -32,7 +32,7 @@ _WEIGHTS_SUFFIXES = (".json", ".h5", ".safetensors")
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network without its head. It is built only when features are missing from the cache.
+    """A network without its head. It is built only when needed, as for features that are not cached.
 
     Attributes:
         name: the name of the network, to be shown.
@@ -69,7 +69,8 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
         weights: as for training; a run has its own.
 
     Raises:
-        UserError: the network is unknown, does not accept the image size, or its files are missing.
+        UserError: the network is unknown, is the mean of several runs, does not accept the image size,
+            or its files are missing.
 
     Example:
         >>> embedder = open_embedder("tiny", 16, weights="none")

@@ -68,8 +68,9 @@ def make_weighted_ensemble(
         batch_size: images per batch; changes the speed, not the predictions.
 
     Raises:
-        UserError: there are fewer than two members; their classes, their ``--fit`` or the labels of the
-            images that they share differ; or ``out`` exists and is not an empty folder.
+        UserError: there are fewer than two members; one is neither a run nor a folder of
+            ``seedtf folds``; their classes, their ``--fit`` or the labels of the images that they share
+            differ; or ``out`` exists and is not an empty folder.
     """
     folder = Path(out)
     if len(members) < 2:

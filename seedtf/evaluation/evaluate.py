@@ -38,7 +38,7 @@ PredictFn = Callable[[tf.Tensor], np.ndarray]
 
 @dataclass(frozen=True)
 class Predictions:
-    """The probabilities of N labelled images, in the order of the store.
+    """The probabilities of N labelled images, in the order in which they were predicted.
 
     Attributes:
         paths: N paths, relative to the data folder.
@@ -75,7 +75,8 @@ class Report:
         scores: precision, recall, F1 and support per class; ``macro_f1`` is the mean F1.
         losses: cross-entropy of each image in nats, float64 ``[N]``; ``loss`` is the mean.
         margins: the true class's probability minus the highest other one, float64 ``[N]``.
-        temperature: the divisor of the logits, fitted on validation images; None if there is none.
+        temperature: the divisor of the logits, fitted on validation images; None if there is none, as
+            are then the attributes that end in ``_scaled``.
         reliability, reliability_scaled: calibration of the model's probabilities, and of the
             temperature-scaled ones.
         precision_target: wanted fraction of correct predictions among the accepted ones, whose

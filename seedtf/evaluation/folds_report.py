@@ -1,4 +1,4 @@
-"""Parts of a cross-validation's report: metrics of each fold and group, and the table ``oof.csv``."""
+"""Parts of a cross-validation's report: metrics of folds and groups, and the table ``oof.csv``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RESAMPLES = 2000
 
 
 def folds_values(run: Run, report: Report) -> dict[str, Any]:
-    """Computes the metrics of each fold and group, as JSON values for the page and report.json.
+    """Computes the metrics of each fold and of the worst groups, as JSON for the page and report.json.
 
     Args:
         run: a folder of ``seedtf folds``.
