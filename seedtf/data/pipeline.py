@@ -155,7 +155,7 @@ def train_dataset(
             them in this process.
         mixer: from ``augment.mixing.make_mixer``.
         one_epoch: whether the dataset ends after an epoch, so that each iteration over it yields the
-            next epoch; not with ``start_step`` or ``data_service``.
+            next epoch; not with ``start_step``, ``shard`` or ``data_service``.
 
     Returns:
         A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``, or float32

@@ -31,7 +31,7 @@ class FileFinder:
     the cell is only normalized.
 
     Attributes:
-        suffix: the suffix that was appended to the cells; empty if none.
+        suffix: the suffix that was last appended to a cell; empty if none was.
         leading: the leading folders that were removed from the cells; empty if none.
         by_name: whether files in sub-folders were found by name only.
         by_label_studio: whether files were found without the prefix of Label Studio.

@@ -108,8 +108,8 @@ def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
 def write_out_of_fold(run: Run, predictions: Predictions) -> None:
     """Writes ``oof.csv``: path, true, group, fold, top1 and the probability of every class.
 
-    Every image of the folds has one row, with the probabilities from the run that did not train on it.
-    The rows are sorted by path.
+    Every readable image of the folds has one row, with the probabilities from the run that did not
+    train on it. The rows are sorted by path.
     """
     write_lines(FoldsPaths(run.run_dir).predictions, _lines(run, predictions))
 
