@@ -139,15 +139,15 @@ def is_preset(model: str) -> bool:
 
 
 def find_preset(model: str, *, with_weights: bool = True) -> Preset | None:
-    """Reads the preset that a value of ``--model`` names; None for a network of keras.applications.
+    """Reads the preset that a value of ``--model`` names; None if it is no preset (see ``is_preset``).
 
     Args:
         model: a folder, an address such as ``hf://timm/resnet18.a1_in1k``, or a name.
         with_weights: whether to download the weights too.
 
     Raises:
-        UserError: there is no such preset, seedtf cannot use its network, the download fails, or a
-            package is missing.
+        UserError: there is no such preset, one of its files is damaged, seedtf cannot use its network,
+            the download fails, or a package is missing.
     """
     if not is_preset(model):
         return None

@@ -26,8 +26,8 @@ _LINEAR = (
 def zero_init_residuals(model: keras.Model) -> int:
     """Sets gamma to 0 in the batch normalization at the end of each residual branch.
 
-    Every residual block is then the identity at the start, which makes the first steps of training
-    easier (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Call it for random weights only.
+    The residual block then adds nothing to its shortcut at the start, which makes the first steps of
+    training easier (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Call it for random weights only.
 
     A residual block ends with an ``Add`` layer, whose inputs are the shortcut and the branch, in either
     order. The branch is computed from the shortcut, or both are computed from one tensor, and the

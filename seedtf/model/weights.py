@@ -68,7 +68,7 @@ def _load(model: keras.Model, path: Path) -> None:
 
 
 def check_weights_file(path: Path) -> None:
-    """Raises UserError unless ``path`` is an undamaged ``.keras``, ``.weights.h5`` or ``.h5`` file."""
+    """Raises UserError unless ``path`` is an undamaged ``.keras``, ``.h5`` or ``.hdf5`` file."""
     if not path.exists():
         raise UserError(
             f"--weights={path}: no such file; pass none, imagenet, or a .keras or .weights.h5 file"
