@@ -1,7 +1,8 @@
 """Colours, titles, the style of axes and PNG files of all figures.
 
-Only Matplotlib's object-oriented interface is used (``Figure`` on an Agg canvas), not ``pyplot``. So no
-display is needed, figures are freed when they are no longer used, and a user's plots are not affected.
+Figures are drawn with Matplotlib's object-oriented interface (``Figure`` on an Agg canvas), not with
+``pyplot``, which only the window of ``--show`` uses. So no display is needed, figures are freed when
+they are no longer used, and a user's plots are not affected.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def new_figure(width: float, height: float, title: str = "", *, title_limit: int
 
 
 def set_title(figure: Figure, title: str, limit: int = 46) -> None:
-    """Shows ``title`` above all panels as plain text, cut after ``limit`` characters."""
+    """Shows ``title`` above all panels as plain text, cut to ``limit`` characters."""
     figure.suptitle(clip_label(title, limit), parse_math=False)
 
 

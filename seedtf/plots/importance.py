@@ -117,7 +117,7 @@ def draw_importance(
 def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, float]) -> None:
     if not importances:
         figure.suptitle(
-            "too few finished trials to compute importances", fontsize="small", color=GREY
+            "too few completed trials to compute importances", fontsize="small", color=GREY
         )
         return
     axes = figure.subplots()
@@ -127,7 +127,7 @@ def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, floa
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * max(*widths, 0.01))
-    x_label = "importance for being among the best tenth of the finished trials"
+    x_label = "importance for being among the best tenth of the completed trials"
     style_axes(axes, x_label=x_label, grid=False)
     axes.xaxis.set_major_formatter("{x:.0%}")
 

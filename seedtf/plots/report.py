@@ -45,9 +45,10 @@ class _Reliability(Protocol):
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """Draws a confusion matrix, with true classes in rows.
 
-    A cell shows its count and the percentage of the true class, which its colour shows too. With more
-    than ``MAX_NUMBERED_CLASSES`` classes, cells have no numbers. With more than ``MAX_DRAWN_CLASSES``,
-    only those with the most mistakes (row and column together) are drawn, in the order of the classes.
+    A cell that is not 0 shows its count and the percentage of the true class, which its colour shows
+    too. With more than ``MAX_NUMBERED_CLASSES`` classes, cells have no numbers. With more than
+    ``MAX_DRAWN_CLASSES``, only those with the most mistakes (row and column together) are drawn, in the
+    order of the classes.
 
     Args:
         confusion: counts, int64 ``[K, K]``.
