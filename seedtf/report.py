@@ -1,6 +1,6 @@
-"""Prints all console output of seedtf except progress bars, mostly lines with label and text.
+"""Prints the console output of seedtf, mostly lines with label and text.
 
-``silent`` turns off both.
+Progress bars and the lines of epochs and trials are printed elsewhere; ``silent`` turns these off too.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def silent() -> Iterator[None]:
 
 
 def format_duration(seconds: float) -> str:
-    """``seconds`` as hours, minutes and seconds, such as ``1:02:03``; ``-`` for NaN.
+    """``seconds`` as ``1:02:03``, from 24 hours on as ``1 day, 1:02:03``; ``-`` for NaN.
 
     Example:
         >>> format_duration(3723.4)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 __all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "fold_seed", "hash_words", "uniform"]
 
-# Each purpose has random numbers of its own, independent of the others. Purpose 0 is the split into
-# training and validation, which data/split.py draws with NumPy.
+# Each purpose has random numbers of its own, independent of the others. Purpose 0 is what NumPy draws:
+# the split (data/split.py), folds (folds/divide.py) and the images that a fitted head holds out.
 ORDER = 1
 AUGMENT = 2
 MIX = 3
@@ -21,8 +21,8 @@ BALANCE = 4
 def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
     """The stateless seed of one purpose in one epoch of a run.
 
-    The epoch is folded into the seed by a hash, not added to it. If it were added, seed 0 in epoch 1
-    and seed 1 in epoch 0 would give the same numbers.
+    Its first number is a hash of seed and purpose, the second is the epoch. If the epoch were added to
+    the root seed, seed 0 in epoch 1 and seed 1 in epoch 0 would give the same numbers.
 
     Args:
         seed: root seed of the run, 0 to 2³¹ − 1.

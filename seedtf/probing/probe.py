@@ -110,8 +110,8 @@ def probe(
 ) -> Probe:
     """Compares networks by the cross-validated accuracy of classifiers on their frozen features.
 
-    Identical files, near duplicates and the images of a group are in the same fold. Features that were
-    computed before are read from the cache.
+    Identical files, the images of a group and, unless ``twins`` leaves them out, near duplicates are in
+    the same fold. Features that were computed before are read from the cache.
 
     Args:
         data_dir: labelled images, as for training.
@@ -235,7 +235,7 @@ def _make_dataset(
 def _make_rows(
     embedder: Embedder, out_of_fold: OutOfFold, labels: np.ndarray, dimensions: int, seconds: float
 ) -> list[ProbeRow]:
-    """The rows of both classifiers; ``mcnemar_p`` is set later, when the best row is known."""
+    """The rows of both classifiers; the callers replace ``from_cache`` and ``mcnemar_p``."""
     rows = []
     for classifier, predicted in ((LOGISTIC, out_of_fold.linear), (KNN, out_of_fold.neighbours)):
         num_correct, count = int((predicted == labels).sum()), len(labels)
