@@ -86,7 +86,7 @@ def match_classes(
 
     Args:
         class_names: the classes of a run, in the order of the outputs of its model.
-        wanted: the classes in another order.
+        wanted: the classes in the order of the result.
         run, other: what has ``class_names`` and what has ``wanted``, for the message.
 
     Raises:

@@ -158,7 +158,7 @@ def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
     """The value of ``--weights``; a run folder is replaced by the absolute path of its best model.
 
     Raises:
-        UserError: the folder is not a run, or the run has no best model.
+        UserError: the folder is not a run, its config.json is damaged, or it has no best model.
     """
     folder = Path(weights)
     if weights in ("none", "imagenet") or not folder.is_dir():

@@ -170,7 +170,8 @@ class FoldsPaths:
         """Reads ``oof.csv``: label and float64 ``[K]`` probabilities, by absolute path of the image.
 
         Raises:
-            UserError: the table is missing or damaged, or lacks a class.
+            UserError: the table or config.json of the first fold is missing or damaged, or the table
+                lacks a class.
         """
         root = read_settings(self.fold(0).root)["resolved"]["data_root"]
         columns = [f"p:{name}" for name in class_names]

@@ -37,6 +37,7 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
     Raises:
         OSError: there is no such file.
+        ValueError, KeyError, TypeError: the file is damaged.
     """
     return [
         {

@@ -1,6 +1,6 @@
 """Opens a finished run, or several that are averaged: settings, class names, models and images.
 
-A store, which the functions for images return, decodes images or reads them from the cache.
+A store, which most functions for images return, decodes images or reads them from the cache.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             file or a folder of checkpoints, a line is printed that names the run and the model.
 
     Raises:
-        UserError: there is no such folder, it is not a run, or the file is not inside a run.
+        UserError: there is no such folder, it is not a run, or the file is not inside a run; a file of
+            the run is damaged; or a run of a cross-validation or an ensemble is missing or unfinished.
 
     Example:
         >>> run = load_run("runs/seedlings")
@@ -204,7 +205,8 @@ def open_validation(run: Run) -> tuple[Store, np.ndarray]:
     The images are sorted by path.
 
     Raises:
-        UserError: split.csv or an image that it names is missing.
+        UserError: split.csv or an image that it names is missing, a label in it is no class of the run,
+            or none of the images can be decoded.
     """
     return _open_store(run, _split_catalog(run, "val"))
 
@@ -213,7 +215,7 @@ def open_test(run: Run) -> tuple[Store, np.ndarray] | None:
     """Opens the run's test images, as ``open_validation``; returns None if the run has none.
 
     Raises:
-        UserError: split.csv or an image that it names is missing.
+        UserError: as ``open_validation``.
     """
     catalog = _split_catalog(run, "test")
     return _open_store(run, catalog) if len(catalog) else None
@@ -225,7 +227,7 @@ def open_training_sample(run: Run, count: int) -> np.ndarray:
     They are evenly spaced in the order of their paths.
 
     Raises:
-        UserError: split.csv or an image that it names is missing.
+        UserError: as ``open_validation``.
     """
     catalog = _split_catalog(run, "train")
     spaced = np.linspace(0, len(catalog) - 1, min(len(catalog), count)).astype(np.int64)

@@ -1,7 +1,7 @@
 """The names of the files in a run folder, for all other packages.
 
-Only the names of state files (``training.state``) and of the lock file (``files``) are defined in
-other modules.
+Only the names of state files (``training.state``), of the lock file (``files``) and of what lies in the
+folders of exports and trackers are defined in other modules.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RunPaths:
 
     @property
     def env(self) -> Path:
-        """Versions and device; JSON."""
+        """Versions, device and the licence of the initial weights; JSON."""
         return self.root / "env.json"
 
     @property

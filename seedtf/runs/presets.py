@@ -37,7 +37,7 @@ def resolve_preset(config: TrainConfig) -> Preset | None:
     preset are not needed in either case.
 
     Raises:
-        UserError: as ``find_preset``.
+        UserError: as ``find_preset``, or the record of the run is damaged.
     """
     if not is_preset(config.model):
         return None
