@@ -61,9 +61,9 @@ class RunCallbacks:
 
     Attributes:
         all_callbacks: all callbacks, in the order in which they are called.
-        steps_per_call: the number of steps that one call of the train function runs.
+        steps_per_call: the largest number of steps in a call of the train function.
         calls_ahead: the number of calls of the train function that may be queued on a GPU; 0 without a
-            GPU.
+            GPU and with Keras 2.15.
         timer: measures duration and throughput of epochs.
         log: records the history.
         strength: sets the factor on the augmentation ranges at the start of an epoch.

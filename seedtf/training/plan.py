@@ -153,7 +153,8 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
     Raises:
         UserError: a batch has more images than the training data; there are fewer training or
             validation images than replicas; ``--class_weights`` does not fit the classes; or
-            ``--steps_per_execution`` is above 1, but the train step does not look up its images.
+            ``--steps_per_execution`` is above 1, but the train step does not look up its images, or
+            Keras is 2.15.
     """
     num_train, num_val = len(dataset.split.train), len(dataset.split.val)
     config, replicas = settings.config, settings.devices.replicas
@@ -222,8 +223,8 @@ def _choose_steps_per_execution(
 ) -> int:
     """The number of training steps in one call.
 
-    It is above 1 only if the train step looks up its images itself, so that the host passes on nothing
-    but indices. Without ``--steps_per_execution``, it also needs a GPU with XLA.
+    It is above 1 only with Keras 3, and if the train step looks up its images itself, so that the host
+    passes on nothing but indices. Without ``--steps_per_execution``, it also needs a GPU with XLA.
     """
     requested = settings.config.steps_per_execution
     if settings.config.dry_run:  # a dry run times single steps

@@ -77,7 +77,7 @@ def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
 
 
 def last_error_line(log: Path) -> str:
-    """Returns the last error line of seedtf in a log, or else the last line; empty without a log."""
+    """Returns seedtf's last error message in a log, or else the last line; empty without a log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -107,7 +107,8 @@ class TrainProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_make_signal_request(),  # noqa: PLW1509  No other thread is running.
+                # Threads of trackers may be running, but the function only calls the kernel.
+                preexec_fn=_make_signal_request(),  # noqa: PLW1509
             )
 
     def __enter__(self) -> TrainProcess:

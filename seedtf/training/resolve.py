@@ -75,10 +75,10 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
         preset: from ``resolve_preset``; None for a network of keras.applications.
 
     Raises:
-        UserError: the network is unknown or does not accept the image size; learning rates or numbers
-            of epochs contradict each other; the strategy, precision or placement is impossible on this
-            machine; or a package is not installed. The message names the flag, its value and the
-            remedy.
+        UserError: the network is unknown or does not accept the image sizes; learning rates, numbers of
+            epochs or other flags contradict each other; the strategy, the optimizer or XLA is
+            impossible on this machine; or a package is not installed. The message names the flag, its
+            value and the remedy.
 
     Example:
         >>> settings = resolve(TrainConfig(data_dir="sample", weights="none"), Machine())

@@ -14,12 +14,13 @@ calls (frozen body, image sizes, a resumed epoch) and must resume at any step wi
 * ``BackupAndRestore`` deletes its backup when the first ``fit`` ends.
 * ``CSVLogger`` cannot drop the rows of epochs that a resumed run repeats.
 * ``LearningRateScheduler`` sets a rate once an epoch, not at every step.
-* ``TerminateOnNaN`` does not report in which batch the loss became NaN.
+* ``TerminateOnNaN`` does not report the files of the batch in which the loss became NaN.
 
 On a GPU, and where one call of the train function runs several steps, ``fit`` gets ``EachStep`` instead
 of these callbacks; ``EachStep`` calls them for every step. On a GPU a thread reads the metrics for
-them, so that training does not wait for the device. Callbacks that override ``on_train_batch_end`` set
-``async_safe``, because some versions of Keras 3 call this method from a thread.
+them, so that training does not wait for the device. All other callbacks that override
+``on_train_batch_end`` set ``async_safe``, because some versions of Keras 3 call this method from a
+thread.
 """
 
 from seedtf.training.callbacks.averaging import AveragedWeights, EmaWeights

@@ -33,13 +33,14 @@ Save = Callable[[keras.Model, Path], None]
 class SavePolicy:
     """Decides after which epochs the last model and the state are saved.
 
-    Training does not wait for the disk. If the files of an earlier epoch are still being written when
-    an epoch ends, neither the last model nor the state of that epoch is saved, unless training ends
-    with it. If the run is killed, the resumed run repeats the epochs since the last state.
+    If ``busy`` when an epoch ends, neither the last model nor the state of that epoch is saved, unless
+    training ends with it. So training does not wait for the disk. If the run is killed, the resumed run
+    repeats the epochs since the last state.
 
     Args:
         epochs: the number of epochs of the whole training.
-        busy: returns whether files are being written.
+        busy: returns whether files of an earlier epoch are being written; always False if every epoch
+            has to be saved, as on a CPU and with several workers.
         stopping: returns whether the run ends with the current epoch.
 
     Example:

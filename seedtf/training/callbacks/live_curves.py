@@ -110,7 +110,9 @@ class LiveCurves(keras.callbacks.Callback):
     def _open_view(self) -> View | None:
         view = open_view(self._title)
         if view is None:
-            report_error("no display for a window: see curves.png and live.html")
+            report_error(
+                "no display, or no Matplotlib backend with windows: see curves.png and live.html"
+            )
         return view
 
     def _draw(self, rows: Sequence[Mapping[str, float]], figure: Figure | None = None) -> Figure:

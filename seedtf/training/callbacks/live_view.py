@@ -71,7 +71,7 @@ class _Notebook:
 
 
 class _Window:
-    """A Matplotlib window that never blocks and never takes the keyboard focus."""
+    """A Matplotlib window, whose updates never block and never take the keyboard focus."""
 
     def __init__(self, figure: Figure) -> None:
         self._figure = figure

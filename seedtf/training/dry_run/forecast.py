@@ -93,7 +93,7 @@ class Forecast:
         """Seconds from the start of an epoch to the start of the next one.
 
         The files of the previous epoch are written during the epoch. If that takes longer than the
-        epoch, the next epoch waits.
+        epoch, the next epoch waits. (On a GPU it seldom waits, so the forecast is then too long.)
         """
         without_waiting = stage.train + stage.validation + stage.restart
         without_waiting += self.writing.waiting + self.writing.slowing
@@ -119,7 +119,7 @@ class Forecast:
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes that must be free: a new file is written completely before it replaces an old one."""
+        """The most bytes on disk: a new file is written completely before it replaces an old one."""
         return self.run_bytes + max(self.writing.checkpoint, self.writing.state) + self.cache
 
     def lines(self, now: float) -> list[tuple[str, str]]:

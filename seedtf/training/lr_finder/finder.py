@@ -115,8 +115,9 @@ def smooth_losses(losses: Sequence[float], decay: float = _DECAY) -> list[float]
 def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion | None:
     """Reads two rates off a curve of smoothed losses.
 
-    The first five steps are left out. The slope at a step is computed over a tenth of all steps: half
-    of them lie before the step, half after it. Returns None if the loss never fell by 2 % or more.
+    The first five steps are left out. The slope at a step, up to that of the lowest loss, is computed
+    over a tenth of all steps: half of them lie before the step, half after it. Returns None if the loss
+    never fell by 2 % or more.
 
     Args:
         lrs: rates whose logarithms are equally spaced.

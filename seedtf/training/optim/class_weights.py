@@ -36,7 +36,7 @@ def parse_class_weights(
 
     Raises:
         UserError: a part is not ``name:weight``, a class is unknown or named twice, or a weight is
-            not a number above 0.
+            not a number above 0 that float32 can hold.
 
     Example:
         >>> parse_class_weights("auto", ["oak", "elm"], [30, 10]).round(3)

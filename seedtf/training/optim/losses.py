@@ -19,7 +19,7 @@ class CrossEntropy(keras.losses.Loss):
     """Cross-entropy of probabilities ``[B, K]`` with labels or with distributions over the classes.
 
     Labels are int ``[B]``; validation always has them. Distributions are float32 ``[B, K]`` with rows
-    that sum to 1; training has them when labels are smoothed or mixed.
+    that sum to 1; training has them when labels are smoothed, mixed, weighted or soft.
     """
 
     def __init__(self, name: str = "cross_entropy") -> None:

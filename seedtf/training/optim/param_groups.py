@@ -50,8 +50,8 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
         body_lr_factor: the factor of the body's first layer, above 0 and at most 1.
 
     Returns:
-        A factor for the path of every variable, from ``body_lr_factor`` in the first layer to 1 in the
-        head.
+        A factor for the path of every variable but those of ``keras.layers.Normalization``, from
+        ``body_lr_factor`` in the first layer to 1 in the head.
 
     Example:
         >>> from seedtf.model.network import build_network
