@@ -174,7 +174,7 @@ def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
 
 
 def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[str, Any]:
-    """The content of config.json: every flag and, in ``resolved``, the value chosen for each ``auto``.
+    """The content of config.json: every flag and, in ``resolved``, the values chosen for the run.
 
     Args:
         run_dir: a run folder.

@@ -53,7 +53,7 @@ class RunPaths:
     # the flags, the data and the machine of the run
     @property
     def config(self) -> Path:
-        """Every flag and, under ``resolved``, the value chosen for each ``auto``; JSON."""
+        """Every flag and, under ``resolved``, the values that were chosen for the run; JSON."""
         return self.root / "config.json"
 
     @property

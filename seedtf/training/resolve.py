@@ -1,4 +1,4 @@
-"""Makes all choices that need no data: replaces each ``auto`` by a value, and checks the flags.
+"""Makes all choices that need no data, also for flags with the value ``auto``, and checks the flags.
 
 ``resolve`` is a function of the flags and the machine. It reads no file, and nothing here imports
 TensorFlow.
@@ -67,7 +67,7 @@ class Settings:
 
 
 def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None) -> Settings:
-    """Replaces every ``auto`` by a value and checks the flags, before any image is read.
+    """Replaces each ``auto`` that needs no data by a value and checks the flags.
 
     Args:
         config: the flags of the run.

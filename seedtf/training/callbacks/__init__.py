@@ -16,9 +16,9 @@ calls (frozen body, image sizes, a resumed epoch) and must resume at any step wi
 * ``LearningRateScheduler`` sets a rate once an epoch, not at every step.
 * ``TerminateOnNaN`` does not report the files of the batch in which the loss became NaN.
 
-On a GPU, and where one call of the train function runs several steps, ``fit`` gets ``EachStep`` instead
-of these callbacks; ``EachStep`` calls them for every step. On a GPU a thread reads the metrics for
-them, so that training does not wait for the device. All other callbacks that override
+On a GPU with Keras 3, and where one call of the train function runs several steps, ``fit`` gets
+``EachStep`` instead of these callbacks; ``EachStep`` calls them for every step. On a GPU a thread reads
+the metrics for them, so that training does not wait for the device. All other callbacks that override
 ``on_train_batch_end`` set ``async_safe``, because some versions of Keras 3 call this method from a
 thread.
 """
