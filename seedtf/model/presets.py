@@ -76,7 +76,7 @@ class Preset:
 
     @property
     def name(self) -> str:
-        """The last part of ``source``."""
+        """The last part of ``source``, as ``short_name`` returns it."""
         return short_name(self.source)
 
     @property

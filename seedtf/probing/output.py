@@ -84,7 +84,7 @@ def write_probe(result: Probe, folder: Path) -> Path:
 
 
 def _prediction_lines(result: Probe) -> Iterator[str]:
-    """One line for each image: file, label, fold, and the class that each classifier predicts."""
+    """The header, then for each image: file, label, fold from 1, and the class by each classifier."""
     catalog = result.dataset.store.catalog
     names = [f"{row.embedder.name} {row.classifier}" for row in result.rows]
     yield csv_line("file", "label", "fold", *names)

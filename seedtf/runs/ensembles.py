@@ -87,7 +87,7 @@ def match_classes(
     Args:
         class_names: the classes of a run, in the order of the outputs of its model.
         wanted: the classes in the order of the result.
-        run, other: what has ``class_names`` and what has ``wanted``, for the message.
+        run, other: the names, in the message, of what has ``class_names`` and of what has ``wanted``.
 
     Raises:
         UserError: one of the two has a class that the other one lacks.
