@@ -74,8 +74,9 @@ class CyclicDecay(_FitSchedule):
         lr: the first peak, above 0.
         cycle_epochs: the length of a cycle in epochs, above 0.
         cycle_decay: the factor from one peak to the next, in (0, 1].
-        min_lr: the lowest rate, in [0, lr].
-        warmup_epochs: the length of a linear rise at the start, in epochs; 0 for none.
+        min_lr: the lowest rate after the warm-up, in [0, lr].
+        warmup_epochs: the length in epochs of a linear rise at the start, to the rate that the cycle
+            has then; 0 for none.
         per_step: whether the rate changes at every step; if False, it changes at every epoch.
     """
 
@@ -105,9 +106,10 @@ class SmoothDecay(_FitSchedule):
     """Exponential decay from ``lr`` to ``min_lr`` over the epochs of ``fit``.
 
     Args:
-        lr: the first rate, above 0.
+        lr: the first rate without warm-up, above 0.
         min_lr: the last rate, in (0, lr].
-        warmup_epochs: the length of a linear rise at the start, in epochs; 0 for none.
+        warmup_epochs: the length in epochs of a linear rise at the start, to the rate that the decay
+            has then; 0 for none.
         per_step: whether the rate changes at every step; if False, it changes at every epoch.
     """
 
@@ -134,7 +136,7 @@ class OneCycle(_FitSchedule):
 
 
 class LiveCurves(RunCurves):
-    """Draws the curves of loss, accuracy and learning rate after each epoch.
+    """Draws the curves of loss, accuracy and learning rate after each epoch, at most every 5 seconds.
 
     ``folder`` gets ``curves.png``, ``live.html`` (a page that reloads itself while training runs),
     ``history.csv`` and ``timing.csv``. Files of an earlier training with these names are replaced. In

@@ -94,7 +94,7 @@ def describe_result(result: Mapping[str, Any]) -> str:
     if "images_per_second" in result:
         texts.append(f"{result['images_per_second']:,.0f} images/s")
     if "first_step_seconds" in result:
-        texts.append(f"first step after {result['first_step_seconds']:.0f} s")
+        texts.append(f"first call took {result['first_step_seconds']:.0f} s")
         texts.append(f"{format_bytes(result['peak_bytes'])} of memory")
     return ", ".join(texts)
 
@@ -104,7 +104,10 @@ def _differences(result: Mapping[str, Any]) -> str:
 
 
 def utilization_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line for each train step: the fractions that it uses of the card's FLOP/s and bandwidth."""
+    """One line for each train step: the fractions that it uses of the card's two measured limits.
+
+    These are the FLOP/s in bfloat16, whatever the precision of the step, and the memory bandwidth.
+    """
     card = results.get("card", {})
     if "bfloat16_flops" not in card:
         return []
@@ -113,7 +116,7 @@ def utilization_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if "step_seconds" not in result:
             continue
         compute = result["flops"] / result["step_seconds"] / card["bfloat16_flops"]
-        text = f"{compute:5.1%} of the FLOP/s of the card"
+        text = f"{compute:5.1%} of the FLOP/s of the card in bfloat16"
         if "bytes" in result:
             memory = result["bytes"] / result["step_seconds"] / card["bytes_per_second"]
             text += f", {memory:.1%} of its memory bandwidth, {result['kernels']:,} kernels a step"

@@ -41,7 +41,7 @@ def parse_module(text: str) -> ModuleCost:
     than the rest of the module, one execution of the body is counted instead.
 
     Args:
-        text: the content of a file ``….gpu_after_optimizations.txt``.
+        text: the content of a file ``*gpu_after_optimizations.txt``.
 
     Example:
         >>> lines = [

@@ -32,9 +32,9 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
     """All parts, in the order in which they run.
 
     Args:
-        model: the network whose steps and epochs are timed.
-        image_size: side of the images in pixels.
-        data_dir: images for the epochs, or ``sample``.
+        model: the network of all parts but ``card``, ``pixels`` and ``pipeline``.
+        image_size: side in pixels of the images that are timed; the checks have sizes of their own.
+        data_dir: images for the runs of ``seedtf train``, or ``sample``.
     """
 
     def step(name: str, seconds: int = 150, **case: Any) -> Part:

@@ -80,7 +80,8 @@ def _train(flags: Sequence[str]) -> None:
     completed = subprocess.run(_command(flags), capture_output=True, text=True, check=False)
     if completed.returncode:
         raise UserError(
-            f"seedtf train ended with {completed.returncode}: {completed.stderr.strip()[-300:]}"
+            f"seedtf train ended with exit code {completed.returncode}: "
+            f"{completed.stderr.strip()[-300:]}"
         )
 
 
@@ -93,7 +94,9 @@ def _stop_in_second_epoch(flags: Sequence[str], history: Path) -> None:
                 process.send_signal(signal.SIGTERM)
                 return
             time.sleep(0.05)
-    raise UserError(f"seedtf train ended with {process.returncode} before its second epoch")
+    raise UserError(
+        f"seedtf train ended with exit code {process.returncode} before its second epoch"
+    )
 
 
 def _read_weights(run: Path) -> list[np.ndarray]:

@@ -101,7 +101,7 @@ def measure_step(
     Returns:
         ``images_per_second``, ``step_seconds``, ``first_step_seconds`` (of the first call, with its
         compilation), ``flops`` of a step, ``peak_bytes`` of the device, and with XLA the ``kernels``
-        and ``bytes`` of a step.
+        and ``bytes`` of a step if the folder of the part has XLA's dump of it for a GPU.
     """
     keras.mixed_precision.set_global_policy(precision)
     on_device = placement == "device"
