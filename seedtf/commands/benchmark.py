@@ -26,7 +26,7 @@ KINDS = {
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one kind of benchmark and returns the exit code; exits on ``--help``."""
+    """Runs one kind of benchmark and returns the exit code; exits on ``--help`` and without a kind."""
     if not arguments or arguments[0] in HELP_FLAGS:
         lines = ["usage: seedtf benchmark KIND …", ""]
         lines += [f"  {kind:10} {text}" for kind, text in KINDS.items()]

@@ -92,9 +92,9 @@ def run(arguments: list[str]) -> int:
         f"{start.plain:.2f} s; ratio {start.ratio:.3f}",
         *(
             f"cache     {build.mode}: {build.seconds:.2f} s; decoding the files without a cache "
-            f"{build.pass_seconds:.2f} s; ratio {build.ratio:.3f}; peak memory "
-            f"{build.peak_bytes / 2**20:.0f} MiB for {build.decoded_bytes / 2**20:.0f} MiB of "
-            f"pixels; ratio {build.memory_ratio:.3f}"
+            f"{build.pass_seconds:.2f} s; ratio {build.ratio:.3f}; at its peak, the build added "
+            f"{build.peak_bytes / 2**20:.0f} MiB of memory for {build.decoded_bytes / 2**20:.0f} MiB "
+            f"of pixels; ratio {build.memory_ratio:.3f}"
             for build in cache_builds
         ),
     ]

@@ -59,7 +59,8 @@ class CheckConfig(Flags):
     out: str = option(
         "",
         "CSV file to write, with the columns path, fault, detail and severity. Without this flag, "
-        "nothing is written if the working folder is read-only or in the data folder.",
+        "nothing is written if the working folder is read-only or in the data folder, or has a file of "
+        "another kind with this name.",
         default_text=DATA_REPORT,
     )
 
@@ -70,7 +71,10 @@ class CheckConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the table and prints a summary; returns 0 if no finding is worse than a note, else 1."""
+    """Writes the table and prints a summary; returns 0 if no finding is worse than a note, else 1.
+
+    Without ``--out``, the summary says why if the table cannot be written to its default path.
+    """
     config = parse_config(CheckConfig, "check", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.data.check.check import check_data, check_report_path, write_findings
@@ -123,7 +127,7 @@ def _report_summary(data_check: DataCheck) -> None:
     for finding in serious[:_MAX_SHOWN]:
         report_text(f"{finding.path}: {finding.fault} ({finding.detail})")
     if len(serious) > _MAX_SHOWN:
-        report_text(f"… and {len(serious) - _MAX_SHOWN} more findings in the report")
+        report_text(f"… and {len(serious) - _MAX_SHOWN} more findings")
 
 
 def _smallest_median_largest(data_check: DataCheck) -> list[tuple[int, int]]:

@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _flags(module_name: str) -> list[_Flag]:
-    """The flags of the command in a module, without those that it refuses.
+    """The flags of the command in a module, without those that it refuses or another flag replaces.
 
     A field that a positional argument sets (``POSITIONALS`` of the module) has no flag. A module that
     declares no dataclass of flags, such as ``train``, has those of ``TrainConfig``.
@@ -89,7 +89,7 @@ def _flags(module_name: str) -> list[_Flag]:
 
 
 def _commands() -> Iterator[tuple[str, list[_Flag]]]:
-    """Each command as it is typed, such as ``benchmark step``, and its flags."""
+    """Each command but ``completion`` as it is typed, such as ``benchmark step``, and its flags."""
     for command in COMMANDS:
         if command == "benchmark":
             for kind in KINDS:

@@ -61,7 +61,8 @@ class EvaluateConfig(Flags):
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     out: str = option(
         "",
-        "Folder of the report; default RUN/report, or RUN/report-NAME for a --data_dir called NAME.",
+        "Folder of the report; default RUN/report, or RUN/report-NAME for a --data_dir called NAME; a "
+        ".keras file, --snapshots, --tta=8 and --fixes append to this name.",
     )
     overwrite: bool = option(False, "Replace an existing report in --out.")
 
@@ -123,7 +124,7 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     if context.skipped:
         lines.insert(1, ("left out", describe_faults(context.skipped)))
     if metrics.reliability_scaled is None:
-        hint = "no temperature is known; run seedtf evaluate without --data_dir to fit one"
+        hint = "no temperature is known; for a single run, evaluate without --data_dir fits one"
         lines.append(("ECE", f"{metrics.reliability.ece:.4f}, {hint}"))
     else:
         scaled = f"{metrics.reliability_scaled.ece:.4f} with temperature {metrics.temperature:.4f}"

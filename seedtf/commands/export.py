@@ -107,14 +107,15 @@ def _show(exported: Exported) -> None:
     from seedtf.export.parity import INT8_WARNING
 
     report("export", str(exported.folder))
-    note = "" if exported.temperature_fitted else " (none fitted; seedtf evaluate fits one)"
+    hint = " (none fitted; seedtf evaluate fits one for a single run)"
+    note = "" if exported.temperature_fitted else hint
     report("scaled", f"temperature {exported.temperature:g}{note}")
     for row in exported.rows:
         line = f"{row.format}: {row.summary} ({row.runtime})"
         if row.fault:
             report("not kept", f"{row.format}: {row.fault}")
         elif row.needs_warning:
-            warn(f"{line}; below {INT8_WARNING:.0%}")
+            warn(f"{line}; the agreement is below {INT8_WARNING:.0%}")
         else:
             report("checked", line)
     report_result(exported.as_json())

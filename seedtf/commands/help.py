@@ -20,8 +20,8 @@ def help_text(config_class: type, command: str, positionals: Sequence[str] = ())
 
     The command's own flags come first. The flags that it inherits from ``TrainConfig`` follow, under
     the ``HEADING`` of their group; those in ``REFUSED``, which the command does not accept, are left
-    out. If ``config_class`` has a tuple ``HELP_GROUPS``, only the inherited flags of these groups are
-    shown.
+    out, and so are flags that another one replaces. If ``config_class`` has a tuple ``HELP_GROUPS``,
+    only the inherited flags of these groups are shown.
 
     Args:
         config_class: a dataclass of ``option``s.

@@ -17,7 +17,10 @@ __all__ = ["LrFindConfig", "run"]
 
 @dataclass(frozen=True)
 class LrFindConfig(TrainConfig):
-    """The flags of ``lr_find``, and those of ``train``, so that a run's flags.txt can be passed."""
+    """The flags of ``lr_find``, and those of ``train``, so that a run's flags.txt can be passed.
+
+    Those in ``REFUSED`` are accepted only if they are not set.
+    """
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "lr_find does not resume a run; pass --weights instead",

@@ -97,7 +97,8 @@ def _run(arguments: list[str]) -> int:
 def run_command(command: str, arguments: list[str]) -> int:
     """Runs one command; an error becomes one line on stderr and an exit code, never a traceback.
 
-    For an unexpected error, the line names a log file for a bug report, if one could be written.
+    For an unexpected error, the line names a log file for a bug report, if one could be written. An
+    error of stdout or stderr itself is raised, for ``main``.
     """
     try:
         if command not in COMMANDS:

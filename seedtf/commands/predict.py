@@ -54,7 +54,9 @@ class PredictConfig(Flags):
         "Folder for a PNG of every image that shows where the network saw the predicted class; only "
         "for a run, not for an export.",
     )
-    overwrite: bool = option(False, "Replace --out if it exists.")
+    overwrite: bool = option(
+        False, "Replace --out if it exists, and write to --heatmaps even if it holds files."
+    )
 
     def check_together(self) -> None:
         """Raises UserError for flags that exclude each other."""

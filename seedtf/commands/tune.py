@@ -24,7 +24,7 @@ _ONLY_IF_NAMED = ", ".join(name for name in SEARCHABLE if name not in SEARCHED_B
 
 @dataclass(frozen=True)
 class TuneConfig(TrainConfig):
-    """The flags of ``train``, which apply to all trials, and those of the search."""
+    """The flags of ``train``, which apply to all trials (but ``REFUSED``), and those of the search."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command continues a search; leave it out",
