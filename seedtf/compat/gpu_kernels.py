@@ -18,11 +18,12 @@ _NOT_EXECUTED = frozenset({"Placeholder", "_Arg", "_Retval", "NoOp"})
 
 
 def ops_without_gpu_kernel(function: Any) -> list[str]:
-    """The operations that TensorFlow would execute on the CPU, as ``["GatherV2(Tparams=uint8)"]``.
+    """The operations that TensorFlow would execute on the CPU, with their types.
 
-    The functions that ``function`` calls are searched too, unless XLA compiles them. Operations that
-    TensorFlow's graph optimizer adds later are not found. No GPU is needed, but TensorFlow must have
-    been built with GPU kernels.
+    An example is ``"GatherV2(Taxis=int32, Tindices=int64, Tparams=uint8)"``. The functions that
+    ``function`` calls are searched too, unless XLA compiles them. Operations that TensorFlow's graph
+    optimizer adds later are not found. No GPU is needed, but TensorFlow must have been built with GPU
+    kernels.
 
     Args:
         function: a ``ConcreteFunction``.

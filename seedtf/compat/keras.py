@@ -1,4 +1,4 @@
-"""Keras: what differs between Keras 3 and Keras 2.15, and every private name of Keras that seedtf uses.
+"""Keras: what differs between Keras 3 and Keras 2.15, and private names of Keras that seedtf uses.
 
 seedtf runs in two environments. The default one has TensorFlow 2.21 with Keras 3. The other one has
 TensorFlow 2.15 with Keras 2.15, because TensorFlow Addons 0.23 supports no other version.

@@ -13,8 +13,8 @@ def shared_bias_correction_class(base: type) -> type:
     For every variable, Keras adds some 20 operations to the graph that compute the same few scalars. In
     a network with hundreds of variables, tracing them takes seconds. The subclass computes the same
     values with the same operations. It has the name and the variables of ``base``. Keras's own code
-    runs with ``amsgrad``, for sparse gradients, and for variables that are not float32. With a
-    distribution strategy, ``base`` itself is returned.
+    runs with ``amsgrad``, for sparse gradients, and for gradients or variables that are not float32.
+    With a distribution strategy, ``base`` itself is returned.
 
     Args:
         base: ``keras.optimizers.Adam`` or ``AdamW``.

@@ -57,7 +57,7 @@ def import_matplotlib() -> None:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"matplotlibrc: Matplotlib cannot read it ({first_line(error)}); correct or remove the "
-            "file in the working folder or in ~/.config/matplotlib"
+            "file in the working folder, at $MATPLOTLIBRC or in ~/.config/matplotlib"
         ) from error
     finally:
         logger.setLevel(level)

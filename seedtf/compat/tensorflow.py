@@ -1,8 +1,8 @@
 """TensorFlow and TensorFlow Addons: differences between versions, and private names that seedtf uses.
 
-Each docstring states the function's purpose, the versions it was tried with and the test that fails
-when TensorFlow changes. TensorFlow is imported inside the functions, so that importing this module is
-fast.
+Each docstring states the function's purpose, the versions it was tried with and, except for
+``silence_first_xla_log``, the test that fails when TensorFlow changes. TensorFlow is imported inside
+the functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def import_addons(wanted: str) -> Any:
 def silence_first_xla_log() -> None:
     """Makes TensorFlow 2.15 log its first XLA compilation now, while stderr is discarded.
 
-    TensorFlow 2.15 logs this message once in a process, at every log level. In other versions, or when
-    the user has enabled TensorFlow's log, this function does nothing.
+    TensorFlow 2.15 logs this message once in a process, at every log level. In other versions, or if
+    ``TF_CPP_MIN_LOG_LEVEL`` is not 3, as ``silent_start`` sets it, this function does nothing.
 
     Tried with TensorFlow 2.15.1, the only version that needs it.
     """

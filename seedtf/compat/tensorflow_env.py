@@ -35,7 +35,8 @@ def import_tensorflow() -> None:
     """Imports TensorFlow with fast kernels, finds its devices, and hides its log lines.
 
     Keras gets the settings that seedtf needs; the messages of ``override_keras_settings`` go to stderr.
-    ``keras.wrappers`` cannot be used afterwards, because scikit-learn is hidden from Keras.
+    ``keras.wrappers`` cannot be used afterwards, because scikit-learn is hidden from Keras, unless it
+    was imported before.
     Every command that needs TensorFlow calls this function before anything else imports TensorFlow.
 
     Tried with TensorFlow 2.15 and 2.21; tested by ``tests/test_tensorflow_env.py``.
