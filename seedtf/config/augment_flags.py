@@ -25,7 +25,8 @@ class AugmentFlags(RecipeFlags):
     augment_strength: float | str = option(
         1.0,
         "Factor on all augmentation ranges, 0 to 10; 0 is off. With auto, the factor rises while "
-        "the training accuracy is above the validation accuracy, and falls while it is below.",
+        "the training accuracy is above the validation accuracy, and falls while it is below, but not "
+        "with --mixup or --cutmix.",
         low=0.0,
         high=10.0,
     )

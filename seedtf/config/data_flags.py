@@ -120,9 +120,9 @@ class DataFlags(Flags):
     )
     twins: str = option(
         AUTO,
-        "Near duplicates (re-encoded, resized, mirrored or turned copies): keep them on one side of "
-        "the split (together), or do not look for them (ignore); auto keeps them together if there "
-        "are at most 20,000 images.",
+        "Near duplicates (re-encoded, resized, mirrored or turned copies) among local images: keep "
+        "them on one side of the split (together), or do not look for them (ignore); auto keeps them "
+        "together if there are at most 20,000 images.",
         choices=TWINS,
     )
     labels_csv: str = option("", LABELS_CSV_HELP)
@@ -150,8 +150,8 @@ class DataFlags(Flags):
     split_column: str = option("", SPLIT_COLUMN_HELP)
     sampler: str = option(
         "shuffle",
-        "How an epoch chooses images: each image once in random order (shuffle), or the same number "
-        "of images from every class (balanced).",
+        "How an epoch chooses images: each image at most once in random order (shuffle), or the same "
+        "number of images from every class (balanced).",
         choices=SAMPLERS,
     )
     cache: str = option(

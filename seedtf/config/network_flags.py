@@ -47,7 +47,8 @@ class NetworkFlags(RecipeFlags):
     )
     jit_compile: str = option(
         AUTO,
-        "Whether to compile the train step with XLA; auto compiles it on a GPU.",
+        "Whether to compile the train step with XLA; auto compiles it on a GPU, but not with "
+        "--deterministic.",
         choices=JIT_COMPILE,
     )
     bn_momentum: float | str = by_recipe(

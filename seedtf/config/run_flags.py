@@ -122,7 +122,8 @@ class DeviceFlags(Flags):
     placement: str = option(
         AUTO,
         "Where images are augmented: in the input pipeline (host) or inside the train step (device); "
-        "auto chooses device if there is a GPU.",
+        "auto chooses device if there is a GPU, but not with --data_service or another --augment_impl "
+        "than fused.",
         choices=PLACEMENTS,
     )
     steps_per_execution: int = option(

@@ -73,7 +73,10 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         return dataclasses.asdict(self)
 
     def with_absolute_paths(self) -> TrainConfig:
-        """A copy with absolute paths of data and weights, so that it can be used in any folder."""
+        """A copy that can be used in any folder.
+
+        The paths of data, cache, weights, model and teacher are absolute.
+        """
         names = (*PATH_FLAGS, *(("weights",) if self.has_weights_file else ()))
         names += ("model",) if is_folder(self.model) else ()
         names += ("teacher",) if self.teacher else ()
@@ -89,7 +92,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         """The flags as an absl flagfile: ``seedtf train --flagfile=…`` repeats the run in a new folder.
 
         Paths are absolute, so that the flagfile can be used in any folder. ``run_dir`` is left out,
-        because that folder already exists.
+        because that folder already exists. ``resume`` and ``continue_from`` are left out too.
 
         Example:
             >>> print(TrainConfig(data_dir="sample", snapshots=False).to_flagfile()[:34])
