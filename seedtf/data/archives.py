@@ -56,9 +56,10 @@ def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
         cache_dir: the folder of cache files; created if it does not exist.
 
     Raises:
-        UserError: the archive is damaged or encrypted, would take too much of the disk, or contains a
-            link, two files of one name, or a file that would be written outside the folder; the pack is
-            damaged, or neither TensorFlow nor fsspec can read such a URL.
+        UserError: the archive cannot be read, is damaged, encrypted, or a RAR or 7-Zip archive, would
+            take too much of the disk, or contains a link, a device, two files of one name, too long a
+            name, or a file that would be written outside the folder; the folder cannot be written; the
+            pack is damaged, or neither TensorFlow nor fsspec can read such a URL.
 
     Example:
         >>> import zipfile

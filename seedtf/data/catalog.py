@@ -55,7 +55,7 @@ class Fault:
 class Catalog:
     """Labelled files and their classes.
 
-    In memory, a file takes the bytes of its name and about 12 more.
+    In memory, a file takes the bytes of its path below ``root`` and about 12 more.
 
     Attributes:
         root: the folder that ``paths`` are relative to.
@@ -134,7 +134,8 @@ def scan_folder(
             is the class.
 
     Raises:
-        UserError: the folder is missing, cannot be read, or contains no images.
+        UserError: the folder is missing, cannot be read, or has no image in a class folder (with
+            ``flat``, no image at all).
 
     Example:
         >>> from pathlib import Path

@@ -23,8 +23,8 @@ __all__ = [
     "is_marked",
 ]
 
-# The usual names of columns, in lower case and without spaces and punctuation. A name of the second
-# group is used only if the table has no column with a name of the first group.
+# The usual names of columns, in lower case and without spaces and punctuation. For files and labels, a
+# name of the second group is used only if the table has no column with a name of the first group.
 _FILE_NAMES = (
     {
         *("file", "filename", "filepath", "path", "image", "img", "images", "imagepath"),

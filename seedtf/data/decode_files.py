@@ -46,7 +46,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
         ((32, 32, 3), 'FileNotFoundError')
     """
     graph, side = _decode_graph(fit), tf.constant(size)
-    # The decoder for single files is traced only if a file of a batch turns out to be corrupt.
+    # The decoder for single files is traced only if a file of a batch cannot be decoded.
     get_single_decoder = functools.cache(lambda: make_decoder(size, max_pixels, fit))
 
     def decode_together(files: list[tuple[bytes, Header]]) -> Iterator[Decoded]:

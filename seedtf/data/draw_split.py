@@ -42,7 +42,9 @@ def draw_split(
         seed: root seed of the run.
 
     Raises:
-        UserError: a class has too few images, or its images all belong together.
+        UserError: a class has too few images; all images of a class belong together, and the user named
+            groups or wants test images; no image is left for validation; or test images are wanted
+            although ``given`` has some.
     """
     if given is not None and len(given.test):
         if test_fraction:
@@ -99,7 +101,8 @@ def check_given_split(
         test_fraction: the value of ``--test_fraction``, which must be 0.
 
     Raises:
-        UserError: the split is not usable; the message names the first fault.
+        UserError: the split is not usable, or ``test_fraction`` is not 0; the message names the first
+            fault.
     """
     if test_fraction:
         raise UserError(
@@ -133,7 +136,7 @@ def count_across(split: Split, groups: np.ndarray) -> int:
 
 
 def _is_across(split: Split, groups: np.ndarray) -> np.ndarray:
-    """Whether the group of each image has images on two sides: bool ``[N]``."""
+    """Whether each image is on a side and its group has images on two sides: bool ``[N]``."""
     sides = list(split.sides.values())
     crossing = [
         np.intersect1d(groups[side], groups[other])

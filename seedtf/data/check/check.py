@@ -57,9 +57,10 @@ __all__ = [
 LEFT_OUT = "left out"
 """Severity: training cannot use the file."""
 WARNING = "warning"
-"""Severity: training uses the file, but it probably should be corrected."""
+"""Severity: training uses the file, but it probably should be corrected; or a class is too small."""
 NOTE = "note"
-"""Severity: there is nothing to correct; training uses the file, or skips it as it is no image."""
+"""Severity: there is nothing to correct. Training uses the file, or skips it because it is no image,
+is hidden, was written by the system or by seedtf, or is a link that leads back."""
 
 _WARNINGS = frozenset(
     {
@@ -158,7 +159,7 @@ def check_data(
         layout: the layout of the folder, or ``auto`` to detect it.
 
     Raises:
-        UserError: the folder or table is missing or contains no image.
+        UserError: the folder or table is missing, unusable or ambiguous, or contains no image.
 
     Example:
         >>> from PIL import Image

@@ -1,4 +1,7 @@
-"""Finds unusual properties (traits) of files that can be decoded; training uses the files anyway."""
+"""Finds unusual properties (traits) of names and of files that can be decoded, which training accepts.
+
+It also guesses what a file that is not an image is.
+"""
 
 from __future__ import annotations
 
