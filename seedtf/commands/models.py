@@ -21,7 +21,9 @@ _ALL = "all"
 class ModelsConfig(Flags):
     """The word and the flags of ``seedtf models``."""
 
-    word: str = option(_ALL, "Part of a name, such as resnet; 'all' lists every network.")
+    word: str = option(
+        _ALL, "Part of a name, such as resnet; 'all' lists every network with pretrained weights."
+    )
     json: bool = option(False, "Print one line of JSON instead of the table.")
 
 

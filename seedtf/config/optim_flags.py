@@ -78,15 +78,15 @@ class OptimFlags(RecipeFlags):
     weight_decay: float | str = by_recipe(
         "weight_decay",
         "Decoupled weight decay d, 0 to 1: each step subtracts learning rate × d × weight, except from "
-        "biases and normalization scales; auto is 0.05 for adamw and lamb, 5e-4 for sgd and 0 for "
-        "others.",
+        "biases, normalization scales, tokens and position embeddings; auto is 0.05 for adamw and "
+        "lamb, 5e-4 for sgd and 0 for others.",
         low=0.0,
         high=1.0,
     )
     teacher: str = option(
         "",
-        "Folder of seedtf folds for distillation: each training label is mixed with the probabilities "
-        "from the run that did not train on the image.",
+        "Folder of seedtf folds for distillation: the label of each training image in it is mixed with "
+        "the probabilities from the run that did not train on the image.",
     )
     teacher_weight: float = option(
         0.5, "Weight of the teacher's probabilities in a label, 0 to 1.", low=0.0, high=1.0
@@ -139,7 +139,11 @@ class OptimFlags(RecipeFlags):
     patience: int = option(
         0, "Stop after this many epochs without a new lowest validation loss; 0 is off.", low=0
     )
-    time_limit: float = option(0.0, "Stop after this many minutes of training; 0 is off.", low=0.0)
+    time_limit: float = option(
+        0.0,
+        "Stop after this many minutes of training, but not within the first epoch; 0 is off.",
+        low=0.0,
+    )
 
     @property
     def weight_decay_in_use(self) -> float:
