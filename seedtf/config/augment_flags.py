@@ -32,12 +32,16 @@ class AugmentFlags(RecipeFlags):
     )
     flip: str = option(
         "both",
-        "Directions of random flips, each of which is applied to half of the images. Choose both if "
-        "the images have no fixed orientation, such as photos from above.",
+        "Directions of random flips, each of which is applied to half of the images, or fewer with "
+        "--augment_strength below 1. Choose both if the images have no fixed orientation, such as "
+        "photos from above.",
         choices=FLIPS,
     )
     crop: float = option(
-        0.2, "Largest fraction of each side that is cropped away, 0 to 0.9.", low=0.0, high=0.9
+        0.2,
+        "Largest fraction of each side that is cropped away, before --stretch, 0 to 0.9.",
+        low=0.0,
+        high=0.9,
     )
     stretch: float = option(
         0.1, "Largest relative change of the aspect ratio, 0 to 1.", low=0.0, high=1.0

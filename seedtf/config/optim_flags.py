@@ -134,7 +134,8 @@ class OptimFlags(RecipeFlags):
     progressive_sizes: str = option(
         "off",
         "Smaller image sizes to train on first, such as 32,40: each of them, and then --image_size, "
-        "gets the same number of epochs; auto means two thirds of --image_size, off none.",
+        "gets the same number of epochs; auto means two thirds of --image_size, rounded down to a "
+        "multiple of 16, off none.",
     )
     patience: int = option(
         0, "Stop after this many epochs without a new lowest validation loss; 0 is off.", low=0

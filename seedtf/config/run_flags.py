@@ -58,7 +58,7 @@ class RunFlags(Flags):
     save_minutes: float = option(
         0.0,
         "Also save the training state within an epoch, each time this many minutes have passed; 0 "
-        "saves it only at the end of each epoch.",
+        "saves it at the end of epochs, and when a signal or the time limit stops the training.",
         low=0.0,
     )
     track: str = option(
