@@ -87,7 +87,7 @@ FILES = {
 
 
 class ReachedTensorFlow(BaseException):
-    """Raised where a command would import TensorFlow; the commands do not catch it."""
+    """Raised where a command would need TensorFlow or draw the sample; the commands do not catch it."""
 
 
 def stop(*_: object, **__: object) -> None:
@@ -95,7 +95,7 @@ def stop(*_: object, **__: object) -> None:
 
 
 def list_training(config: TrainConfig, *_: object, **__: object) -> None:
-    """Does what a training does before it imports TensorFlow."""
+    """Checks the settings and lists the images as a training does, without TensorFlow."""
     config = resolve(load_resumed(config), Machine()).config
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = unpack_archive(config.data_dir, "--data_dir", config.cache_folder)
@@ -106,7 +106,7 @@ def list_training(config: TrainConfig, *_: object, **__: object) -> None:
 
 
 def list_evaluation(run_dir: str, data_dir: str = "", labels_csv: str = "", **given: Any) -> None:
-    """Does what an evaluation does before it imports TensorFlow."""
+    """Reads the run and lists the images as an evaluation does, without TensorFlow."""
     folder, _ = find_run(run_dir)
     read_settings(folder)
     names = read_class_names(folder)
@@ -224,7 +224,11 @@ TEXT = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"
 
 
 def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
-    """One argument for each of several values of the flag's type and range; paths may be wrong."""
+    """One argument for each of several values: of the flag's type and range, or paths, or columns.
+
+    Paths and columns may be wrong. Every flag whose name contains one of the words below gets paths,
+    also ``layout``, ``pruner``, ``file_column`` and ``worker_timeout``.
+    """
     kind, limits = flag_kind(config_class, field.name), field.metadata
     if kind is bool:
         return [f"--{field.name}", f"--no{field.name}"]

@@ -62,7 +62,7 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 
 
 # Starts a process as in a container: its user has no name, and may read everything but write only to
-# folders of their own; /dev/shm has the 64 MB of Docker. Only root can start such a process.
+# folders of their own and those of all users; /dev/shm has the 64 MB of Docker. Only root can start it.
 USER = 54321
 CONTAINER = (
     *("unshare", "--mount", "sh", "-c"),
@@ -117,7 +117,8 @@ def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
     The entry ``folder`` is no command: its ``out`` is the path of the folder in which the commands ran.
 
-    If root runs the tests, the commands run as in a container, for a user without a home folder.
+    Unless ``why_no_container`` gives a reason, the commands run as in a container, for a user without a
+    home folder.
     """
     folder = tmp_path_factory.mktemp("hostile")
     container = not why_no_container()
@@ -174,7 +175,7 @@ def test_commands_work_with_a_home_folder_that_is_read_only(
     folder.mkdir()
     os.chown(folder, USER, USER)
     lines = [f"preview --data_dir='{tiny_folder}'", f"check '{tiny_folder}'"]
-    lines.append(f"lr_find --data_dir=sample {TRAINING}")
+    lines.append(f"lr_find --data_dir=sample {TRAINING}")  # it writes the sample to the cache
     changes = {"HOME": str(home), "XDG_CACHE_HOME": None}
     shown = run_commands(lines, folder, changes, CONTAINER)
     assert (shown["preview"].code, shown["preview"].err) == (0, "")
@@ -392,7 +393,7 @@ class _Module:
 
 @pytest.fixture
 def failing(monkeypatch, tmp_path: Path):
-    """Makes every command raise an error; logs of faults go to ``tmp_path``."""
+    """A function that makes every command raise the given error; fault logs go to ``tmp_path``."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def fail_with(error: BaseException) -> None:

@@ -69,7 +69,7 @@ def in_training(data: bytes) -> np.ndarray | str:
 
 
 def in_pillow(data: bytes) -> np.ndarray:
-    """The first frame, upright, over white, the high byte of 16 bits: uint8 [H, W, 3]."""
+    """The first frame, upright, over white, uint8 [H, W, 3]: high byte of 16 bits, fractions × 255."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

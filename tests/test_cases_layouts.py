@@ -32,7 +32,7 @@ Touch = Callable[..., Path]
 
 @pytest.fixture
 def touch(tmp_path: Path) -> Touch:
-    """Creates empty files below the folder ``data``."""
+    """Creates empty files below the folder ``root``, by default ``data``."""
 
     def create(*names: str, root: str = "data") -> Path:
         for name in names:
@@ -258,7 +258,7 @@ def test_a_split_column_gives_the_split_and_test_rows_are_kept_for_the_end(
     assert "4 images are kept for the end" in printed
 
 
-def test_the_split_in_a_runs_split_csv_is_used_only_with_split_column(
+def test_the_split_in_a_split_csv_without_test_rows_is_used_only_with_split_column(
     touch: Touch, tmp_path: Path
 ) -> None:
     root = touch(*SPLIT_FILES)

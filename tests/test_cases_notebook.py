@@ -75,14 +75,14 @@ def outputs(tiny_folder: Path, shared: Shared) -> list[list[dict]]:
     """
     bin_dir = Path(sys.executable).parent
     if not all((bin_dir / name).exists() for name in ("jupyter", "jupyter-execute", "seedtf")):
-        pytest.skip("jupyter is not installed: pip install -e '.[dev]'")
+        pytest.skip("jupyter or seedtf is not installed: pip install -e '.[dev]'")
     folder = shared("notebook", lambda folder: execute(folder, bin_dir, tiny_folder))
     cells = json.loads((folder / "train.ipynb").read_text())["cells"]
     return [cell["outputs"] for cell in cells]
 
 
 def execute(folder: Path, bin_dir: Path, images: Path) -> None:
-    """Runs the notebook ``train.ipynb`` in ``folder``, with the programs in ``bin_dir``."""
+    """Writes data and ``train.ipynb`` into ``folder``; runs it with the programs in ``bin_dir``."""
     with zipfile.ZipFile(folder / "plants.zip", "w") as archive:
         for path in images.rglob("*.png"):
             archive.write(path, f"plants/{path.relative_to(images)}")

@@ -1,4 +1,4 @@
-"""Generated folders of every layout: each is read correctly or refused, never as another layout.
+"""Generated folders of every layout but ``flat``: each is read correctly or refused, never as another.
 
 ``Hypothesis`` draws classes, sides of a split, names and other files; the images are empty files,
 because only their paths matter.
@@ -26,7 +26,7 @@ from seedtf.errors import UserError
 from seedtf.report import silent
 
 PLAIN = ("oak", "elm", "Fat Hen", "ü", "7", "10", "a,b", 'x "y"', "Maïs", "data 1")
-# Class names that are also names of a side, of a folder of images, or of other files.
+# Class names that could also name a side, a folder around or beside the images, a table, or a year.
 CONFUSING = ("train", "val", "test", "images", "masks", "archive", "runs", "metadata", "2019")
 SIDE_NAMES = (
     ("train", "val", "test"),
@@ -140,7 +140,7 @@ AROUND = st.tuples(
 
 
 def put_inside(files: Files, around: Around) -> Files:
-    """``files`` inside nested folders; the outermost one also contains other files and a run."""
+    """``files`` in the wrapping folders, if any; other files and a run, if drawn, lie at the top."""
     wrappers, noise, has_run = around
     inner = "".join(f"{name}/" for name in wrappers)
     others = dict.fromkeys((*noise, *(OWN_RUN if has_run else ())), "")

@@ -53,7 +53,7 @@ def test_spaces_unicode_nesting_and_capitals_are_supported(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jfif", "png", "bmp", "gif", "webp", "tif", "heic"])
-def test_every_supported_suffix_is_an_image_in_any_case(tmp_path: Path, suffix: str) -> None:
+def test_a_file_with_an_image_suffix_in_any_case_is_an_image(tmp_path: Path, suffix: str) -> None:
     catalog = scan_folder(touch(tmp_path, f"c/low.{suffix}", f"c/HIGH.{suffix.upper()}"))
     assert len(catalog) == 2
 

@@ -1,4 +1,4 @@
-"""Loading a data set, with every way to define the validation images."""
+"""Loading a data set whose validation images are drawn, or given by a split.csv or a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``seedtf folds`` divides any folder so that each image is predicted once, and no group is split."""
+"""``seedtf folds`` on random folders: no group is split; an image is predicted once or is for test."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Folder:
     def name(self, image: int) -> str:
         file = f"plant{self.plants[image]}_{image}.png"
         label = f"class {self.labels[image]}"
-        # Classes with the same folders in them would be taken for the folders of another layout.
+        # A folder whose classes all contain the same folders would be refused.
         plant = f"{self.labels[image]}-{self.plants[image]}"
         return {"folders": f"{label}/{file}", "nested": f"{label}/{plant}/{file}", "table": file}[
             self.layout

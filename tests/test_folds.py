@@ -1,4 +1,4 @@
-"""``seedtf folds`` predicts every image once, even if its processes are killed at any time."""
+"""``seedtf folds`` predicts every non-test image once, even if its processes are killed at any time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TESTS = Path(__file__).parent
 KILLS = int(os.environ.get("SEEDTF_KILLS", "3"))
 FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
 COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
-# The Python program that stands for a machine in these tests; it prints only errors.
+# The Python program that stands for a machine in these tests.
 MACHINE = f"""
 import sys
 from pathlib import Path

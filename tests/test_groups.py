@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 
 def make_catalog(labels: np.ndarray) -> Catalog:
-    """A catalog without files."""
+    """A catalog of files that do not exist."""
     paths = [f"c{label}/{number:04d}.png" for number, label in enumerate(labels)]
     classes = tuple(f"c{k}" for k in range(int(labels.max()) + 1))
     return Catalog(Path("/data"), paths, labels.astype(np.int32), classes)
@@ -310,7 +310,9 @@ def test_wrong_tables_and_flags_of_groups_are_refused_in_one_line(tmp_path: Path
         ({"test_fraction": 0.5, "val_fraction": 0.5}, "leaves less than a tenth for training"),
     ],
 )
-def test_flags_that_exclude_each_other_are_refused(flags: dict[str, object], message: str) -> None:
+def test_wrong_flags_of_groups_and_fractions_are_refused(
+    flags: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError) as error:
         TrainConfig(data_dir="d", **flags)
     assert message in str(error.value)
