@@ -56,7 +56,7 @@ def test_the_random_state_of_dropout_can_be_restored() -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
-def test_optimizer_variables_are_the_step_count_and_the_slots(name: str) -> None:
+def test_optimizer_variables_include_the_step_count_and_the_slots(name: str) -> None:
     model = model_with_dropout()
     optimizer = make_optimizer(name, 0.125)
     build_optimizer(optimizer, model.trainable_variables)

@@ -172,7 +172,7 @@ def build_optimizer(optimizer: Any, variables: list[Any]) -> None:
     that class, the method for this is private.
 
     Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
-    ``test_optimizer_variables_are_the_step_count_and_the_slots``.
+    ``test_optimizer_variables_include_the_step_count_and_the_slots``.
     """
     if hasattr(optimizer, "_create_all_weights"):
         optimizer._create_all_weights(variables)
