@@ -74,7 +74,9 @@ def test_a_run_and_its_export_draw_the_same_heat_map(demos, image: Path) -> None
     assert np.ptp(first) > 50
 
 
-def test_the_verdict_follows_the_threshold_of_the_report(demos, run_dir, image) -> None:
+def test_the_threshold_is_that_of_the_report_or_a_given_one_and_decides_the_verdict(
+    demos, run_dir, image
+) -> None:
     for name, demo in demos.items():
         assert demo.threshold == THRESHOLD, name
         confidence = max(demo.answer(image).probabilities.values())
@@ -112,7 +114,7 @@ def test_without_gradio_one_line_says_what_to_install(capsys, monkeypatch) -> No
     assert "pip install 'seedtf[demo]'" in message
 
 
-def test_the_page_answers_through_its_server_and_keeps_the_bytes_of_the_file(image) -> None:
+def test_the_page_answers_through_its_server_and_gets_the_unchanged_file(image) -> None:
     if importlib.util.find_spec("gradio") is None:
         pytest.skip("gradio is not installed: pip install 'seedtf[demo]' in another environment")
     from gradio_client import Client, handle_file

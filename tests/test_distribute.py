@@ -319,7 +319,7 @@ def test_a_run_resumes_with_another_number_of_replicas_only_with_sync_bn(
     expected = "2 replicas before, 1 now: the batches and their statistics are the same"
     assert f"resume    {expected}" in capsys.readouterr().out
 
-    # Workers that differ in one of these would train differently.
+    # Workers that differ in one of these would train differently, or wait for each other forever.
     assert {"--seed", "the split", "--time_limit", "--save_minutes"} <= compared.keys()
 
     # Change the files as if the run had been trained without --sync_bn.
@@ -502,7 +502,7 @@ def test_choose_strategy_gives_a_strategy_and_its_reason(
     assert reason in found[1]
 
 
-def test_several_workers_need_tf_config() -> None:
+def test_multi_worker_without_a_cluster_is_refused() -> None:
     with pytest.raises(UserError, match="--strategy=multi_worker: TF_CONFIG is not set"):
         choose_strategy("multi_worker", None, 0, 1)
 

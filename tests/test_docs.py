@@ -34,8 +34,8 @@ FLAGS_OF_OTHER_PROGRAMS = {
     "kinds": "scripts/benchmark_serving_peers.py",
     "network": "scripts/benchmark_serving_peers.py",
     "python": "scripts/benchmark_race.py, benchmark_peers.py and benchmark_serving_peers.py",
-    "rounds": "scripts/benchmark_peers.py",
-    "seconds": "scripts/benchmark_peers.py",
+    "rounds": "scripts/benchmark_peers.py, benchmark_serving_peers.py and benchmark_torch_step.py",
+    "seconds": "scripts/benchmark_peers.py and benchmark_serving_peers.py",
     "setting": "scripts/benchmark_race.py",
     "timm_script": "scripts/benchmark_race.py",
     "without_avx512": "scripts/benchmark_peers.py",
@@ -59,7 +59,10 @@ def anchors(text: str) -> set[str]:
 
 
 def flags_of(module_name: str, *more: type) -> set[str]:
-    """The flags of a command: fields of the dataclasses in its module and of ``more``, and aliases."""
+    """The flags of a command: fields of the dataclasses in its module and of ``more``, and aliases.
+
+    Also ``--no<name>`` of each boolean field, ``--help`` and ``--flagfile``.
+    """
     module = importlib.import_module(module_name)
     classes = [
         value

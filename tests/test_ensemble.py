@@ -172,7 +172,7 @@ def test_members_with_other_classes_labels_or_files_are_refused_by_name(
         assert str(member) in line
         assert message in line
     assert not (tmp_path / "out").exists()
-    # The classes of a member are also compared when an ensemble is opened.
+    # The classes of a member are also compared when the models of an ensemble are loaded.
     opened = shutil.copytree(ensemble, tmp_path / "opened")
     values = json.loads((ensemble / "ensemble.json").read_text())
     values["members"][0]["run"], values["members"][1]["run"] = runs[0], str(renamed.root)

@@ -21,7 +21,7 @@ MODULES = sorted(
 
 @pytest.fixture(scope="module")
 def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder of the examples, with a finished run and an image."""
+    """What the working folder of the examples contains at first: a finished run and an image."""
     folder = tmp_path_factory.mktemp("examples")
     data = draw_classes(folder / "seedlings", ["Charlock", "Maize"])
     make_run(folder / "here" / "runs" / "seedlings", data)

@@ -38,7 +38,7 @@ def make_network(policy: str = "float32") -> keras.Model:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """Plain and noisy images, uint8 ``[60, S, S, 3]``."""
+    """Images of noise, each around a colour of its own: uint8 ``[60, S, S, 3]``."""
     rng = np.random.default_rng(0)
     colors = rng.integers(0, 256, (60, 1, 1, 3))
     return np.clip(colors + rng.integers(-40, 40, (60, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)

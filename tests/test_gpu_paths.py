@@ -1,8 +1,8 @@
 """What training does on a GPU, as far as that can be seen without one: on made-up CUDA libraries.
 
 TensorFlow, its graph optimizer and XLA's compiler for GPUs are real; only the kernels do nothing
-(``fake_gpu.c``). So each kind of run must reach its end, no operation may lack a GPU kernel, and the
-driver counts what the training thread waits for and what is copied back to the host.
+(``fake_gpu.c``). So each kind of run must reach its end, and the driver counts what the training thread
+waits for and what is copied back to the host, for example for an operation without a GPU kernel.
 """
 
 from __future__ import annotations
