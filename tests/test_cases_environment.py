@@ -272,7 +272,7 @@ ENVIRONMENTS = {
     "C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "keras": {"KERAS_BACKEND": "torch"},
     "no home": {"HOME": None, "XDG_CACHE_HOME": None},
-    "no temporary folder": {"TMPDIR": "/no/such/folder"},
+    "missing TMPDIR": {"TMPDIR": "/no/such/folder"},
     "every warning an error": {"PYTHONWARNINGS": "error"},
 }
 
