@@ -242,7 +242,7 @@ def test_files_of_timm_are_converted(tmp_path: Path) -> None:
 
 
 def resnet18(tensors: dict[str, np.ndarray], x: tf.Tensor) -> tf.Tensor:
-    """The forward pass of torchvision's ResNet-18 without its classifier, in plain TensorFlow."""
+    """torchvision's ResNet-18 up to its last feature map, in plain TensorFlow."""
 
     def conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
         kernel = tensors[f"{name}.weight"].transpose(2, 3, 1, 0)

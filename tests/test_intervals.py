@@ -1,4 +1,4 @@
-"""Confidence intervals against published and exactly known values."""
+"""Wilson's intervals equal published ones; paired intervals have the coverage that they state."""
 
 from __future__ import annotations
 

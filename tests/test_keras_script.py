@@ -19,7 +19,7 @@ from seedtf.training.optim.schedules import cyclic_decay, smooth_decay
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten green and ten yellow images of 12 × 12 pixels, each with its own value of blue."""
+    """Ten green and ten yellow images of 12 × 12 pixels; no two of a class have the same blue."""
     root = tmp_path_factory.mktemp("field")
     for name, color in (("maize", (0, 200, 0)), ("wheat", (200, 200, 0))):
         (root / name).mkdir()

@@ -36,7 +36,8 @@ def test_every_command_has_help(command, capsys) -> None:
 
 @pytest.mark.parametrize("arguments", ["--help", "train --help", "sample --help"])
 def test_a_pipe_closed_before_the_first_write_prints_no_traceback(arguments: str) -> None:
-    # stdout is buffered, as in a user's shell, so the text is written only when the process ends.
+    # stdout is buffered, as in a user's shell. So the text that the closed pipe does not take stays in
+    # the buffer, and Python writes it again when the process ends.
     pipeline = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
     shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", pipeline]
     assert subprocess.run(shell, capture_output=True, text=True, check=False).stderr == ""

@@ -1,8 +1,9 @@
 """The manifests for JobSet, KServe and Docker Compose have only fields that exist, and fit seedtf.
 
 kubernetes-validate knows the core kinds only. JobSet, InferenceService and the Compose file are
-therefore checked against the published fields of their types, written down here, and their pod and
-container parts against the schemas of Kubernetes. No manifest was applied to a cluster.
+therefore checked against the published fields of their types, written down here. The Job in the JobSet
+and the resources of the InferenceService are also checked against the schemas of Kubernetes. No
+manifest was applied to a cluster.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def load(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_manifest_has_only_fields_of_its_type(name: str) -> None:
     jsonschema.validate(load(name), FILES[name])
-    # The check can fail: a field that the type does not have is refused.
+    # The check can fail: it refuses a field that the type does not have, and a service that is 1.
     for section in ("spec", "services"):
         wrong = copy.deepcopy(load(name))
         if section in wrong:
@@ -175,7 +176,7 @@ def test_a_manifest_has_only_fields_of_its_type(name: str) -> None:
                 jsonschema.validate(wrong, FILES[name])
 
 
-def test_every_file_names_the_version_of_its_image() -> None:
+def test_no_image_has_the_tag_latest() -> None:
     """A tag such as ``latest`` can mean another image tomorrow."""
     texts = {
         path: path.read_text(encoding="utf-8")
@@ -259,7 +260,7 @@ def test_the_compose_file_publishes_its_ports_on_localhost_only() -> None:
     assert ports == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
 
 
-def test_the_address_in_the_comments_ends_with_the_name_of_the_model() -> None:
+def test_the_address_in_the_comments_contains_the_name_of_the_model() -> None:
     for name in ("serving/compose.yaml", "serving/inferenceservice.yaml"):
         text = (SCRIPTS / Path(name)).read_text(encoding="utf-8")
         assert "/v1/models/seedlings:predict" in text

@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 @st.composite
 def samples(draw, max_images=60, max_classes=6):
-    """Random predictions, correct more often than by chance; some classes may not occur."""
+    """Random predictions, correct by chance or more often; some classes may not occur."""
     num_images, num_classes = draw(st.integers(1, max_images)), draw(st.integers(2, max_classes))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     labels = generator.integers(0, num_classes, num_images)

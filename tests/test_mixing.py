@@ -124,7 +124,7 @@ def test_a_pasted_part_has_the_same_position_in_the_next_image() -> None:
 
 
 def test_the_mean_area_that_cutmix_keeps_follows_from_the_beta_distribution() -> None:
-    """With a large alpha, the rectangle nearly always has half of the area before it is clipped."""
+    """With a large alpha, the rectangle has about half of the area before it is clipped."""
     _, labels = mix_images(black_and_white(512, 32), list(range(512)), Mixing(cutmix=10.0))
     side = np.sqrt(0.5)
     # Of an interval of length s around a uniform center, on average s − s²/4 lies inside [0, 1].

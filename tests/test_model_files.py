@@ -186,7 +186,7 @@ HOSTILE_ARCHIVES: dict[str, Callable[[Members], Members]] = {
 
 @pytest.fixture(autouse=True)
 def _no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Asserts after each test that no hostile file has created a file named ``marker``."""
+    """Asserts after each test that its folder and the one above have no file named ``marker``."""
     monkeypatch.chdir(tmp_path)
     yield
     assert not list(tmp_path.rglob("*marker*"))

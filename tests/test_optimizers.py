@@ -24,7 +24,9 @@ NAMES = ["adam", "adamw", "sgd", "rmsprop", *([] if KERAS_2 else ["lamb"])]
 LR, DECAY = 0.25, 0.125
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*skipping variable loading")
-keras_3_only = pytest.mark.skipif(KERAS_2, reason="layer-wise rates need Keras 3")
+keras_3_only = pytest.mark.skipif(
+    KERAS_2, reason="layer-wise rates and the shared bias correction need Keras 3"
+)
 
 
 def build_tiny() -> keras.Model:

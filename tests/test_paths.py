@@ -147,7 +147,7 @@ def test_common_folder_is_the_nearest_common_parent(
     assert (str(root), *prefixes) == expected
 
 
-def test_folders_in_different_file_systems_are_refused(
+def test_folders_in_different_file_systems_or_buckets_are_refused(
     bucket: str, tiny_folder: Path, tmp_path: Path
 ) -> None:
     for first, second in (("gs://a/x", "gs://b/x"), ("gs://a/x", "s3://a/x"), ("/a", "gs://a")):
