@@ -84,7 +84,7 @@ def cloud() -> Cloud:
 
 def standardized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, deviation = train.mean(axis=0), train.std(axis=0)
-    deviation[deviation == 0] = 1  # a feature that is always 0
+    deviation[deviation == 0] = 1  # a constant feature
     return (train - mean) / deviation, (test - mean) / deviation
 
 

@@ -59,7 +59,7 @@ def test_a_property_that_many_images_share_is_not_reported() -> None:
     assert faults(*dark) == []
 
 
-def test_in_a_folder_of_few_images_none_is_reported() -> None:
+def test_in_a_folder_of_few_images_no_blur_is_reported() -> None:
     sharp = measure_quality(np.asarray(PHOTOGRAPHS[0]))
     soft = measure_quality(np.asarray(PHOTOGRAPHS[1].filter(ImageFilter.GaussianBlur(4))))
     assert list(find_poor(np.array([sharp] * 5 + [soft]))) == []

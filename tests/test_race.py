@@ -24,7 +24,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from race import watch
 
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(watch, "MEMORY_POLL_SECONDS", 0.1)  # the watched process lives for 0.3 s
+    monkeypatch.setattr(watch, "MEMORY_POLL_SECONDS", 0.1)  # a process may live for only 0.3 s
     return watch
 
 

@@ -114,7 +114,7 @@ def test_resume_and_continue_keep_the_recipe_that_auto_chose(tmp_path, weights, 
     run_dir = saved_run(tmp_path, weights=weights)
     resumed = resumed_config(run_dir, {"recipe": "auto"})
     assert (resumed.recipe, resumed.recipe_in_use) == ("auto", recipe)
-    # The new run starts from trained weights, for which auto would choose another recipe.
+    # The new run starts from trained weights, for which auto would choose finetune.
     continued = continued_config(run_dir, {"epochs": 3})
     assert (continued.recipe, continued.epochs) == (recipe, 3)
     assert recipe_changes(recipe, continued.as_dict()) == {"epochs": 3}

@@ -164,7 +164,7 @@ def test_what_cannot_work_is_refused_before_data_is_read(
 
 
 @given(st.integers(1, 10**6))
-def test_batch_norm_statistics_of_one_epoch_replace_those_of_the_epoch_before(
+def test_batch_norm_statistics_of_50_steps_replace_those_of_the_epoch_before(
     steps_per_epoch: int,
 ) -> None:
     momentum = batch_norm_momentum(steps_per_epoch)

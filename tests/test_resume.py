@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 KILLS = int(os.environ.get("SEEDTF_KILLS", "7"))
 SMALL = (
     "--image_size=16 --batch_size=16 --epochs=3 --freeze_epochs=1 --save_minutes=0.001 "
-    # These options have a state or random numbers of their own.
+    # Most of these options have a state or random numbers of their own.
     "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
     "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5 "
     "--augment_impl=tf_image"  # with --augment_strength=auto, fused would be traced in every epoch
@@ -146,7 +146,7 @@ def kill_after(arguments: list[str], seconds: float) -> int:
 
 @pytest.fixture(scope="module")
 def interrupted(data, shared) -> Path:
-    """A run that was stopped in every way, moved, and finished.
+    """A run that was stopped by SIGTERM, a full disk, SIGINT and a time limit, then moved and finished.
 
     The sub-folder ``run`` is where the run began, ``moved`` where it ended. ``before`` and ``after``
     hold its states before and after a resume on a full disk. ``steps.json`` has the output, the errors

@@ -64,7 +64,7 @@ def test_all_images_differ(tmp_path: Path) -> None:
     assert len(set(images)) == len(images)
 
 
-def test_every_image_shows_a_plant_and_species_differ_in_leaf_area() -> None:
+def test_every_species_is_drawn_with_leaves_and_species_differ_in_leaf_area() -> None:
     area = {
         species.name: np.array([count_leaf_pixels(index, image) for image in range(8)])
         for index, species in enumerate(SPECIES)
