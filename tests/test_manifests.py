@@ -167,7 +167,7 @@ def load(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_manifest_has_only_fields_of_its_type(name: str) -> None:
     jsonschema.validate(load(name), FILES[name])
-    # The check can fail: it refuses a field that the type does not have, and a service that is 1.
+    # The check can fail: an unknown field, and a service that is a number, are refused.
     for section in ("spec", "services"):
         wrong = copy.deepcopy(load(name))
         if section in wrong:

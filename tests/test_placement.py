@@ -40,7 +40,7 @@ def store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def choose_placement(store: Store, gpus: int, replicas: int, **flags: object) -> Placement:
-    """The placement on a machine with ``gpus`` GPUs or, without any, with ``replicas`` CPU devices."""
+    """The placement on ``gpus`` GPUs, or else ``replicas`` CPU devices; mirrored from 2 replicas on."""
     machine = Machine(gpus=((8, 0),) * gpus, cpu_devices=1 if gpus else replicas)
     strategy = "mirrored" if replicas > 1 else "none"
     config = TrainConfig(data_dir="x", model="tiny", image_size=SIZE, batch_size=4, **flags)
