@@ -103,7 +103,7 @@ def test_the_report_shows_heat_maps_if_a_checkbox_is_ticked(run_dir: Path, tmp_p
     assert "<script" not in page
 
 
-def test_a_served_model_returns_the_heat_map_only_if_asked(run_dir: Path, tmp_path: Path) -> None:
+def test_only_a_model_served_with_heat_maps_returns_one(run_dir: Path, tmp_path: Path) -> None:
     run = load_run(run_dir)
     store, records = open_validation(run)
     model = run.load_model()

@@ -33,7 +33,10 @@ LARGE_MEMORY_BYTES = 512 << 20  # the decoded RGBA image takes 100 MB, the RGB i
 
 
 def decode_under_limits(arguments: list[str]) -> None:
-    """Runs in the separate process: prints the name of each file, decodes it and prints the outcome."""
+    """Runs in the separate process: prints the name of each file, decodes it and prints the outcome.
+
+    At the end, transparent.png is decoded under ``LARGE_PIXELS`` and ``LARGE_MEMORY_BYTES``.
+    """
     from seedtf.images.decode import make_decoder
     from seedtf.images.header import RefusedError
 

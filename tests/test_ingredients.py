@@ -109,7 +109,7 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
 
 
 def plan_and_dataset(config: TrainConfig) -> tuple[Plan, Dataset]:
-    """The settings of a run that depend on its data, and the data."""
+    """All settings of a run, and its data."""
     settings = resolve(config, inspect_machine())
     dataset = load_training_data(settings.config)
     return make_plan(settings, dataset), dataset

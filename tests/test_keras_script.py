@@ -45,7 +45,7 @@ def build_small_model(num_outputs: int = 1) -> keras.Model:
     return keras.Model(image, heads if num_outputs > 1 else heads[0])
 
 
-def test_each_epoch_of_fit_sees_every_image_in_another_order(folder: Path) -> None:
+def test_each_iteration_sees_every_image_in_another_order(folder: Path) -> None:
     train, val, class_names = seedtf.image_datasets(
         folder, image_size=12, batch_size=4, augment=None, val_fraction=0.2
     )

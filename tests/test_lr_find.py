@@ -154,7 +154,7 @@ def test_each_loss_is_that_of_its_own_step_and_rate():
     assert sweep.stop_reason == ""
 
 
-def test_a_sweep_stops_when_the_loss_diverges_and_restores_all():
+def test_a_sweep_stops_when_the_loss_diverges_and_leaves_finite_weights():
     trainer = make_trainer("sgd")
     sweep = sweep_lr(trainer, batches(), start=1.0, end=1e6, steps=60)
     assert len(sweep.losses) < 60

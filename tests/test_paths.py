@@ -157,7 +157,7 @@ def test_folders_in_different_file_systems_or_buckets_are_refused(
         load(tiny_folder, tmp_path, val_dir=bucket)
 
 
-def test_urls_are_not_made_absolute_and_results_must_be_local() -> None:
+def test_urls_are_not_made_absolute_and_results_and_caches_must_be_local() -> None:
     config = TrainConfig(data_dir="gs://b/x", val_dir="val", labels_csv="s3://b/t.csv")
     absolute = config.with_absolute_paths()
     assert (absolute.data_dir, absolute.labels_csv) == ("gs://b/x", "s3://b/t.csv")
