@@ -190,18 +190,26 @@ def test_the_shards_in_order_are_the_whole_table(tmp_path_factory, files, shards
         pytest.importorskip("pyarrow")
     folder = tmp_path_factory.mktemp("shards")
     photos = write_files(folder / "photos", files)
-    (photos / "000.txt").touch()  # cannot be predicted
+    (photos / "000.txt").touch()
+    classifier = stub_classifier(refuse_empty)
 
     def predict_shard(name, shard):
         out = folder / f"{name}.{suffix}"
-        write_predictions(stub_classifier(), [str(photos)], out, topk=1, batch_size=2, shard=shard)
+        write_predictions(classifier, [str(photos)], out, topk=1, batch_size=2, shard=shard)
         return read_rows(out)
 
     parts = [predict_shard(number, (number, shards)) for number in range(1, shards + 1)]
     joined = [row for part in parts for row in part]
     assert joined == predict_shard("whole", (1, 1))
     assert len(joined) == files + 1
+    assert [row["status"] for row in joined].count("ok") == files
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def refuse_empty(data: bytes) -> bytes:
+    if not data:
+        raise RefusedError("empty file", "0 bytes")
+    return data
 
 
 def read_rows(out):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -80,7 +79,7 @@ def map_file_batches(
     """
     paths = catalog.absolute_paths()
     threads = num_threads(paths)
-    batch_size = min(batch_size, math.ceil(len(catalog) / threads)) or 1
+    batch_size = max(min(batch_size, len(catalog) // threads), 1)
     starts = range(0, len(catalog), batch_size)
 
     def call(start: int) -> list[tuple[str, str] | None]:
