@@ -1,4 +1,4 @@
-"""Learning-rate schedules: values worked out by hand, and properties that every schedule has."""
+"""Learning-rate schedules: values worked out by hand, properties for any settings, refused settings."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_make_schedule_forwards_the_cycle_settings():
 
 
 @given(st.sampled_from(SCHEDULES), settings_of_a_schedule(), EPOCHS)
-def test_every_rate_lies_between_min_lr_and_lr(name, settings, epoch):
+def test_without_warmup_every_rate_lies_between_min_lr_and_lr(name, settings, epoch):
     value = make_schedule(name, **settings)(epoch)
     assert settings["min_lr"] <= value <= settings["lr"]
 

@@ -1,4 +1,4 @@
-"""The hash behind all random numbers never changes, is the same with XLA, and has kernels for a GPU."""
+"""The hash of each image's random numbers never changes, is the same with XLA, and has GPU kernels."""
 
 from __future__ import annotations
 

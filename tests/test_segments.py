@@ -39,7 +39,7 @@ def test_stages_cover_every_epoch_once_in_rising_sizes(sizes: list[int], epochs:
 
 
 @pytest.mark.parametrize("text", ["48,32", "32,32", "16", "64", "a", "", "32,,48"])
-def test_a_value_that_is_not_a_list_of_rising_sizes_is_refused(text: str) -> None:
+def test_a_value_that_is_not_a_list_of_rising_sizes_in_range_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--progressive_sizes="):
         parse_size_stages(text, 64, 9, 32)
 

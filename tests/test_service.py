@@ -77,7 +77,7 @@ class ClusterProcess:
         self.address = self._process.stdout.readline().strip()
 
     def tasks(self) -> list[int]:
-        """The number of datasets that each worker has processed."""
+        """The number of datasets that each worker is processing."""
         os.write(self._requests, b"\n")
         return [int(count) for count in self._process.stdout.readline().split()]
 

@@ -58,7 +58,7 @@ def saved_names(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
     ("cycle_epochs", "epochs", "per_step", "expected"),
     [
         (3.0, 9, True, [3, 6, 9]),
-        (3.0, 8, True, [3, 6]),  # the last cycle is cut short at a high rate
+        (3.0, 8, True, [3, 6]),  # the last cycle is cut short before its lowest rate
         (2.5, 10, True, [2, 5, 7, 10]),
         (2.5, 10, False, [3, 5, 8, 10]),
         (10.0, 4, True, []),
@@ -67,7 +67,9 @@ def saved_names(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
         (1.0, 1, False, [1]),
     ],
 )
-def test_the_epoch_at_the_minimum_of_every_cycle_is_saved(cycle_epochs, epochs, per_step, expected):
+def test_the_epoch_at_the_minimum_of_every_whole_cycle_is_saved(
+    cycle_epochs, epochs, per_step, expected
+):
     assert snapshot_epochs(cycle_epochs, epochs, per_step=per_step) == expected
 
 
@@ -167,7 +169,7 @@ def test_a_run_without_snapshots_gives_a_one_line_error(tmp_path, tiny_folder, c
     assert not (run / "report-snapshots").exists()
 
 
-def test_a_damaged_snapshot_is_named(run_dir, tmp_path):
+def test_an_unusable_snapshot_is_named(run_dir, tmp_path):
     run = copy_run(run_dir, tmp_path / "run")
     (run / "checkpoints" / "snapshot-0004.keras").write_bytes(b"no model")
     with pytest.raises(UserError, match=r"snapshot-0004\.keras: the file is damaged"):

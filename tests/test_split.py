@@ -1,4 +1,4 @@
-"""The split is stratified and exact, keeps identical files on one side, and is read back as written."""
+"""The split is stratified, exactly without duplicates, divides none, and is read back as written."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seedtf"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# The packages from the lowest floor up: a module imports from its own floor or from a lower one.
+# The parts of seedtf from the lowest floor up: a module imports from its own floor or a lower one.
 FLOORS = (
     ("errors", "files", "intervals", "report"),
     ("compat", "seeds"),
@@ -75,7 +75,7 @@ def imported(path: Path) -> set[str]:
 
 
 def top_folder(module: str) -> str:
-    """The sub-package of ``seedtf`` that a module is in, or the module itself: ``data``, ``files``."""
+    """The sub-package of ``seedtf`` that a module is in, or the module itself; empty for ``seedtf``."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -173,8 +173,8 @@ def test_only_report_prints():
     assert printing == []
 
 
-# Private names of a library may be used in compat/ alone, where each function states the versions with
-# which it was tried.
+# Private names of a library may be used in compat/ alone, where each public function or class
+# states the versions with which it was tried.
 
 DOCUMENTED = {
     "os._exit": "Python documents it",

@@ -329,7 +329,7 @@ def test_a_bad_trial_is_pruned_and_its_process_is_ended(tmp_path, monkeypatch) -
             return trial.number == 1 and trial.last_step == 1
 
     monkeypatch.setattr("seedtf.tuning.storage._make_pruner", lambda *_: PruneTrial1())
-    misbehave(monkeypatch, hang=1)  # Trial 1 hangs for half a minute unless it is pruned.
+    misbehave(monkeypatch, hang=1)  # Trial 1 hangs for 30 s after each epoch, if not pruned.
     rows = search(make_search(tmp_path, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "pruned", "done"]
     lr, crop = rows[1].values["lr"], rows[1].values["crop"]
@@ -362,7 +362,7 @@ def test_a_trial_that_diverges_or_breaks_does_not_end_the_search(
     assert sum(row["outcome"] == "failed" for row in read_table(tmp_path)) == 2
 
 
-def test_the_search_ends_at_once_if_its_flags_fail_in_every_trial(tmp_path, monkeypatch) -> None:
+def test_the_search_ends_at_once_if_its_first_trial_cannot_train(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"0": 2})
     with pytest.raises(UserError, match="trial 0 could not train: --model=oak: no such network"):
         search(make_search(tmp_path, 3), command=FAKE)
@@ -401,7 +401,7 @@ def test_two_folders_use_one_study_in_a_database(tmp_path) -> None:
     assert (tmp_path / "b" / "best.txt").exists()
 
 
-def test_a_trial_of_another_machine_is_not_resumed_here(tmp_path, monkeypatch) -> None:
+def test_a_trial_of_another_folder_is_not_resumed_here(tmp_path, monkeypatch) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
     flags = ("--trials=3", "--pruner=none", f"--storage={storage}")
     done = tune_process(tmp_path / "a", *flags, signal=[1, 1, int(signal.SIGKILL)])

@@ -12,9 +12,9 @@ SIDE = 512
 
 @tf.function(jit_compile=True, autograph=False)
 def _filled(value: tf.Tensor, result: tf.Tensor | None = None) -> tf.Tensor:
-    """A matrix filled with ``value``, written row by row in a loop, as the augmentation does.
+    """A matrix filled with ``value``, written row by row in a loop, as the augmentation writes images.
 
-    If ``result``, a variable, is given, the matrix is written into it and not returned.
+    If ``result``, the handle of a variable, is given, the matrix is written into it, not returned.
     """
     rows = tf.TensorArray(tf.float32, SIDE, element_shape=[SIDE])
     if result is not None:

@@ -55,7 +55,7 @@ def small_network() -> keras.Model:
 
 
 def fault_of_keras(session: Session, part: str) -> str:
-    """The error of a step in which Keras's own code makes ``metrics`` or ``logs``; empty if none."""
+    """The error of a step without the workaround for ``metrics`` or ``logs``; empty if none."""
     method = "_maybe_symbolic_build" if part == "metrics" else "train_step"
     methods: dict[str, Any] = {method: getattr(Trainer, method)}
     with session.devices.scope():

@@ -99,7 +99,8 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "The tables of all shards of a prediction, one after the other, are the whole table.": (
             "test_the_shards_in_order_are_the_whole_table",
         ),
-        "Every epoch has every image once, from whatever step it starts.": (
+        "Unless classes are balanced, an epoch has no image twice and leaves out only those of an "
+        "incomplete last batch, from whatever step it starts.": (
             "test_every_epoch_holds_each_index_once",
             "test_starting_at_any_step_continues_the_run",
         ),
@@ -153,7 +154,8 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_every_visible_image_is_a_record_or_a_fault",
             "test_a_link_is_followed_and_a_loop_ends",
         ),
-        "No group, no identical file and no near duplicate is on two sides of a drawn split.": (
+        "No group, no identical file and, by default, no near duplicate among up to 20,000 local files "
+        "is on two sides of a drawn split.": (
             "test_no_group_is_divided_and_every_class_trains_and_validates",
             "test_identical_files_stay_on_one_side",
             "test_twins_stay_together_unless_they_are_ignored",
