@@ -8,10 +8,10 @@
 brightness, contrast, saturation and hue. Each library runs in its own process, warmed up, and they
 take turns: a round measures each once. The table has the speed of seedtf divided by that of each
 library, as the median over the rounds. Between its turns a process is paused (SIGSTOP) with its child
-processes, because it would otherwise fill its queues while another is measured. Libraries that cannot
-rotate in the same pass do not rotate, as their titles say; ImageDataGenerator neither stretches nor
-changes the hue, and its images already have 224². The libraries of the environment "torch" need
-``--python``.
+processes, because it would otherwise fill its queues while another is measured. The libraries whose
+titles say so do not rotate, because that would take them another pass; ImageDataGenerator zooms instead
+of cropping, changes neither contrast, saturation nor hue, and its images already have 224². The
+libraries of the environment "torch" need ``--python``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure(
 
 
 def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
-    """The lines of the table, and the same figures as JSON values."""
+    """The lines of the table, and the measured figures as JSON values."""
     seedtf_rates = rates["seedtf"]
     lines = [f"{'images/s':>10} {'seedtf is':>10} {'target':>8}"]
     result: dict[str, Any] = {"images_per_second": {}, "ratios": {}}
@@ -139,7 +139,7 @@ def main() -> None:
                         help="the Python of the environment NAME, which can only be torch")  # fmt: skip
     parser.add_argument("--without_avx512", action="store_true",
                         help="limit XLA, oneDNN, PyTorch, MKL and OpenCV to AVX2; others, such as DALI "
-                             "and NumPy, have no setting for this and are not limited")  # fmt: skip
+                             "and NumPy, are not limited")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--cores", help=argparse.SUPPRESS)

@@ -102,7 +102,7 @@ class Tool:
         make_command: returns the command line of a training.
         history: the CSV file, below the folder of the training, with a row for each epoch.
         column: the column of accuracies in that file.
-        packages: the packages whose versions are recorded.
+        packages: the packages whose versions are recorded, separated by spaces.
         scale: the factor that turns the values of the column into 0 to 1.
     """
 
@@ -168,7 +168,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs the trainings that have not been finished, one after the other."""
+    """Runs the trainings that have not been finished, or all with ``--again``, one after the other."""
     names = list(TOOLS) if "all" in arguments.tool else arguments.tool
     root = arguments.out.resolve()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
@@ -305,7 +305,7 @@ def main() -> None:
     )
     prepare_parser.add_argument("--out", type=Path, required=True, help="new folder for everything")
     prepare_parser.add_argument(
-        "--python", type=Path, required=True, help="Python with the other tools"
+        "--python", type=Path, required=True, help="Python with fastai, timm and Ultralytics"
     )
     prepare_parser.add_argument(
         "--timm_script", type=Path, help="train.py of timm, instead of race/timm_train.py"

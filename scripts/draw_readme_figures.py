@@ -37,7 +37,8 @@ from seedtf.runs.paths import RunPaths
 MEASURED = Path(__file__).resolve().parent / "measured"
 
 WIDTHS, COLORS, MAX_BYTES = (1000, 900, 800, 700), (256, 128, 64), 150_000
-"""A figure gets the largest width in pixels, and then the most colours, that fit in ``MAX_BYTES``."""
+"""A figure gets the largest width in pixels, and then the most colours, that fit in ``MAX_BYTES``;
+the last of both if none fit."""
 
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
@@ -62,7 +63,7 @@ def seedtf(work_dir: Path, *arguments: str) -> None:
 
 
 def train(work_dir: Path) -> RunPaths:
-    """The paths of a finished run in ``work_dir``, which is trained if it does not exist."""
+    """The paths of the run in ``work_dir``, which is trained if it has no ``last.keras``."""
     run = work_dir / "sample-seedlings"
     if not RunPaths.of(run).last.exists():
         shutil.rmtree(run, ignore_errors=True)
@@ -140,7 +141,7 @@ def screenshot(page: Path, work_dir: Path, target: Path) -> None:
 
 
 def save(image: Image.Image, target: Path) -> None:
-    """Saves ``image`` as a PNG with a palette, as large as ``MAX_BYTES`` allow."""
+    """Saves ``image`` as a PNG with a palette; see ``MAX_BYTES`` for its size."""
     image = image.convert("RGB")
     for width, colors in itertools.product(WIDTHS, COLORS):
         size = min(width, image.width), round(image.height * min(width / image.width, 1.0))

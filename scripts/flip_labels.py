@@ -2,7 +2,7 @@
 
     python scripts/flip_labels.py DATA FLIPPED.csv FIXES.csv
 
-DATA has class folders of JPEG files. FLIPPED.csv lists all files, with 5 % of the labels flipped;
+DATA has class folders of ``*.jpg`` files. FLIPPED.csv lists all files, with 5 % of the labels flipped;
 FIXES.csv is the table for ``--fixes`` that mends exactly the flipped labels.
 """
 

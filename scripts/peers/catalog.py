@@ -26,7 +26,8 @@ class Peer:
     """A library that is measured.
 
     Attributes:
-        make_batches: takes a number of threads, and yields batches of augmented images without end.
+        make_batches: takes a number of threads, and yields batches without end, augmented unless the
+            title says otherwise.
         title: the name of the library in the table.
         environment: a key of ``ENVIRONMENTS``.
         target: the lowest ratio of seedtf's speed to the library's that meets the goal.

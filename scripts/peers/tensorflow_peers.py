@@ -68,7 +68,7 @@ def seedtf_device(threads: int) -> Batches:
 
 
 def tf_image(threads: int) -> Batches:
-    """Operations of tf.image, one image at a time, as in TensorFlow's tutorials."""
+    """Operations of tf.image, and a raw op that rotates, one image at a time, as in its tutorials."""
     tf = import_tensorflow(threads)
 
     def rotate(image: Any, angle: Any) -> Any:

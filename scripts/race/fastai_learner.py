@@ -19,7 +19,7 @@ from race_runner import RaceArgs, main
 
 
 def make_learner(args: RaceArgs, dls: ImageDataLoaders, **options: object) -> object:
-    """A learner with EfficientNet-Lite0, whose ImageNet weights are in a local file."""
+    """A learner with EfficientNet-Lite0; its ImageNet weights, if wanted, come from a local file."""
     file = {"pretrained_cfg_overlay": {"file": args.network}} if args.pretrained else {}
     log = CSVLogger(args.out / "history.csv", append=True)
     learn = vision_learner(

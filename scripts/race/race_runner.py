@@ -73,7 +73,7 @@ def count_lines(train: Callable[[RaceArgs], None]) -> int:
     """The number of code lines that a user would write for ``train`` and the functions that it uses.
 
     An import that these functions use counts as one line. Empty lines, comments, docstrings (of one
-    line), the ``def`` lines of the settings, and lines that only record the first step are left out.
+    line), the ``def`` lines of the settings, and lines that contain ``first_step`` are left out.
     """
     module = inspect.getmodule(train)
     assert module is not None

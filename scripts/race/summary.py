@@ -1,6 +1,7 @@
 """The table and the figure of a race (the same training with seedtf and other tools).
 
-Both can be made before all trainings have run, and show those that failed or reached the time limit.
+Both can be made before all trainings have run, and show those that failed or reached the time limit,
+the figure from their first epoch on.
 """
 
 from __future__ import annotations

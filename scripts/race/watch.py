@@ -26,7 +26,7 @@ class Record:
     Attributes:
         history: a row for each epoch: epoch (from 1), seconds, cpu_seconds, accuracy.
         first_step: when the first training step had ended; None if that was not recorded.
-        peak_bytes: largest memory (PSS) of the process and all of its children.
+        peak_bytes: largest measured memory (PSS) of the process and all of its children.
         seconds: when the process ended.
         cpu_seconds: CPU time of the process and its children.
         exit_code: 0 if it succeeded; negative if a signal ended it.
