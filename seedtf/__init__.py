@@ -5,7 +5,7 @@ An image travels one way through the package::
     files -> images/ and data/ (catalog, split, store) -> order -> augment/ -> batches
           -> model/ -> training/ -> runs/ -> evaluation/ -> export/
 
-Each module of ``commands/`` reads the flags of one command and calls one function of the library.
+Each command has a module in ``commands/`` that reads its flags and calls a function of the library.
 
 ``import seedtf`` imports none of these modules. A public name is imported when it is first used (PEP
 562), so a script that needs only ``TrainConfig`` starts without TensorFlow.

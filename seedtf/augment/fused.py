@@ -344,7 +344,7 @@ def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 def _mirror(position: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Mirrors coordinates at the outer pixel edges: d c b a | a b c d | d c b a.
 
-    Only one mirror image is made on each side, because no policy reads further than one image beyond an
-    edge. A coordinate further out would become 0.
+    One mirror image on each side is enough, because no policy reads further than one image beyond an
+    edge. Further out, a coordinate would become 0, on the left and at the top after a second image.
     """
     return tf.maximum(size - tf.abs(size - tf.abs(position + 0.5)) - 0.5, 0.0)

@@ -81,7 +81,7 @@ def mix(
 
     Args:
         images: float32 ``[B, H, W, 3]`` in 0–255, H and W static and below 2¹⁵.
-        labels: float32 ``[B, K]``, rows that sum to 1.
+        labels: float32 ``[B, K]``, rows that sum to 1, or to the weight of the image.
         epoch: int64 scalar, counted from 0.
         records: int64 ``[B]``. The random numbers of a record do not depend on its batch, but the image
             that it is mixed with does.
@@ -118,7 +118,7 @@ def make_mixer(mixing: Mixing, seed: int, num_classes: int) -> Mixer | None:
 
     Returns:
         ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, K], epoch int64 [],
-        records int64 [B]) → (images, labels float32 [B, K])``; None if ``mixing`` mixes nothing.
+        records int64 [B]) → (images, labels float32 [B, K])``; None if ``mixing`` is not active.
     """
     if not mixing.active:
         return None

@@ -1,8 +1,8 @@
 """The augmentation as a chain of plain operations, with which tests compare the fused augmentation.
 
 ``--augment_impl=tf_image`` trains with TensorFlow's own ops. ``--augment_impl=addons`` uses the
-functions of TensorFlow Addons for the transform and the colours. Neither is compiled by XLA, so both
-are slower than ``--augment_impl=fused``.
+functions of TensorFlow Addons for the transform, the hue and the saturation. Neither is compiled by
+XLA, so both are slower than ``--augment_impl=fused``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def make_chain(impl: str) -> ImageOp:
         impl: one of ``seedtf.augment.AUGMENT_CHAINS``.
 
     Raises:
-        UserError: ``impl`` is ``addons`` and TensorFlow Addons is not installed.
+        UserError: ``impl`` is ``addons`` and TensorFlow Addons is not installed, or does not support
+            this version of Keras.
     """
     if impl == "tf_image":
         return augment_images

@@ -36,7 +36,8 @@ _AHEAD_FOR_FULL_STEP = 0.15
 # A median of five gaps is less noisy than one difference, and only a lasting gap changes it. A smaller
 # difference is therefore enough to lower the strength than to raise it.
 _BEHIND_DEAD_ZONE_FACTOR, _BEHIND_FOR_FULL_STEP = 0.25, 0.04
-# The smallest push (see ``_push``) while the validation loss rises and the train loss falls.
+# The smallest push (see ``_push``) while the validation loss rises and the train loss falls, and train
+# accuracy is not behind.
 _PUSH_OF_DIVERGING_LOSSES = 0.5
 # A full step multiplies the strength by exp(3.3 / epochs), within limits. Over a whole run that
 # allows a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
@@ -86,10 +87,10 @@ def next_strength(
     Args:
         rows: the epochs so far, as in history.csv, with the keys loss, accuracy, val_loss and
             val_accuracy. The current strength is ``augment_strength`` of the last row, or 1 if this
-            is missing or not above 0.
+            is missing, infinite or not above 0.
         epochs: the planned length of the run.
         mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of mixed images whose
-            larger part was recognized, and always lower than validation accuracy. The strength is then
+            larger part was recognized, and usually below validation accuracy. The strength is then
             never lowered; it is still raised if train accuracy is ahead.
 
     Returns:
@@ -139,7 +140,7 @@ def _behind(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _dead_zone(accuracies: Sequence[float]) -> float:
-    """The largest difference of accuracies that is ignored, because it may be due to chance."""
+    """The largest lead of train accuracy that is ignored, because it may be due to chance."""
     last = accuracies[-_NOISE_EPOCHS:]
     second_differences = [
         abs(c - 2 * b + a) for a, b, c in zip(last, last[1:], last[2:], strict=False)

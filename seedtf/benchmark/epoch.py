@@ -1,4 +1,4 @@
-"""Measures where the time of a ``seedtf train`` epoch goes: whole epochs, then each part alone."""
+"""Measures where the time of a ``seedtf train`` epoch goes: whole epochs, then steps and host alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Programs that benchmarks run in processes of their own, with ``python -m``.
 
 A program writes its result to stdout, as a line of ``RESULT_PREFIX`` and JSON; its other output is
-ignored. Only ``step`` answers each line of stdin with a line of JSON instead.
+shown only if there is no result. Only ``step`` answers each line of stdin with a line of JSON instead.
 """
 
 from __future__ import annotations

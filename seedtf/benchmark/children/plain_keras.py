@@ -2,8 +2,9 @@
 
     python -m seedtf.benchmark.children.plain_keras NETWORK IMAGE_SIZE BATCH_SIZE CLASSES
 
-The network is ``keras.applications.NETWORK`` with random weights and a new head; all other settings
-are Keras's defaults. Writes the wall-clock time (``time.time()``) at the end of the step.
+The network is ``keras.applications.NETWORK`` with random weights and a new head, trained by Adam;
+all other settings are Keras's defaults. Writes the wall-clock time (``time.time()``) at the end of the
+step.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ __all__ = ["compare_losses", "compare_pixels"]
 
 _POLICY = Policy(rotate=180.0, shear=20.0, hue=20.0)
 _MAX_LEVELS = 1.0
-"""Allowed difference of a pixel, in grey levels of 0–255."""
+"""The largest difference of a pixel must be below this, in grey levels of 0–255."""
 _MAX_RELATIVE = {"float32": 1e-3, "mixed_bfloat16": 5e-2, "mixed_float16": 2e-2}
-"""Allowed relative difference of the loss, by precision policy; ten times that for the gradient."""
+"""The limit of the loss's relative difference, by precision policy; ten times that for the gradient."""
 
 
 def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
