@@ -104,7 +104,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_every_epoch_holds_each_index_once",
             "test_starting_at_any_step_continues_the_run",
         ),
-        "The same seed gives the same numbers, whatever the number of cores.": (
+        "On a CPU, the same seed gives the same numbers, whatever the number of cores.": (
             "test_the_flagfile_repeats_the_run_exactly",
             "test_the_history_does_not_depend_on_the_number_of_cores",
         ),
@@ -139,7 +139,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_damaged_file_gives_an_image_or_a_refusal",
             "test_header_graph.py",
         ),
-        "Every bad file is named before the first step, and no file is changed.": (
+        "With a cache, every bad file is named before the first step; no file is ever changed.": (
             "test_every_fault_is_reported_and_nothing_else",
             "test_bad_files_are_named_and_skipped",
         ),
@@ -209,7 +209,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_format_that_disagrees_is_left_out_and_the_rest_kept",
             "test_each_format_agrees_in_its_own_runtime",
         ),
-        "The export works without TensorFlow.": (
+        "OpenVINO runs the network of an export without TensorFlow.": (
             "test_openvino_serves_the_pixels_without_tensorflow",
         ),
         "The warm-up requests are valid.": ("test_warm_up_requests_run",),
