@@ -5,9 +5,10 @@
     python scripts/benchmark_serving_peers.py --python=peers/bin/python
 
 Each runtime gets the bytes of 1, 8 or 32 JPEG files and returns the probabilities of one network. It
-runs in its own process on two cores; the processes take turns, and are paused (SIGSTOP) in between. The
-table has images per second, and p50 and p99 (median and 99th percentile) of the milliseconds that a
-request takes. Each is computed in every round, and the median over the rounds is printed.
+runs in its own process on ``--threads`` cores; the processes take turns, and are paused (SIGSTOP) in
+between. The table has images per second, and p50 and p99 (median and 99th percentile) of the
+milliseconds that a request takes. Each is computed in every round, and the median over the rounds is
+printed.
 
 All runtimes but timm have the same random weights, and the script ends with an error if their
 probabilities for an image that needs no resizing differ by more than 0.001. timm has weights of its
