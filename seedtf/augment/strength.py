@@ -39,8 +39,8 @@ _BEHIND_DEAD_ZONE_FACTOR, _BEHIND_FOR_FULL_STEP = 0.25, 0.04
 # The smallest push (see ``_push``) while the validation loss rises and the train loss falls, and train
 # accuracy is not behind.
 _PUSH_OF_DIVERGING_LOSSES = 0.5
-# A full step multiplies the strength by exp(3.3 / epochs), within limits. Over a whole run that
-# allows a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
+# A full step multiplies the strength by exp(3.3 / epochs), within limits. Over a whole run of 10 to 110
+# epochs that allows a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
 _LOG_RANGE_PER_RUN, _LOG_STEP_MIN, _LOG_STEP_MAX = 3.3, 0.03, 0.35
 # A median absolute deviation times this estimates the standard deviation of normal values.
 _MAD_TO_DEVIATION = 1.4826
