@@ -93,7 +93,9 @@ def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dic
     from seedtf.benchmark.step import Variant, request_steps, start_variant, start_worker
     from seedtf.errors import UserError
 
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    # PyTorch reads the first variable, TensorFlow the second.
+    limits = {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads)}
+    environment = {**os.environ, **limits}
     times: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         seedtf_worker = start_variant(Variant("ResNet50", size, batch), environment)
@@ -108,6 +110,8 @@ def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dic
             except UserError as error:
                 print(f"{name} left out: {error}", file=sys.stderr)
                 del workers[name]
+        if "seedtf" not in workers:
+            raise SystemExit("seedtf could not be measured, so there is nothing to compare with")
         for _ in range(rounds):
             for name, worker in workers.items():
                 seconds = [wall for wall, _ in request_steps(worker, steps)]

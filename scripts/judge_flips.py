@@ -28,7 +28,7 @@ def found(fixes_csv: str, explore_csv: str) -> list[str]:
     is_flipped = [row["path"] in flipped for row in _read(explore_csv)]
     lines = []
     for fraction in _FRACTIONS:
-        count = round(fraction * len(is_flipped))
+        count = max(round(fraction * len(is_flipped)), 1)
         hits = sum(is_flipped[:count])
         low, high = wilson_interval(hits, len(flipped))
         lines.append(

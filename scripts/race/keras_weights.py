@@ -21,7 +21,7 @@ def main(preset: str, race: str) -> None:
     """Writes the variables in the order of the layers, the scaled images, and their features."""
     body = keras_hub.models.Backbone.from_preset(preset)
     paths = sorted((Path(race) / "data" / "val").glob("*/*"))
-    paths = paths[:: len(paths) // NUM_IMAGES][:NUM_IMAGES]
+    paths = paths[:: max(len(paths) // NUM_IMAGES, 1)][:NUM_IMAGES]
     images = [keras.utils.load_img(path, target_size=(IMAGE_SIZE, IMAGE_SIZE)) for path in paths]
     inputs = (np.stack([np.asarray(image, np.float32) for image in images]) - 127) / 128
     arrays = {"images": inputs, "features": body.predict(inputs, verbose=0)}
