@@ -12,6 +12,7 @@ import pytest
 
 from seedtf.benchmark import epoch, startup
 from seedtf.benchmark.epoch import Epoch, best_flag
+from seedtf.commands.benchmark_startup import StartupConfig
 from seedtf.commands.main import main
 from seedtf.errors import UserError
 
@@ -121,7 +122,7 @@ def test_the_stock_network_refuses_an_image_that_is_too_small_for_it() -> None:
 def test_memory_growth_is_from_the_second_to_the_last_quarter_of_the_epochs() -> None:
     warm = [100, 900, *[1000] * 7, *[1010] * 3]
     assert startup.Growth(tuple(warm)).fraction == pytest.approx(0.01)
-    assert startup.Growth((5, 7)).fraction == 0.0
+    assert startup.Growth((5, 7, 100, 110)).fraction == pytest.approx(0.1)
 
 
 @pytest.mark.usefixtures("forked_subprocesses")
@@ -165,3 +166,10 @@ def test_the_start_is_measured_up_to_the_end_of_the_first_step(
 def test_startup_without_data_dir_is_refused(capsys) -> None:
     assert main(["benchmark", "startup"]) == 2
     assert "--data_dir is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_too_few_epochs_to_measure_growth_are_refused(epochs: int) -> None:
+    with pytest.raises(UserError, match=f"^--epochs={epochs}: too few .*; pass 4 or more, or 0"):
+        StartupConfig(data_dir="d", epochs=epochs)
+    assert [StartupConfig(data_dir="d", epochs=allowed).epochs for allowed in (0, 4)] == [0, 4]

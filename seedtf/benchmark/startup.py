@@ -83,7 +83,7 @@ class Growth:
         """Relative growth from the second quarter of the epochs to the last quarter; 0.01 means 1 %.
 
         The medians of the two quarters are compared. The first epoch is left out, because its size
-        was measured before any training.
+        was measured before any training. With fewer than four epochs the two quarters do not differ.
 
         Example:
             >>> round(Growth((100, 900, *[1000] * 7, *[1010] * 3)).fraction, 3)
@@ -91,7 +91,7 @@ class Growth:
         """
         steady = self.sizes[1:]
         quarter = max(len(steady) // 4, 1)
-        first = statistics.median(steady[quarter : 2 * quarter] or steady)
+        first = statistics.median(steady[quarter : 2 * quarter])
         return statistics.median(steady[-quarter:]) / first - 1.0
 
 

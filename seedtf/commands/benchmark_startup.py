@@ -14,6 +14,9 @@ from seedtf.errors import UserError
 
 __all__ = ["StartupConfig", "run"]
 
+# With fewer epochs, the second quarter and the last are one epoch, as the first epoch is not counted.
+_MIN_EPOCHS = 4
+
 
 @dataclass(frozen=True)
 class StartupConfig(Flags):
@@ -27,15 +30,22 @@ class StartupConfig(Flags):
     batch_size: int = option(32, "Images per step, 1 or more.", low=1)
     rounds: int = option(3, "Repetitions of each measurement, 1 to 100.", low=1, high=100)
     epochs: int = option(
-        20, "Epochs over which the growth of memory is measured, 0 or more; 0 skips it.", low=0
+        20,
+        f"Epochs over which the growth of memory is measured, {_MIN_EPOCHS} or more; 0 skips it.",
+        low=0,
     )
     json: bool = option(False, "Print one JSON object instead of the table.")
 
     def check_together(self) -> None:
-        """Raises UserError if ``data_dir`` is missing."""
+        """Raises UserError if ``data_dir`` is missing or ``epochs`` is too small."""
         super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images")
+        if 0 < self.epochs < _MIN_EPOCHS:
+            raise UserError(
+                f"--epochs={self.epochs}: too few to measure the growth of memory; pass {_MIN_EPOCHS} "
+                "or more, or 0 to skip it"
+            )
 
 
 def run(arguments: list[str]) -> int:
