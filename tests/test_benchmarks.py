@@ -12,6 +12,7 @@ import pytest
 
 from seedtf.benchmark import epoch, startup
 from seedtf.benchmark.epoch import Epoch, best_flag
+from seedtf.commands.benchmark_epoch import EpochConfig
 from seedtf.commands.benchmark_startup import StartupConfig
 from seedtf.commands.main import main
 from seedtf.errors import UserError
@@ -87,6 +88,22 @@ def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys, monkeyp
     assert parts == pytest.approx(result["seconds"], rel=1e-3)
     assert all(result[name] > 0 for name in ("step", "validation", "read", "decode", "seconds"))
     assert result["flag"].startswith("--")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"resume": "runs/x"}, "--resume=runs/x: the benchmark trains a new run"),
+        ({"continue_from": "runs/x"}, "--continue_from=runs/x: the benchmark trains a new run"),
+        ({"dry_run": True}, "--dry_run=True: a dry run does not train"),
+        ({"patience": 2}, "--patience=2: may end the training before all epochs"),
+        ({"time_limit": 0.5}, "--time_limit=0.5: may end the training before all epochs"),
+    ],
+)
+def test_flags_that_leave_no_epochs_to_measure_are_refused(flags, message) -> None:
+    with pytest.raises(UserError) as error:
+        EpochConfig(data_dir="d", **flags)
+    assert str(error.value).startswith(message)
 
 
 def test_steps_are_measured_in_separate_processes(capsys) -> None:

@@ -131,7 +131,7 @@ def check_refused(config: Any) -> None:
     """Raises UserError if a flag of ``train`` is set that does not apply to this command.
 
     The class variable ``REFUSED`` of ``config`` maps the names of these flags to a remedy. The help
-    does not show them. They are still parsed, because the flags.txt of a run sets some to false.
+    does not show them. They are still parsed, because a run's flags.txt sets some to false or 0.
     """
     for name, remedy in config.REFUSED.items():
         if getattr(config, name):

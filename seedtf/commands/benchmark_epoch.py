@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
-from seedtf.commands.arguments import parse_config, to_base_class
+from seedtf.commands.arguments import check_refused, parse_config, to_base_class
 from seedtf.commands.benchmark import print_benchmark
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.flags import option
@@ -31,7 +32,15 @@ _HOST_STAGES = {
 
 @dataclass(frozen=True)
 class EpochConfig(TrainConfig):
-    """The flags of ``seedtf train``, two of them with other defaults, and ``--json``."""
+    """The flags of ``train`` (all but ``REFUSED``), two of them with other defaults, and ``--json``."""
+
+    REFUSED: ClassVar[dict[str, str]] = {
+        "resume": "the benchmark trains a new run; leave it out",
+        "continue_from": "the benchmark trains a new run; pass --weights and --split_csv instead",
+        "dry_run": "a dry run does not train, so it has no epochs to measure; leave it out",
+        "patience": "may end the training before all epochs are measured; leave it out or pass 0",
+        "time_limit": "may end the training before all epochs are measured; leave it out or pass 0",
+    }
 
     epochs: int = option(
         3, "Epochs to measure, 1 or more; two more are trained, one before and one after.", low=1
@@ -41,6 +50,11 @@ class EpochConfig(TrainConfig):
         "Initial weights: none (random), imagenet (downloaded), or the path of a .keras or .h5 file.",
     )
     json: bool = option(False, "Print one JSON object instead of the table.")
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other and for flags that do not apply."""
+        super().check_together()
+        check_refused(self)
 
 
 def run(arguments: list[str]) -> int:
