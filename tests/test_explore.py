@@ -489,6 +489,7 @@ def _workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("arguments", "message"),
     [
         (["none"], "no such folder"),
+        (["data", *FLAGS, "--image_size=-8"], "--image_size=-8: out of range; pass 0 to 2048"),
         (["data", "--layout=flat", "--labels_csv=x"], "excludes --labels_csv"),
         (["data", *FLAGS, "--out=full"], "already exists"),
         (["data", *FLAGS, "--fixes=none.csv"], "no such file"),

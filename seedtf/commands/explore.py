@@ -54,6 +54,7 @@ class ExploreConfig(Flags):
         0,
         "Side in pixels that images are resized to; 0 for the size of the run, or the only size "
         "that the network accepts, or 224.",
+        low=0,
         high=2048,
     )
     layout: str = option(AUTO, "Layout of the folder, as for seedtf train.", choices=LAYOUTS)
