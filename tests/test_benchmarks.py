@@ -119,6 +119,7 @@ def test_steps_are_measured_in_separate_processes(capsys) -> None:
     [
         ("--image_size=96,", "--image_size=96,: pass whole numbers from 8 to 2048"),
         ("--image_size=4", "--image_size=4: pass whole numbers from 8 to 2048"),
+        ("--image_size=²", "--image_size=²: pass whole numbers from 8 to 2048"),
         ("--precision=float8", "--precision=float8: choose from auto, float32"),
         ("--jit_compile=yes", "--jit_compile=yes: choose from auto, on, off"),
         ("--model=resnet51", "--model=resnet51 is not a known network"),

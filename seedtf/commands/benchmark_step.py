@@ -53,7 +53,7 @@ class StepConfig(Flags):
     def sizes(self) -> list[int]:
         """``image_size`` as numbers; raises UserError if one is not a number or is out of range."""
         words = self.image_size.split(",")
-        if not all(word.isdigit() and 8 <= int(word) <= 2048 for word in words):
+        if not all(word.isdecimal() and 8 <= int(word) <= 2048 for word in words):
             raise UserError(f"--image_size={self.image_size}: pass whole numbers from 8 to 2048")
         return [int(word) for word in words]
 
