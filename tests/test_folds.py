@@ -364,6 +364,17 @@ def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
     )
 
 
+def test_evaluate_refuses_snapshots_of_folds(
+    folds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = FoldsPaths(folds).predictions.stat().st_mtime_ns
+    assert run_command("evaluate", [str(folds), "--snapshots"]) == 2
+    refusal = f"--snapshots: {folds} averages several runs; leave --snapshots out\n"
+    assert capsys.readouterr().err == f"seedtf evaluate: {refusal}"
+    assert FoldsPaths(folds).predictions.stat().st_mtime_ns == before
+    assert not RunPaths(folds).report_paths(snapshots=True).root.exists()
+
+
 def test_the_same_command_again_changes_nothing(folds: Path, tiny_folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folds.glob("fold-*/history.csv")}
     arguments = folds_arguments(folds, tiny_folder)

@@ -103,8 +103,10 @@ def evaluate_run(
         fixes: a table of labels to change and images to leave out, for this report only. The default
             folder has the suffix ``-fixes``, so that ``report``, from which exports read the
             temperature, does not change. ``oof.csv`` is not written either.
-        tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
-        snapshots: whether to average all snapshots of the run instead of using its best model.
+        tta: 1, or 8 for the mean over the eight rotations and reflections of the square. ``oof.csv``
+            then has these means too.
+        snapshots: whether to average all snapshots of the run instead of using its best model; only
+            for a single run.
         precision_target: wanted fraction of correct predictions among those that are not rejected.
         batch_size: images per batch; changes the speed, not the predictions.
         out: the folder of the report. The default is ``report`` in the run, with the suffixes
@@ -141,7 +143,8 @@ def evaluate_run(
         raise UserError(
             f"{run.run_dir}: an ensemble has no images of its own; pass --data_dir with labelled images"
         )
-    models = [] if is_out_of_fold else run.load_members(snapshots)
+    # With snapshots, load_members refuses a folder of folds.
+    models = [] if is_out_of_fold and not snapshots else run.load_members(snapshots)
     predict = functools.partial(
         predict_labelled, tta=tta, batch_size=batch_size, weights=run.weights
     )
