@@ -9,9 +9,11 @@ import pytest
 from tiny_run import copy_run, make_run
 
 from seedtf.commands.main import main
+from seedtf.data.fixes import RELABELLED
 from seedtf.errors import UserError
 from seedtf.evaluation.compare import compare
 from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.runs.paths import RunPaths
 
 pytestmark = pytest.mark.usefixtures("module_without_figures")
 
@@ -67,6 +69,16 @@ def test_files_are_paired_by_path_not_by_order(make_reports):
 def test_no_shared_file_is_refused(make_reports):
     with pytest.raises(UserError, match="shares no file"):
         compare(*make_reports({"1.png": ("x", "x")}, {"2.png": ("x", "x")}))
+
+
+def test_runs_that_share_only_relabelled_images_are_refused(make_reports):
+    a, b = make_reports({"1.png": ("x", "x")}, {"1.png": ("y", "y"), "2.png": ("y", "y")})
+    RunPaths(b).data_report.write_text(f"path,fault\n1.png,{RELABELLED}\n")
+    message = (
+        rf"--fixes relabelled all images that it shares with {re.escape(str(a))} \(1 in total\)"
+    )
+    with pytest.raises(UserError, match=message):
+        compare(a, b)
 
 
 def test_runs_with_different_labels_are_refused(make_reports):

@@ -54,8 +54,8 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
         run_a, run_b: run folders that ``seedtf evaluate`` has evaluated, or report folders.
 
     Raises:
-        UserError: a run has no report, the two share no images, or an image has different labels that
-            ``--fixes`` does not explain.
+        UserError: a run has no report, the two share no images or only relabelled ones, or an image
+            has different labels that ``--fixes`` does not explain.
 
     Example:
         >>> header = "path,true,top1"
@@ -72,10 +72,15 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
     # A run that was trained or evaluated with corrected labels has an advantage on these images.
     relabelled = in_both & (_read_relabelled(run_a) | _read_relabelled(run_b))
     shared = in_both - relabelled
-    if not shared:
+    if not in_both:
         raise UserError(
             f"{run_b}: shares no file with {run_a}; evaluate both on the same images with "
             "seedtf evaluate --data_dir"
+        )
+    if not shared:
+        raise UserError(
+            f"{run_b}: --fixes relabelled all images that it shares with {run_a} ({len(in_both)} in "
+            "total); evaluate both on more images with seedtf evaluate --data_dir"
         )
     conflicts = sorted(path for path in shared if a[path][0] != b[path][0])
     if conflicts:
