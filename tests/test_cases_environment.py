@@ -19,11 +19,13 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 
 from seedtf.commands import main as command_line
 from seedtf.commands.main import COMMANDS, main
+from seedtf.compat.keras_settings import override_keras_settings
 from seedtf.config.flags import default_cache_dir
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
@@ -195,6 +197,18 @@ def test_settings_of_keras_do_not_reach_a_command(hostile) -> None:
     assert "KERAS_BACKEND=jax is ignored; seedtf uses tensorflow" in notes
     assert any("floatx float16, image_data_format channels_first is ignored" in n for n in notes)
     assert any(note.startswith("KERAS_MAX_STEPS_PER_EPOCH=1 is ignored") for note in notes)
+
+
+def test_a_backend_in_keras_json_is_reported_unless_keras_backend_is_set(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    notes = []
+    for variables in ({}, {"KERAS_BACKEND": "tensorflow"}):
+        changed = {"KERAS_HOME": str(tmp_path), **variables}
+        with mock.patch.dict(os.environ, changed, clear=True):
+            notes.append(override_keras_settings())
+            assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    expected = f"{tmp_path}/keras.json: backend jax is ignored; seedtf uses tensorflow"
+    assert notes == [[expected], []]
 
 
 def test_with_level_3_tensorflow_logs_nothing(hostile) -> None:

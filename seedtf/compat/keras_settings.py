@@ -2,9 +2,9 @@
 
 The settings apply to the whole process. They come from the environment and from
 ``~/.keras/keras.json``, where another project may have left them. seedtf needs TensorFlow, channels
-last and float32. A command sets these values, and reports each setting of the user that it ignores,
-except a backend in keras.json. A function called from Python raises an error instead, because the
-caller's own models may need the settings.
+last and float32. A command sets these values, and reports each setting of the user that it ignores. A
+function called from Python raises an error instead, because the caller's own models may need the
+settings.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def override_keras_settings() -> list[str]:
     """Makes Keras use the settings that seedtf needs; call it before Keras is imported.
 
     Returns:
-        Messages about the user's settings that are ignored, except a backend in keras.json.
+        Messages about the user's settings that are ignored. A backend in keras.json is not among them
+        if ``KERAS_BACKEND`` is set, because Keras itself prefers that variable.
 
     Raises:
         UserError: keras.json holds a value with which Keras cannot be imported.
@@ -47,23 +48,26 @@ def override_keras_settings() -> list[str]:
     ``test_settings_of_keras_do_not_reach_a_command``.
     """
     notes = []
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend not in (None, "tensorflow"):
         notes.append(f"KERAS_BACKEND={backend} is ignored; seedtf uses tensorflow")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for name in _FIT_LIMITS:
         if name in os.environ:
             notes.append(f"{name}={os.environ.pop(name)} is ignored; pass --epochs")
     path, settings = _read_keras_json()
+    if backend is not None:
+        settings.pop("backend", None)
     ignored = {
         name: settings[name]
         for name, needed in _NEEDED.items()
-        if name != "backend" and settings.get(name, needed) != needed
+        if settings.get(name, needed) != needed
     }
     if ignored:
         found = ", ".join(f"{name} {value}" for name, value in ignored.items())
         needed = ", ".join(str(_NEEDED[name]) for name in ignored)
         notes.append(f"{path}: {found} is ignored; seedtf uses {needed}")
+    if ignored.keys() - {"backend"}:  # KERAS_BACKEND has set the backend already
         _set_needed_values()
     return notes
 
