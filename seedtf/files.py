@@ -199,14 +199,20 @@ def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock ``folder/lock``; False if there is no such file."""
+    """Whether a process holds the lock ``folder/lock``; False if there is no such file.
+
+    Raises:
+        OSError: the user lacks the permission to read the folder or the file.
+    """
+    # The file is opened for reading and a shared lock is tried, so that a user who cannot write the
+    # folder gets an answer. An exclusive lock on NFS needs a file that is opened for writing.
     try:
-        file = (folder / LOCK).open("r+")
+        file = (folder / LOCK).open()
     except FileNotFoundError:
         return False
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         except OSError as error:

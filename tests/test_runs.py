@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -90,6 +92,26 @@ def test_a_half_written_run_is_listed(root: Path) -> None:
     assert states["y"] == ("damaged", 0)
     assert states["x"] == ("training", 0)
     assert run_command("runs", [str(root)]) == 0
+
+
+def test_the_runs_of_a_user_whose_files_cannot_be_written_are_listed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "c"):
+        with lock_folder(RunPaths(root / name).state):
+            pass  # a finished training leaves its lock file
+    open_path = Path.open
+
+    def open_for_reading(path: Path, mode: str = "r", *arguments: object, **options: object):
+        if mode not in ("r", "rb"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_path(path, mode, *arguments, **options)
+
+    with lock_folder(RunPaths(root / "c").state):
+        # Files without write permission would not do, because root can write them.
+        monkeypatch.setattr(Path, "open", open_for_reading)
+        states = {run.name: run.state for run in list_runs(root)}
+    assert states == {"a": "finished", "c": "training", "deep/b": "stopped"}
 
 
 def test_the_table_and_the_page_show_every_run(root: Path, capsys) -> None:
