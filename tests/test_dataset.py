@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset, load_dataset, write_data_report
 from seedtf.data.listing import list_files
 from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
+from seedtf.runs.folder import read_settings
+from seedtf.runs.folds import FoldsPaths
+from seedtf.runs.paths import RunPaths
+from seedtf.runs.records import write_records
+from seedtf.runs.saved_config import continued_config
 
 
 @pytest.fixture
@@ -97,6 +104,42 @@ def test_split_csv_repeats_a_split_and_leaves_new_files_out(
     second = load(tiny_copy, seed=2, split_csv=str(path))
     assert paths_of(second, second.split.val) == paths_of(first, first.split.val)
     assert paths_of(second, second.split.train) == paths_of(first, first.split.train)
+
+
+def test_config_json_says_how_the_split_was_made(load, tiny_folder: Path, tmp_path: Path) -> None:
+    def write_run(name: str, config: TrainConfig) -> RunPaths:
+        run = RunPaths(tmp_path / name)
+        run.checkpoints.mkdir(parents=True)
+        run.best.touch()
+        dataset = load(config.data_dir, split_csv=config.split_csv)
+        write_records(run.root, config, dataset, {"lr": 0.1})
+        return run
+
+    def origin(run: RunPaths) -> str:
+        return read_settings(run.root)["resolved"]["split"]
+
+    sides = tmp_path / "sides"
+    for side in ("train", "val"):
+        shutil.copytree(tiny_folder, sides / side)
+    drawn = write_run("drawn", TrainConfig(data_dir=str(tiny_folder)))
+    given = write_run("given", TrainConfig(data_dir=str(sides)))
+    assert (origin(drawn), origin(given)) == ("drawn", "given")
+    for run in (drawn, given):
+        continued = write_run(f"{run.root.name}-2", continued_config(str(run.root), {}))
+        assert origin(continued) == origin(run)
+
+    folds = FoldsPaths(tmp_path / "cv")
+    folds.split(0).parent.mkdir(parents=True)
+    folds.write_settings(2, {})
+    for table, expected in ((folds.split(0), "fold"), (tmp_path / "own.csv", "given")):
+        shutil.copy(drawn.split, table)
+        config = TrainConfig(data_dir=str(tiny_folder), split_csv=str(table))
+        assert origin(write_run(f"from {table.stem}", config)) == expected
+
+    settings = read_settings(drawn.root)
+    del settings["resolved"]["split"]  # as if an earlier release had written the run
+    drawn.config.write_text(json.dumps(settings))
+    assert origin(write_run("drawn-3", continued_config(str(drawn.root), {}))) == ""
 
 
 def test_a_validation_folder_is_used_without_its_bad_files(

@@ -20,6 +20,7 @@ from seedtf.export.local_paths import (
     UNCHANGED_FLAGS,
     remove_local_paths,
 )
+from seedtf.export.model_card import render_model_card
 from seedtf.export.publish import publish_run
 from seedtf.runs.paths import RunPaths
 
@@ -97,6 +98,35 @@ def test_the_card_states_what_was_measured(run: RunPaths, tmp_path) -> None:
     assert "66.7% of the predictions were correct (95 % interval 20.0% to 90.0%)" in card
     assert "below 0.8000 are rejected, 33.3% of the validation images remain" in card
     assert "initial weights: random" in card
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"resolved": {"split": "drawn"}}, "The validation images were drawn at random."),
+        # --continue passes the split of the earlier run as --split_csv
+        (
+            {"split_csv": "/runs/oak/split.csv", "resolved": {"split": "drawn"}},
+            "The validation images were drawn at random.",
+        ),
+        ({"resolved": {"split": "given"}}, "The split was given by the user."),
+        (
+            {"split_csv": "/cv/splits/fold-0.csv", "resolved": {"split": "fold"}},
+            "The validation images are one fold of a cross-validation.",
+        ),
+        # runs of an earlier release
+        ({"val_dir": "/val"}, "The split was given by the user."),
+        ({"split_csv": "/runs/oak/split.csv"}, ""),
+        ({}, ""),
+        ({"split_csv": "/runs/oak/split.csv", "resolved": {"split": ""}}, ""),
+    ],
+)
+def test_the_card_says_how_the_split_was_made_if_it_is_known(
+    run: RunPaths, settings: dict[str, object], sentence: str
+) -> None:
+    run.config.write_text(json.dumps({**json.loads(run.config.read_text()), **settings}))
+    data = render_model_card(run.root, "oak").partition("## Data\n\n")[2].partition("\n\n## ")[0]
+    assert data.partition("\n\n")[2] == sentence
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,18 @@ from seedtf.model.presets import Preset
 from seedtf.runs.folder import read_class_names, read_settings
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.presets import WEIGHTS_LICENCE, read_preset
+from seedtf.runs.split_origin import DRAWN, FOLD, GIVEN, read_split_origin
 
 __all__ = ["render_model_card"]
 
 _MAX_CLASSES = 200
 _MAX_CONFUSED = 5
+
+_SPLIT_ORIGINS = {
+    DRAWN: "The validation images were drawn at random.",
+    GIVEN: "The split was given by the user.",
+    FOLD: "The validation images are one fold of a cross-validation.",
+}
 
 
 def render_model_card(run_dir: Any, name: str) -> str:
@@ -81,9 +88,8 @@ def _render_data(settings: Mapping[str, Any], counts: Mapping[str, Counter[str]]
     ]
     if len(counts) > _MAX_CLASSES:
         lines.append(f"| … and {len(counts) - _MAX_CLASSES} more classes |{' |' * len(sides)}")
-    given = settings.get("val_dir") or settings.get("split_csv")
-    source = "The split was given by the user." if given else "The split was drawn at random."
-    return "\n".join(lines) + f"\n\n{source}"
+    origin = _SPLIT_ORIGINS.get(read_split_origin(settings))
+    return "\n".join(lines) + (f"\n\n{origin}" if origin else "")
 
 
 def _render_metrics(report: Mapping[str, Any]) -> str:

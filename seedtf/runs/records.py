@@ -21,6 +21,7 @@ from seedtf.model.presets import Preset
 from seedtf.runs.folder import format_class_names
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.presets import WEIGHTS_LICENCE, initial_weights_licence
+from seedtf.runs.split_origin import SPLIT, find_split_origin
 
 __all__ = ["describe_devices", "write_records"]
 
@@ -41,10 +42,12 @@ def write_records(
         config: the flags of the run.
         dataset: the data of the run.
         resolved: the values that were chosen for the run, such as its learning rate, for config.json.
+            The origin of the split is added to them.
         preset: the KerasHub preset of the network; None writes no preset.json.
     """
     catalog = dataset.store.catalog
-    settings = {**config.as_dict(), "resolved": resolved}
+    origin = find_split_origin(dataset.split_source, config.split_csv)
+    settings = {**config.as_dict(), "resolved": {**resolved, SPLIT: origin}}
     paths = RunPaths(run_dir)
     # preset.json is written before config.json: a folder with a config.json counts as a run, and a run
     # whose network is a preset cannot be opened without preset.json.
