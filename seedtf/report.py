@@ -17,6 +17,7 @@ from seedtf.errors import OutputError
 
 __all__ = [
     "format_bytes",
+    "format_count",
     "format_duration",
     "is_silent",
     "one_line",
@@ -130,6 +131,16 @@ def format_bytes(count: float) -> str:
         '14.3 MB'
     """
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def format_count(number: int, noun: str) -> str:
+    """``number``, with commas between thousands, and ``noun``, with an s unless the number is 1.
+
+    Example:
+        >>> format_count(1, "image"), format_count(4027, "image")
+        ('1 image', '4,027 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _print(line: str, stream: TextIO) -> None:

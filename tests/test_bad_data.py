@@ -34,6 +34,8 @@ def test_strict_stops_and_names_the_first_file(load, tiny_copy: Path) -> None:
         "seedtf check lists them: repair or remove them"
     )
     shutil.copy(tiny_copy / "alder" / "2.png", tiny_copy / "lost.png")
+    with pytest.raises(UserError, match=r"^--strict: lost\.png \(.*\) and 1 more file cannot be"):
+        load(tiny_copy, strict=True)
     (tiny_copy / "alder" / "1.png").write_bytes(b"x")
     # A file that is not an image is no fault of the data.
     (tiny_copy / "alder" / "notes.txt").touch()

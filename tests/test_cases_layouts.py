@@ -255,7 +255,7 @@ def test_a_split_column_gives_the_split_and_test_rows_are_kept_for_the_end(
     assert (len(catalog), *(len(side) for side in split.sides.values())) == (12, 4, 4, 4)
     printed = capsys.readouterr().out
     assert "split = `split`" in printed
-    assert "4 images are kept for the end" in printed
+    assert "4 images kept for the end" in printed
 
 
 def test_the_split_in_a_split_csv_without_test_rows_is_used_only_with_split_column(

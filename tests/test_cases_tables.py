@@ -107,7 +107,7 @@ def test_metadata_in_every_folder_of_a_split_gives_the_split(write: Write, capsy
         "train": [f"train/{name}" for name in FLAT_FILES],
         "val": [f"validation/{name}" for name in FLAT_FILES],
     }
-    assert "4 images are kept for the end" in capsys.readouterr().out
+    assert "4 images kept for the end" in capsys.readouterr().out
     assert labels_of(root / "test") == LABELS
 
 

@@ -119,7 +119,9 @@ def test_a_file_that_cannot_be_decoded_is_named_and_has_no_row(
     for overwrite in ([], ["--overwrite"]):  # the second time from the cache
         out = tmp_path / "features.npy"
         assert main(["embed", str(tiny_copy), f"--out={out}", *flags, *overwrite]) == 3
-        assert "1 files have no row; the first is alder/2.png: truncated" in capsys.readouterr().err
+        assert (
+            "1 file without a row; the first is alder/2.png: truncated" in capsys.readouterr().err
+        )
         np.testing.assert_allclose(np.load(out), np.delete(whole, 2, axis=0), rtol=1e-5, atol=1e-6)
         rows = out.with_suffix(".csv").read_text("utf-8").splitlines()
         assert "alder/2.png,alder" not in rows

@@ -253,7 +253,7 @@ def test_evaluate_writes_a_report_with_fixes_and_compare_leaves_relabelled_image
     )
     capsys.readouterr()
     fixed = evaluate_run(str(run), fixes=table)
-    summary = "1 relabelled, 1 left out, 0 kept; 1 rows are about other images"
+    summary = "1 relabelled, 1 left out, 0 kept; 1 row about other images"
     assert summary in capsys.readouterr().out
     paths = RunPaths(run)
     assert fixed.page.parent == paths.report_paths(fixes=True).root

@@ -15,7 +15,7 @@ from seedtf.data.catalog import Catalog
 from seedtf.data.draw_split import check_given_split, count_across, draw_split
 from seedtf.data.groups import FOLDER, GroupFlags, Grouping, read_groups
 from seedtf.data.related import Related, connect
-from seedtf.data.split import Split, split_catalog, write_split_summary
+from seedtf.data.split import Split, check_groups, split_catalog, write_split_summary
 from seedtf.data.stratify import assign_groups, classes_in_one_group
 from seedtf.errors import UserError
 
@@ -213,16 +213,20 @@ def test_a_class_whose_images_are_one_group_is_refused_by_name() -> None:
             seed=0,
         )
     assert str(error.value).startswith(
-        "--data_dir=/data: all 4 images of class 'c1' belong together"
+        "--data_dir=/data: all 4 images of class 'c1' belong together, because"
     )
     assert "\n" not in str(error.value)
+    with pytest.raises(
+        UserError, match=r"of class 'c0' belong together \(2 such classes\), because"
+    ):
+        check_groups(make_catalog(labels), labels.astype(np.int64))
 
 
 def test_a_given_split_must_not_divide_a_group() -> None:
     catalog = make_catalog(np.tile([0, 1], 4))
     split = Split(np.arange(5), np.arange(5, 8))
     named = make_related(np.arange(8) // 2).user_groups
-    with pytest.raises(UserError, match=r"^--split_csv=s\.csv: 1 groups are on two sides .* 'g2'"):
+    with pytest.raises(UserError, match=r"^--split_csv=s\.csv: 1 group on two sides .* 'g2'"):
         check_given_split(catalog, split, "--split_csv=s.csv", named, 0.0)
     check_given_split(catalog, Split(np.arange(4), np.arange(4, 8)), "x", named, 0.0)
 
@@ -264,7 +268,7 @@ def test_groups_come_from_folders_names_and_tables(tmp_path: Path) -> None:
     assert by_folder.groups.tolist() == [0, 0, 2, 3]
     by_name = read_groups(catalog, GroupFlags(group_regex=r"(p\d+)_"))
     assert by_name.groups.tolist() == [0, 1, 0, 3]
-    assert by_name.describe() == "2 groups, the largest of 2 images; 1 images without a group"
+    assert by_name.describe() == "2 groups, the largest of 2 images; 1 image without a group"
     table = tmp_path / "groups.csv"
     table.write_text("path,group,day\np1_1,A,1\np2_1,B,1\np1_2,A,2\nno/such.png,A,2\n")
     by_table = read_groups(catalog, GroupFlags(groups_csv=str(table)))

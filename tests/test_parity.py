@@ -85,7 +85,7 @@ def test_refused_files_are_named(export: Path, files: list[str], tmp_path: Path)
     (tmp_path / "bad").write_text("0x")
     parity = compare_here(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]])
     assert parity.refused == (f"{tmp_path / 'bad'}: corrupt",)
-    assert "1 images refused" in parity.fault
+    assert "1 image refused" in parity.fault
 
 
 def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) -> None:

@@ -328,12 +328,13 @@ def test_wrong_arguments_give_one_line_and_exit_code_2(run_dir, flat, capsys, ar
     assert not out.exists()
 
 
-def test_overwrite_replaces_the_table(run_dir, flat, tmp_path):
+def test_overwrite_replaces_the_table(run_dir, flat, tmp_path, capsys):
     out = tmp_path / "p.csv"
     out.write_text("old")
     image_path = str(flat / "b good.png")
     assert main(["predict", str(run_dir), image_path, f"--out={out}", "--overwrite"]) == 0
     assert len(read_table(out)) == 1
+    assert f"{out}: 1 file, 1 predicted\n" in capsys.readouterr().out
 
 
 class _Export(tf.Module):
@@ -443,7 +444,7 @@ def test_the_command_writes_a_submission(run_dir, tiny_folder, tmp_path, sample)
         (["file,species", "bad.png,x", "000.png,x"], "bad.png: not an image"),
         (["file,species", "twice.png,x"], "same name as"),
         (["id,a,b", "000.png,1,0"], "column 'a' is no class of the model"),
-        (["file,species", "000.png"], "row 2 has 1 columns"),
+        (["file,species", "000.png"], "row 2 has 1 column;"),
         (["file,species"], "no rows"),
     ],
 )

@@ -25,7 +25,7 @@ from seedtf.data.archives import unpack_archive
 from seedtf.data.columns import Columns
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
-from seedtf.report import report, report_text
+from seedtf.report import format_count, report, report_text
 from seedtf.runs.paths import DATA_REPORT
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> int:
     if not why_not_written:
         write_findings(out, data_check.findings, config.data_dir)
     _report_summary(data_check)
-    written = f"{out}: {len(data_check.findings)} lines"
+    written = f"{out}: {format_count(len(data_check.findings), 'line')}"
     report("report", f"not written; {why_not_written}" if why_not_written else written)
     if data_check.refusal:
         report("train", f"would be refused: {data_check.refusal}")
@@ -127,7 +127,8 @@ def _report_summary(data_check: DataCheck) -> None:
     for finding in serious[:_MAX_SHOWN]:
         report_text(f"{finding.path}: {finding.fault} ({finding.detail})")
     if len(serious) > _MAX_SHOWN:
-        report_text(f"… and {len(serious) - _MAX_SHOWN} more findings")
+        others = format_count(len(serious) - _MAX_SHOWN, "more finding")
+        report_text(f"… and {others} in the report")
 
 
 def _smallest_median_largest(data_check: DataCheck) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from seedtf.commands.arguments import parse_config
 from seedtf.config.flags import Flags, option
-from seedtf.report import report, report_result
+from seedtf.report import format_count, report, report_result
 
 __all__ = ["CompareConfig", "run"]
 
@@ -33,9 +33,8 @@ def run(arguments: list[str]) -> int:
     files = "1 file" if comparison.shared == 1 else f"{comparison.shared} files"
     left_out = [f"{unshared} in only one of the runs"] if unshared else []
     if comparison.relabelled:
-        left_out.append(f"{comparison.relabelled} that --fixes relabelled")
-    notes = f"; not compared: {', '.join(left_out)}" if left_out else ""
-    report("shared", f"{files}{notes}")
+        notes += f"; without {comparison.relabelled} that --fixes relabelled"
+    report("shared", f"{format_count(comparison.shared, 'file')}{notes}")
     report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
     report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")
     report(

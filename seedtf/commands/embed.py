@@ -19,7 +19,7 @@ from seedtf.config.data_flags import (
 )
 from seedtf.config.flags import AUTO, Flags, option
 from seedtf.errors import UserError
-from seedtf.report import format_duration, report, report_error, report_result
+from seedtf.report import format_count, format_duration, report, report_error, report_result
 
 __all__ = ["EmbedConfig", "run"]
 
@@ -115,6 +115,7 @@ def run(arguments: list[str]) -> int:
     }
     if faults:
         first = f"{faults[0].path}: {faults[0].fault} ({faults[0].detail})"
-        report_error(f"seedtf embed: {len(faults)} files have no row; the first is {first}")
+        files = format_count(len(faults), "file")
+        report_error(f"seedtf embed: {files} without a row; the first is {first}")
     report_result(json.dumps(result))
     return EXIT_BAD_FILES if faults else 0

@@ -18,7 +18,7 @@ from seedtf.config.data_flags import (
     check_layout,
 )
 from seedtf.config.flags import AUTO, Flags, option
-from seedtf.report import report, report_result
+from seedtf.report import format_count, report, report_result
 
 if TYPE_CHECKING:
     from seedtf.evaluation.evaluate_run import Evaluation
@@ -135,7 +135,7 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
         low, high = test.accuracy_interval
         unused = "used neither for training nor to choose the best epoch"
         lines += [
-            ("test", f"{len(test.losses)} test images, {unused}"),
+            ("test", f"{format_count(len(test.losses), 'test image')}, {unused}"),
             ("accuracy", f"{test.accuracy:.4f} on the test images (95 % {low:.4f} to {high:.4f})"),
             ("report", str(evaluation.test.page)),
         ]

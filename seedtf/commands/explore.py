@@ -22,7 +22,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.files import check_out_folder
 from seedtf.images.header import MAX_PIXELS
-from seedtf.report import report, report_result
+from seedtf.report import format_count, report, report_result
 from seedtf.runs.folds import is_folds
 
 __all__ = ["ExploreConfig", "run"]
@@ -116,12 +116,14 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         raise UserError(f"--out={out}: {error.strerror or error}; pass another folder") from error
     across, images = sum(found.across), len(explored.catalog)
-    report("to decide", f"{len(found.suspects):,} images, the most doubtful labels first")
+    suspects = format_count(len(found.suspects), "image")
+    report("to decide", f"{suspects}, the most doubtful labels first")
     report("wrong", f"{int(found.wrong.sum()):,} of {images:,} labels, by confident learning")
     split = f", {across} of them on different sides of the split" if across else ""
-    report("twins", f"{len(found.near_duplicates):,} sets of near duplicates{split}")
-    report("outliers", f"{len(found.outliers):,} images with the most distant nearest neighbours")
-    report("quality", f"{len(found.poor):,} poor images")
+    sets, outliers = len(found.near_duplicates), format_count(len(found.outliers), "image")
+    report("twins", f"{format_count(sets, 'set')} of near duplicates{split}")
+    report("outliers", f"{outliers} with the most distant nearest neighbours")
+    report("quality", format_count(len(found.poor), "poor image"))
     if written.num_shown < images:
         report(
             "sample",

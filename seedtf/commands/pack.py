@@ -20,7 +20,7 @@ from seedtf.config.data_flags import (
 from seedtf.config.flags import AUTO, Flags, default_cache_dir, option
 from seedtf.data.columns import Columns
 from seedtf.errors import UserError
-from seedtf.report import format_bytes, report, report_result
+from seedtf.report import format_bytes, format_count, report, report_result
 
 __all__ = ["PackConfig", "run"]
 
@@ -73,8 +73,8 @@ def run(arguments: list[str]) -> int:
         packed = write_pack(source, out, shard_bytes=config.shard_mb * MEGABYTE)
     except OSError as error:
         raise UserError(f"--out={out}: {error.strerror or error}; pass another folder") from error
-    shards = "1 shard" if packed.shards == 1 else f"{packed.shards:,} shards"
     images = f"{packed.images:,} images of {packed.classes:,} classes"
+    shards = format_count(packed.shards, "shard")
     report("packed", f"{images}, {format_bytes(packed.bytes)} in {shards}")
     for reason, count in packed.left_out.items():
         report("left out", f"{reason}: {count:,}")

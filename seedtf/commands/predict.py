@@ -11,7 +11,7 @@ from seedtf.commands.evaluate import SNAPSHOTS_HELP, TTA_HELP
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.flags import Flags, option
 from seedtf.errors import UserError
-from seedtf.report import report_error, report_result, report_text
+from seedtf.report import format_count, report_error, report_result, report_text
 
 __all__ = ["PredictConfig", "parse_shard", "run"]
 
@@ -125,7 +125,7 @@ def _predict(config: PredictConfig) -> int:
     if sample is not None:
         num_rows = write_submission(classifier, inputs, sample, out, batch_size=batch_size)
         result = {"out": str(out), "files": num_rows, "bad": 0}
-        report_text(f"{out}: {num_rows} rows")
+        report_text(f"{out}: {format_count(num_rows, 'row')}")
     else:
         heatmaps = make_heatmap_folder(config.heatmaps, config.overwrite)
         counts = write_predictions(
@@ -139,7 +139,8 @@ def _predict(config: PredictConfig) -> int:
         )
         result = {"out": str(out), "files": counts.num_files, "bad": counts.num_bad}
         report_text(
-            f"{out}: {counts.num_files} files, {counts.num_files - counts.num_bad} predicted"
+            f"{out}: {format_count(counts.num_files, 'file')}, "
+            f"{counts.num_files - counts.num_bad:,} predicted"
         )
         if counts.num_bad:
             bad_files = f"{counts.num_bad} of {counts.num_files} have no prediction"

@@ -29,7 +29,7 @@ from seedtf.data.pack.fetch import fetch_pack
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError, first_line
 from seedtf.files import lock_folder
-from seedtf.report import format_bytes, is_silent, report
+from seedtf.report import format_bytes, format_count, is_silent, report
 
 __all__ = ["unpack_archive"]
 
@@ -103,8 +103,7 @@ def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
         raise UserError(
             f"--cache_dir={cache_dir}: {error.strerror or error}{where}; pass another one"
         ) from error
-    files = f"{count:,} file{'' if count == 1 else 's'}"
-    report("archive", f"{path}: {files} unpacked into {folder}")
+    report("archive", f"{path}: {format_count(count, 'file')} unpacked into {folder}")
     return str(folder)
 
 

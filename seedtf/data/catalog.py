@@ -20,7 +20,7 @@ from seedtf.data.paths import Folder, folder_at
 from seedtf.data.string_array import StringArray
 from seedtf.data.walk import SkipCallback, walk_files
 from seedtf.errors import UserError
-from seedtf.report import report, warn
+from seedtf.report import format_count, report, warn
 
 __all__ = [
     "Catalog",
@@ -296,7 +296,7 @@ def describe_faults(faults: Sequence[Fault]) -> str:
     """
     counts = sorted(Counter(fault.fault for fault in faults).items())
     reasons = ", ".join(f"{count:,} {name}" for name, count in sorted(counts, key=lambda c: -c[1]))
-    return f"{len(faults):,} {'image' if len(faults) == 1 else 'images'}: {reasons}"
+    return f"{format_count(len(faults), 'image')}: {reasons}"
 
 
 def describe_others(others: Mapping[str, int]) -> str:
@@ -310,8 +310,7 @@ def describe_others(others: Mapping[str, int]) -> str:
     shown = [f"{count:,} {suffix}" for suffix, count in ranked[:_SHOWN_SUFFIXES]]
     if len(ranked) > _SHOWN_SUFFIXES:
         shown.append(f"{sum(count for _, count in ranked[_SHOWN_SUFFIXES:]):,} others")
-    total = sum(others.values())
-    return f"{total:,} {'file' if total == 1 else 'files'} ({', '.join(shown)})"
+    return f"{format_count(sum(others.values()), 'file')} ({', '.join(shown)})"
 
 
 def _is_text(path: str) -> bool:

@@ -35,7 +35,7 @@ from seedtf.data.string_array import NameFinder
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 from seedtf.images.header import MAX_PIXELS, STRETCH
-from seedtf.report import report
+from seedtf.report import format_count, report
 
 __all__ = ["Dataset", "load_dataset", "write_data_report"]
 
@@ -340,7 +340,7 @@ def _conflicting_labels(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str
 
 def _strict_message(catalog: Catalog) -> str:
     first, num_others = catalog.faults[0], len(catalog.faults) - 1
-    and_others = f" and {num_others} more files" if num_others else ""
+    and_others = f" and {format_count(num_others, 'more file')}" if num_others else ""
     return (
         f"--strict: {first.path} ({first.fault}: {first.detail}){and_others} cannot be used; "
         "seedtf check lists them: repair or remove them"

@@ -16,6 +16,7 @@ from seedtf.data.split import (
     split_groups,
 )
 from seedtf.errors import UserError
+from seedtf.report import format_count
 
 __all__ = ["check_given_split", "count_across", "draw_split"]
 
@@ -49,8 +50,8 @@ def draw_split(
     if given is not None and len(given.test):
         if test_fraction:
             raise UserError(
-                f"--test_fraction={test_fraction:g}: the data has {len(given.test)} test images "
-                "already; leave the flag out"
+                f"--test_fraction={test_fraction:g}: the data has "
+                f"{format_count(len(given.test), 'test image')} already; leave the flag out"
             )
         drawn = _draw(catalog, given.train, related, (val_fraction, 0.0), seed)
         return Split(drawn.train, drawn.val, given.test)
@@ -116,10 +117,10 @@ def check_given_split(
     across = np.flatnonzero(_is_across(split, user_groups.groups))
     if len(across):
         name = user_groups.names[across[0]]
-        count = len(np.unique(user_groups.groups[across]))
+        count = format_count(len(np.unique(user_groups.groups[across])), "group")
         raise UserError(
-            f"{source}: {count} groups are on two sides of the split, first {name!r}; leave the flags "
-            "of the groups out, or let seedtf draw the split"
+            f"{source}: {count} on two sides of the split, first {name!r}; leave the flags of the "
+            "groups out, or let seedtf draw the split"
         )
 
 

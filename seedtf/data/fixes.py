@@ -19,6 +19,7 @@ from seedtf.data.paths import RemotePath
 from seedtf.data.string_array import NameFinder
 from seedtf.data.table_text import read_csv_rows
 from seedtf.errors import UserError
+from seedtf.report import format_count
 
 __all__ = ["DROP", "DROPPED", "FIX_COLUMNS", "KEEP", "RELABEL", "RELABELLED", "FixTable", "Fixes"]
 
@@ -75,7 +76,7 @@ class Fixes:
             f"{counts[DROPPED]:,} left out",
             f"{self.kept:,} kept",
         ]
-        others = f"; {self.others:,} rows are about other images" if self.others else ""
+        others = f"; {format_count(self.others, 'row')} about other images" if self.others else ""
         return ", ".join(parts) + others
 
 

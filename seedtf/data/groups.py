@@ -19,6 +19,7 @@ from seedtf.data.string_array import NameFinder
 from seedtf.data.table_files import FileFinder
 from seedtf.data.tables import detect_format, read_rows
 from seedtf.errors import UserError
+from seedtf.report import format_count
 
 __all__ = ["FOLDER", "GroupFlags", "Grouping", "read_groups"]
 
@@ -68,10 +69,12 @@ class Grouping:
     def describe(self) -> str:
         """The numbers of groups, of images in the largest and of images in none, for the console."""
         named = {name for name in self.names if name}
-        largest = np.unique(self.groups, return_counts=True)[1].max()
+        sizes = np.unique(self.groups, return_counts=True)[1]
+        largest = format_count(int(sizes.max()), "image")
+        text = f"{format_count(len(named), 'group')}, the largest of {largest}"
         num_ungrouped = self.names.count("")
-        text = f"{len(named):,} groups, the largest of {largest:,} images"
-        return f"{text}; {num_ungrouped:,} images without a group" if num_ungrouped else text
+        ungrouped = format_count(num_ungrouped, "image")
+        return f"{text}; {ungrouped} without a group" if num_ungrouped else text
 
 
 def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:

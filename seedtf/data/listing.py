@@ -18,7 +18,7 @@ from seedtf.data.paths import Folder, folder_at
 from seedtf.data.split import Split, check_trainable, join_catalogs
 from seedtf.data.walk import SkipCallback
 from seedtf.errors import UserError
-from seedtf.report import report
+from seedtf.report import format_count, report
 
 __all__ = ["FilesToCheck", "list_files", "list_for_check", "list_known_classes"]
 
@@ -244,7 +244,8 @@ def _split_by_table(table: LabelTable, min_images: int) -> tuple[Catalog, Split 
     """The files of a table, and its split if it has validation or test rows; for ``list_files``."""
     catalog, sides = table.catalog, table.sides
     if sides is not None and (num_test := int((sides == "test").sum())):
-        report("test", f"{num_test:,} images are kept for the end, not for training or validation")
+        images = format_count(num_test, "image")
+        report("test", f"{images} kept for the end, not for training or validation")
     if sides is None or not {"val", "test"} & set(sides.tolist()):
         check_trainable(catalog, min_images)
         return catalog, None

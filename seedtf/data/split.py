@@ -19,6 +19,7 @@ from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
+from seedtf.report import format_count
 
 __all__ = [
     "Split",
@@ -184,7 +185,7 @@ def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
     classes = classes_in_one_group(catalog.labels, groups)
     if len(classes):
         name = catalog.class_names[classes[0]]
-        others = f" (as in {len(classes) - 1} more classes)" if len(classes) > 1 else ""
+        others = f" ({len(classes)} such classes)" if len(classes) > 1 else ""
         count = int((catalog.labels == classes[0]).sum())
         raise UserError(
             f"--data_dir={catalog.root}: all {count} images of class {name!r} belong together{others}, "
@@ -207,8 +208,8 @@ def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
         if count < min_images:
             least = {1: "one", 2: "two"}.get(min_images, str(min_images))
             raise UserError(
-                f"--data_dir={catalog.root}: class {name!r} has {count} usable image"
-                f"{'s' if count != 1 else ''}; add images (at least {least}) or remove the class"
+                f"--data_dir={catalog.root}: class {name!r} has {format_count(count, 'usable image')}; "
+                f"add images (at least {least}) or remove the class"
             )
 
 

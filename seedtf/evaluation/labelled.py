@@ -24,7 +24,7 @@ from seedtf.evaluation.evaluate import (
 )
 from seedtf.evaluation.member_images import read_sides
 from seedtf.model.activation_map import has_maps, make_map_function
-from seedtf.report import warn
+from seedtf.report import format_count, warn
 from seedtf.runs.folder import read_settings
 from seedtf.runs.folds import TEST_FOLD, FoldsPaths
 from seedtf.runs.open import Run, load_run, open_validation
@@ -202,7 +202,8 @@ def warn_of_training_images(run: Run, images: Catalog) -> None:
     num_trained = len(set[str]().union(*found.values()))
     if num_trained:
         names = [name for name, trained in found.items() if trained]
-        more = f" or of {len(names) - 1} more runs" if len(names) > 1 else ""
+        others = format_count(len(names) - 1, "more run")
+        more = f" or of {others}" if len(names) > 1 else ""
         warn(
             f"{images.root}: {num_trained:,} of {len(evaluated):,} images are training images of "
             f"{names[0]}{more}; the accuracy on them is higher than on new images"

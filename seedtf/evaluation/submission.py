@@ -18,7 +18,7 @@ from seedtf.evaluation.predict import list_images, predict_files
 from seedtf.evaluation.report import format_probability
 from seedtf.files import csv_line, write_text
 from seedtf.images.header import RefusedError
-from seedtf.report import is_silent
+from seedtf.report import format_count, is_silent
 
 __all__ = ["Sample", "read_sample", "write_submission"]
 
@@ -55,8 +55,9 @@ def read_sample(path: str) -> Sample:
     for row, line in enumerate(lines, start=1):
         if len(line) != len(lines[0]) or len(line) < 2:
             raise UserError(
-                f"--submission={path}: row {row} has {len(line)} columns; a sample submission has "
-                "the file name and the class, or the file name and a column for each class"
+                f"--submission={path}: row {row} has {format_count(len(line), 'column')}; a sample "
+                "submission has the file name and the class, or the file name and a column for "
+                "each class"
             )
     heading, *rows = map(tuple, lines)
     return Sample(Path(path), heading, tuple(rows))

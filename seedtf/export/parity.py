@@ -22,6 +22,7 @@ from seedtf.errors import UserError
 from seedtf.export import parity_worker
 from seedtf.images.header import RefusedError, read_header
 from seedtf.images.transcode import to_decodable
+from seedtf.report import format_count
 
 __all__ = ["Parity", "compare_files", "compare_pixels", "compare_probabilities"]
 
@@ -67,7 +68,7 @@ class Parity:
         """Why the file must not be kept; empty if it passes."""
         min_agreement, max_difference = _TOLERANCES.get(self.format, _FLOAT_TOLERANCE)
         if self.refused:
-            return f"{len(self.refused)} images refused, first {self.refused[0]}"
+            return f"{format_count(len(self.refused), 'image')} refused, first {self.refused[0]}"
         if self.max_abs_difference is None:
             return "its probabilities are not finite, or its classes differ in order or number"
         if self.top1_agreement < min_agreement or self.max_abs_difference > max_difference:

@@ -15,7 +15,7 @@ from seedtf.data.split import Split, check_groups, write_split_csv
 from seedtf.data.stratify import assign_equal_folds
 from seedtf.errors import UserError
 from seedtf.files import write_text
-from seedtf.report import report
+from seedtf.report import format_count, report
 from seedtf.runs.folder import format_class_names
 from seedtf.runs.folds import GROUPS, TABLE_FLAGS, TEST_FOLD, FoldRow, FoldsPaths, table_digest
 from seedtf.training.setup import load_training_data
@@ -90,7 +90,7 @@ def _assign_one_fold_per_group(
     ungrouped = [record for record in records if not dataset.grouping.names[record]]
     if ungrouped:
         raise UserError(
-            f"--folds={GROUPS}: {len(ungrouped)} images have no group, first "
+            f"--folds={GROUPS}: {format_count(len(ungrouped), 'image')} without a group, first "
             f"{dataset.store.catalog.paths[ungrouped[0]]!r}; give each a group, or pass a number of "
             "folds"
         )

@@ -28,7 +28,7 @@ from seedtf.evaluation.metrics import mcnemar_p
 from seedtf.folds.divide import assign_folds
 from seedtf.intervals import wilson_interval
 from seedtf.probing.heads import OutOfFold, predict_out_of_fold
-from seedtf.report import format_duration, report
+from seedtf.report import format_count, format_duration, report
 from seedtf.training.fitted_head import LinearHead, check_sklearn
 from seedtf.training.setup import data_folder
 
@@ -165,8 +165,8 @@ def probe(
     report(
         "folds",
         f"{len(fold_sizes)} of {fold_sizes.min():,} to {fold_sizes.max():,} images; "
-        f"{dataset.near_duplicates} near duplicates and {dataset.duplicates} identical files, each in "
-        "the fold of its original",
+        f"{format_count(dataset.near_duplicates, 'near duplicate')} and "
+        f"{format_count(dataset.duplicates, 'identical file')}, each in the fold of its original",
     )
     labels, groups = dataset.store.catalog.labels[records], dataset.together[records]
     rows: list[ProbeRow] = []

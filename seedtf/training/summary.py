@@ -15,7 +15,7 @@ from seedtf.data.catalog import describe_faults, describe_others
 from seedtf.data.dataset import Dataset
 from seedtf.data.split import classes_without_validation
 from seedtf.model.families import short_name
-from seedtf.report import report, warn
+from seedtf.report import format_count, report, warn
 from seedtf.runs.presets import initial_weights_licence
 from seedtf.runs.records import describe_devices
 from seedtf.training.distributed.choice import DeviceChoice
@@ -130,10 +130,12 @@ def _describe_split(config: TrainConfig, dataset: Dataset) -> str:
         source = f"from {given}"
     test = f", {len(split.test):,} test" if len(split.test) else ""
     text = f"{len(split.train):,} train, {len(split.val):,} validation{test} ({source})"
-    on_same_side = {"duplicates": dataset.duplicates, "near duplicates": dataset.near_duplicates}
+    on_same_side = {"duplicate": dataset.duplicates, "near duplicate": dataset.near_duplicates}
     if dataset.near_duplicates_across_split:  # not all are on the same side, see `data_warnings`
         on_same_side = {}
-    counts = " and ".join(f"{count} {name}" for name, count in on_same_side.items() if count)
+    counts = " and ".join(
+        format_count(count, name) for name, count in on_same_side.items() if count
+    )
     if counts:
         text += f"; {counts}, each on the same side as its original"
     if dataset.grouping:
@@ -249,7 +251,7 @@ def _describe_class_weights(dataset: Dataset, weights: np.ndarray) -> str:
 def _describe_training(plan: Plan) -> str:
     config, settings = plan.config, plan.settings
     counts = ("epoch", config.epochs), ("step", plan.steps_per_epoch), ("image", config.batch_size)
-    text = " of ".join(f"{count} {unit}{'s' if count != 1 else ''}" for unit, count in counts)
+    text = " of ".join(format_count(count, unit) for unit, count in counts)
     optimizer = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
     rate = f"{config.schedule} schedule with a highest learning rate of {settings.lr:g}, "
     rate += "set at every step" if settings.lr_per_step else "set once per epoch"

@@ -16,7 +16,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.files import csv_line, write_lines, write_text
 from seedtf.plots.base import save_figure
 from seedtf.plots.importance import draw_importance
-from seedtf.report import format_duration, is_silent
+from seedtf.report import format_count, format_duration, is_silent
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.trial import FAILED, OUTCOMES, TrialRow, best_row
 
@@ -125,7 +125,7 @@ class Console:
             f"val_acc {row.val_accuracy:.4f}"
             if math.isfinite(row.val_accuracy)
             else "val_acc   -   ",
-            f"{row.outcome:8} after {row.epochs} epochs",
+            f"{row.outcome:8} after {format_count(row.epochs, 'epoch')}",
             f"best {best.val_loss:.4f} in trial {best.number}" if best else "no best yet",
             f"left {format_duration(self._seconds_left(rows))}",
         ]

@@ -26,7 +26,7 @@ from seedtf.data.split import Split
 from seedtf.data.walk import walk_files
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS, RefusedError
-from seedtf.report import report
+from seedtf.report import format_count, report
 
 __all__ = ["Source", "open_source"]
 
@@ -135,7 +135,7 @@ def _stream_source(path: str, kind: str, files: list[str], label_key: str) -> So
             stem = os.path.join(os.path.dirname(name), os.path.basename(name).partition(".")[0])
             yield from _KINDS[kind](os.path.join(folder, name), stem, side, name_class, label_key)
 
-    description = f"{len(names)} {kind} file{'s' if len(names) > 1 else ''} of {path}"
+    description = f"{format_count(len(names), f'{kind} file')} of {path}"
     description += f", names of classes from {name_class.source}" if name_class.source else ""
     parts = [f"{side} ({sides.count(side)})" for side in ("train", "val", "test") if side in sides]
     description += f", split by the names of the files: {', '.join(parts)}" if parts else ""

@@ -6,7 +6,7 @@ import datetime
 import json
 from dataclasses import asdict, dataclass
 
-from seedtf.report import format_bytes, format_duration
+from seedtf.report import format_bytes, format_count, format_duration
 
 __all__ = ["Forecast", "StageTime", "Writing"]
 
@@ -163,7 +163,7 @@ class Forecast:
     def _stage_text(self, stage: StageTime) -> str:
         total = self.epoch_seconds(stage)
         writing = total - stage.train - stage.validation - stage.restart
-        epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
+        epochs = format_count(stage.epochs, "epoch")
         restart = f", restart of fit {stage.restart:.2f}" if stage.restart else ""
         return (
             f"{total:.2f} s at {stage.size}² pixels ({epochs}): training {stage.train:.2f}, "
