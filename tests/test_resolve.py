@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -48,6 +49,16 @@ def test_on_a_gpu_auto_means_16_bits_xla_and_augmentation_on_the_gpu() -> None:
     assert settings.precision.policy == "mixed_bfloat16"
     assert settings.compilation.enabled
     assert settings.augments_on_device
+
+
+@pytest.mark.parametrize("flag", [{"augment_impl": "tf_image"}, {"data_service": "server:5000"}])
+def test_the_help_names_the_flags_that_keep_augmentation_on_the_host(flag: dict[str, str]) -> None:
+    settings = resolved(Machine(gpus=(AMPERE,)), **flag)
+    assert not settings.augments_on_device
+    (name,) = flag
+    assert settings.placement_reason.startswith(f"on the host: --{name}")
+    (placement,) = (f for f in dataclasses.fields(TrainConfig) if f.name == "placement")
+    assert f"--{name} is" in placement.metadata["help"]
 
 
 def test_the_gpu_with_the_lowest_compute_capability_decides_the_precision() -> None:

@@ -122,8 +122,7 @@ class DeviceFlags(Flags):
     placement: str = option(
         AUTO,
         "Where images are augmented: in the input pipeline (host) or inside the train step (device); "
-        "auto chooses device if there is a GPU, but not with --data_service or another --augment_impl "
-        "than fused.",
+        "auto chooses device if there is a GPU, --augment_impl is fused and --data_service is not set.",
         choices=PLACEMENTS,
     )
     steps_per_execution: int = option(
