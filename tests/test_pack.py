@@ -325,17 +325,23 @@ def test_a_pack_without_a_cache_is_refused_for_a_data_service(packed, tmp_path):
         portable_reader(dataset.store)
 
 
-def test_near_duplicates_are_found_in_a_pack(folder, packed, tmp_path):
-    found = [
+def test_near_duplicates_are_found_in_a_pack(tiny_folder, tmp_path):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "photos"))
+    image = Image.radial_gradient("L")
+    image.save(folder / "alder" / "large.png")
+    image.resize((160, 160)).save(folder / "alder" / "small.png")
+    packed = pack(folder, tmp_path / "p")
+    from_folder, from_pack = (
         find_related(
             list_files(str(root))[0],
             all_opened=True,
             twins="together",
             user_groups=None,
-            cache_dir=tmp_path,
+            cache_dir=tmp_path / f"cache of {root.name}",
             max_pixels=1 << 20,
-        ).together.tolist()
+        )
         for root in (folder, packed)
-    ]
-    assert found[0] == found[1]
+    )
+    assert from_folder.num_near_duplicates == from_pack.num_near_duplicates == 1
+    assert from_folder.together.tolist() == from_pack.together.tolist()
     assert folder_at(packed).is_dir()

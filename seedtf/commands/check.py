@@ -128,7 +128,7 @@ def _report_summary(data_check: DataCheck) -> None:
         report_text(f"{finding.path}: {finding.fault} ({finding.detail})")
     if len(serious) > _MAX_SHOWN:
         others = format_count(len(serious) - _MAX_SHOWN, "more finding")
-        report_text(f"… and {others} in the report")
+        report_text(f"… and {others}")
 
 
 def _smallest_median_largest(data_check: DataCheck) -> list[tuple[int, int]]:

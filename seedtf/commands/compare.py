@@ -30,10 +30,10 @@ def run(arguments: list[str]) -> int:
     comparison = compare(config.run_a, config.run_b)
     unshared = comparison.only_in_a + comparison.only_in_b
     low, high = comparison.interval
-    files = "1 file" if comparison.shared == 1 else f"{comparison.shared} files"
     left_out = [f"{unshared} in only one of the runs"] if unshared else []
     if comparison.relabelled:
-        notes += f"; without {comparison.relabelled} that --fixes relabelled"
+        left_out.append(f"{comparison.relabelled} that --fixes relabelled")
+    notes = f"; not compared: {', '.join(left_out)}" if left_out else ""
     report("shared", f"{format_count(comparison.shared, 'file')}{notes}")
     report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
     report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")

@@ -299,7 +299,7 @@ def _severity(fault: Fault) -> str:
 def _small_classes(catalog: Catalog) -> Iterator[Fault]:
     for name, count in catalog.class_counts().items():
         if count < 2:
-            yield Fault(name, "small class", f"usable images: {count}; training needs at least two")
+            yield Fault(name, "small class", f"usable images: {count}; to draw a split takes two")
 
 
 def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
