@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from browser import open_browser
 
 from seedtf.commands.main import run_command
 from seedtf.errors import UserError
@@ -127,6 +128,27 @@ def test_the_table_and_the_page_show_every_run(root: Path, capsys) -> None:
     assert '<a href="c/report/index.html">c</a>' in page
     assert page.count("data:image/png") == 1
     assert not re.search(r'(src|href)="https?:', page)
+
+
+def test_a_click_on_a_heading_sorts_numbers_by_value_and_names_as_text(tmp_path: Path) -> None:
+    values = {"run-9": (0.8958, 0.001), "run-10": (0.9, 0.0003), "run-11": (0.85, 1e-05)}
+    for name, (accuracy, lr) in values.items():
+        make_run(tmp_path, name, [accuracy], lr=lr)
+    assert run_command("runs", [str(tmp_path)]) == 0
+    script = """["accuracy", "--lr", "run"].map(heading => {
+      const buttons = [...document.querySelectorAll("#runs th button")];
+      buttons.find(button => button.textContent === heading).click();
+      return [...document.querySelectorAll("#runs tbody tr")].map(row => row.cells[0].textContent);
+    })"""
+    with open_browser() as browser:
+        page = tmp_path / "index.html"
+        seen = browser.open_page(page, script, width=800, height=600, dark=False)
+    assert seen.messages == []
+    assert seen.facts == [
+        ["run-10", "run-9", "run-11"],  # 0.9, 0.8958, 0.85
+        ["run-9", "run-10", "run-11"],  # 0.001, 0.0003, 1e-05
+        ["run-11", "run-10", "run-9"],
+    ]
 
 
 def test_json_is_one_line_and_writes_no_page(root: Path, capsys) -> None:
