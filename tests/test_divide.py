@@ -132,6 +132,7 @@ def test_any_folder_is_divided_so_that_each_image_is_predicted_once(folder: Fold
             assert in_few_groups or len(set(related)) <= 5
             return
         paths = FoldsPaths(out)
+        assert paths.read_settings()["flags"]["folds"] == folder.folds
         fold_of = {row.file: row.fold for row in paths.read_table()}
         names = [folder.name(image) for image in range(len(folder.labels))]
         assert sorted(fold_of) == sorted(names)

@@ -202,6 +202,21 @@ def test_other_flags_than_those_of_the_folder_are_refused(tmp_path: Path) -> Non
         train_folds(CONFIG, "3", [], tmp_path / "f", commands=COMMANDS)
 
 
+@pytest.mark.parametrize(("saved", "given"), [("2", "groups"), ("groups", "2")])
+def test_folds_of_groups_are_not_continued_by_a_number_or_the_reverse(
+    tmp_path: Path, saved: str, given: str
+) -> None:
+    paths = FoldsPaths(tmp_path / "f")
+    paths.root.mkdir()
+    paths.write_settings(2, {**CONFIG.as_dict(), "folds": saved})
+    paths.write_table([])
+    message = (
+        rf"^--folds={given}: .* was divided with --folds={saved}; pass that, or another --out$"
+    )
+    with pytest.raises(UserError, match=message):
+        train_folds(CONFIG, given, [], paths.root, commands=COMMANDS)
+
+
 def test_the_error_of_a_fold_names_the_fold_and_its_log(tmp_path: Path) -> None:
     broken = Commands(
         COMMANDS.divide,

@@ -44,7 +44,7 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
     fold_of = assign_folds(dataset.unfixed or dataset, folds, config.seed)
     used = np.concatenate(list(dataset.split.sides.values()))
     fold_of[~np.isin(np.arange(len(fold_of)), used)] = _UNUSED
-    write_division(dataset, fold_of, config, paths)
+    write_division(dataset, fold_of, config, folds, paths)
 
 
 def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
@@ -104,12 +104,13 @@ def _assign_one_fold_per_group(
 
 
 def write_division(
-    dataset: Dataset, fold_of: np.ndarray, config: TrainConfig, paths: FoldsPaths
+    dataset: Dataset, fold_of: np.ndarray, config: TrainConfig, folds: str, paths: FoldsPaths
 ) -> None:
     """Writes classes.txt, the split of each fold, folds.json and, last, folds.csv.
 
-    The files depend only on the data and the flags, so two processes that write them at the same time
-    write the same bytes.
+    ``folds`` is the value of ``--folds``, which folds.json keeps among the flags. The files depend
+    only on the data and the flags, so two processes that write them at the same time write the same
+    bytes.
     """
     catalog, grouping = dataset.store.catalog, dataset.grouping
     count = int(fold_of.max()) + 1
@@ -125,7 +126,7 @@ def write_division(
         write_split_csv(paths.split(number), catalog, split)
     flags = config.as_dict()
     digests = {f"{name}_digest": table_digest(flags, name) for name in TABLE_FLAGS}
-    paths.write_settings(count, flags | digests)
+    paths.write_settings(count, flags | digests | {"folds": folds})
     paths.write_table(
         FoldRow(
             path,

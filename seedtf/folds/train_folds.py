@@ -22,7 +22,7 @@ from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
 from seedtf.folds.claims import Claim, Claims
 from seedtf.report import is_silent, report
-from seedtf.runs.folds import TABLE_FLAGS, FoldsPaths, table_digest
+from seedtf.runs.folds import GROUPS, TABLE_FLAGS, FoldsPaths, table_digest
 from seedtf.runs.history import best_epoch
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.process import (
@@ -111,12 +111,18 @@ def _make_folder(paths: FoldsPaths) -> None:
 def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
     """Raises UserError if a flag that changes the results differs from the one saved in the folder."""
     settings = paths.read_settings()
+    saved = settings["flags"]
+    divided_by = saved.get("folds", folds)  # folds.json of older releases does not have it
+    if (folds == GROUPS) != (divided_by == GROUPS):
+        raise UserError(
+            f"--folds={folds}: {paths.root} was divided with --folds={divided_by}; pass that, or "
+            "another --out"
+        )
     if folds.isdecimal() and int(folds) != settings["folds"]:
         raise UserError(
             f"--folds={folds}: {paths.root} is divided into {settings['folds']} folds; pass that "
             "number, or another --out"
         )
-    saved = settings["flags"]
     for name in TABLE_FLAGS:
         if saved.get(f"{name}_digest", "") != table_digest(config.as_dict(), name):
             raise UserError(

@@ -93,7 +93,7 @@ class FoldsPaths:
 
     @property
     def settings(self) -> Path:
-        """The number of folds, the flags of training, and hashes of the tables that they name; JSON."""
+        """The number of folds, the flags, and hashes of the tables that they name; JSON."""
         return self.root / "folds.json"
 
     @property
@@ -153,7 +153,7 @@ class FoldsPaths:
             raise UserError(f"{self.settings}: damaged ({error}); restore it") from None
 
     def write_settings(self, folds: int, flags: dict[str, Any]) -> None:
-        """Writes ``folds.json``."""
+        """Writes ``folds.json``; ``flags`` are those of training, ``--folds``, and the hashes."""
         text = json.dumps({"folds": folds, "flags": flags}, indent=2) + "\n"
         write_text(self.settings, text)
 
