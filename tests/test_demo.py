@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_run import make_run
+from tiny_run import copy_run, make_run
 
 from seedtf.commands.arguments import parse_config
 from seedtf.commands.demo import DemoConfig
@@ -74,9 +74,16 @@ def test_a_run_and_its_export_draw_the_same_heat_map(demos, image: Path) -> None
     assert np.ptp(first) > 50
 
 
-def test_the_threshold_is_that_of_the_report_or_a_given_one_and_decides_the_verdict(
-    demos, run_dir, image
+def test_the_heat_map_is_drawn_over_the_square_that_the_model_sees(
+    run_dir: Path, image: Path, tmp_path: Path
 ) -> None:
+    run = copy_run(run_dir, tmp_path / "run")
+    settings = json.loads(RunPaths(run).config.read_text())
+    RunPaths(run).config.write_text(json.dumps({**settings, "fit": "crop"}))
+    assert Demo(run).answer(image).heatmap.shape == (512, 512, 3)
+
+
+def test_the_verdict_follows_the_threshold_of_the_report(demos, run_dir, image) -> None:
     for name, demo in demos.items():
         assert demo.threshold == THRESHOLD, name
         confidence = max(demo.answer(image).probabilities.values())

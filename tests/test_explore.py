@@ -25,8 +25,10 @@ from seedtf.data.check.near_duplicates import NUM_VIEWS, THUMBNAIL_SHAPE
 from seedtf.data.fixes import FixTable
 from seedtf.errors import UserError
 from seedtf.explore import geometry
+from seedtf.explore import page as page_module
 from seedtf.explore.geometry import find_nearest, project_to_2d
 from seedtf.explore.label_quality import cross_val_predict, find_wrong_labels, self_confidence
+from seedtf.explore.page import write_page
 from seedtf.explore.review import COLUMNS, choose_shown, review, table_lines
 from seedtf.explore.sources import Explored, open_folds
 from seedtf.files import csv_line
@@ -436,7 +438,9 @@ def test_earlier_decisions_are_not_asked_again_and_stay_in_the_table(
     assert MISPLACED not in asked
 
 
-def test_folds_are_explored_by_their_out_of_fold_predictions(data: Path, tmp_path: Path) -> None:
+def test_folds_are_explored_by_their_out_of_fold_predictions(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "two"
     paths, catalog = FoldsPaths(folder), scan_folder(data)
     names = catalog.class_names
@@ -447,7 +451,9 @@ def test_folds_are_explored_by_their_out_of_fold_predictions(data: Path, tmp_pat
     paths.write_settings(2, TrainConfig(data_dir=str(data)).as_dict())
     paths.classes.write_text(format_class_names(names))
     for number in range(2):
-        make_run(paths.fold(number).root, data, seed=number)
+        run = make_run(paths.fold(number).root, data, seed=number)
+        settings = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps({**settings, "fit": "pad"}))
         paths.done(f"fold-{number}").touch()
     paths.write_table(
         FoldRow(catalog.paths[i], names[catalog.labels[i]], str(i % 2), f"g{i % 5}") for i in usable
@@ -469,6 +475,12 @@ def test_folds_are_explored_by_their_out_of_fold_predictions(data: Path, tmp_pat
     assert {name for name, *_ in found.groups} == {f"g{n}" for n in range(5)}
     maps = list(explored.compute_heatmaps([0, 1, 2], np.array([0, 1, 2])))
     assert [each.shape for each in maps] == [(2, 2)] * 3
+    # The pictures below the heat maps are the squares that the networks see.
+    seen = []
+    monkeypatch.setattr(page_module, "read_thumbnail", lambda path, *given: seen.append(given))
+    write_page(explored, found, tmp_path, title="two", method="pca", max_pixels=10**6)
+    assert len(seen) == len(found.suspects) > 0
+    assert {fit for _, fit, *_ in seen} == {"pad"}
     # The features come from the runs of the folds, so that --model is refused.
     assert run_command("explore", [str(folder), "--model=tiny"]) == 2
 

@@ -29,6 +29,7 @@ from seedtf.model.network import build_network, save_model
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_validation
 from seedtf.runs.paths import RunPaths
+from seedtf.runs.saved_model import read_fit
 
 SIZE, TEMPERATURE = 24, 1.6
 NAMES = ("alder", "two words", "öland rye")
@@ -194,6 +195,8 @@ def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> 
     assert tuple(classes.splitlines()) == run.class_names == NAMES
     facts = json.loads((exported.folder.parent / "parity.json").read_text("utf-8"))
     assert facts == json.loads((exported.folder / "assets.extra/parity.json").read_text("utf-8"))
+    assert read_fit(exported.folder) == facts["fit"] == "pad"  # where a heat map is drawn
+    assert read_fit(exported.folder.parent) == "stretch"  # as for an export of an older release
     (row,) = facts["rows"]
     assert (row["format"], row["images"], row["top1_agreement"]) == ("saved_model", 24, 1.0)
     assert row["max_abs_difference"] <= 1e-4

@@ -21,7 +21,7 @@ from seedtf.images.header import MAX_PIXELS, STRETCH, RefusedError, read_header
 from seedtf.images.transcode import to_decodable
 from seedtf.model.activation_map import check_has_maps, make_map_function
 from seedtf.runs.open import load_run
-from seedtf.runs.saved_model import ServingSignature, newest_saved_model
+from seedtf.runs.saved_model import ServingSignature, newest_saved_model, read_fit
 
 __all__ = ["Classifier", "Prediction", "open_classifier"]
 
@@ -55,7 +55,7 @@ class Classifier:
         classify: takes a non-empty sequence of prepared images and k; returns for each image its k
             best classes, or a RefusedError if the model rejected the image.
         max_pixels: the largest width × height that ``prepare`` accepts.
-        fit: how ``prepare`` of a run makes images square, see ``images.decode.resize_image``.
+        fit: how ``prepare``, or the export, makes images square, see ``images.decode.resize_image``.
         decode_files: reads and prepares several files at once, which is faster than one ``prepare``
             for each; None for an export, which decodes the files itself.
     """
@@ -248,7 +248,7 @@ def _open_export(path: Path) -> Classifier:
             return [prediction for file in files for prediction in classify([file], k)]
         return [_prediction_of_row(outputs, row, k) for row in range(len(files))]
 
-    return Classifier(signature.num_classes, _decodable_bytes, classify)
+    return Classifier(signature.num_classes, _decodable_bytes, classify, fit=read_fit(path))
 
 
 def _decodable_bytes(data: bytes) -> bytes:

@@ -85,7 +85,7 @@ class Demo:
             values = scale_probabilities(values[None], self._temperature)[0]
         best = zip(prediction.names[:_MAX_CLASSES], values[:_MAX_CLASSES].tolist(), strict=True)
         heat = prediction.heatmap
-        heatmap = None if heat is None else _draw(Path(file), heat)
+        heatmap = None if heat is None else _draw(Path(file), heat, self._classifier.fit)
         return Answer(dict(best), self._verdict(float(values[0])), heatmap)
 
     def _verdict(self, confidence: float) -> str:
@@ -132,6 +132,6 @@ def _read_threshold(paths: RunPaths) -> float | None:
     return None if threshold is None else float(threshold)
 
 
-def _draw(file: Path, heat: np.ndarray) -> np.ndarray | None:
-    image = read_thumbnail(file, _HEATMAP_SIZE)
+def _draw(file: Path, heat: np.ndarray, fit: str) -> np.ndarray | None:
+    image = read_thumbnail(file, _HEATMAP_SIZE, fit)
     return None if image is None else draw_heatmap(image, heat)

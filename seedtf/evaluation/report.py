@@ -322,7 +322,7 @@ def _jpeg_uri(image: np.ndarray | None) -> str | None:
     return None if image is None else image_uri(encode_image(image, "JPEG"), "jpeg")
 
 
-def read_thumbnail(path: Folder, size: int, fit: str = STRETCH) -> np.ndarray | None:
+def read_thumbnail(path: Folder, size: int, fit: str) -> np.ndarray | None:
     """Reads an image as the model's decoder does, and resizes it to ``size`` pixels on its longer side.
 
     If ``fit`` pads or crops images, the thumbnail is the square that the model sees. If ``fit``

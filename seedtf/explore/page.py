@@ -179,7 +179,8 @@ class _Page:
         root, indices = folder_at(str(explored.catalog.root)), result.suspects.tolist()
         heats = explored.compute_heatmaps(indices, result.proposed[result.suspects])
         for index, heat in zip(indices, heats, strict=True):
-            image = read_thumbnail(root / explored.catalog.paths[index], _SUSPECT_SIZE)
+            path = root / explored.catalog.paths[index]
+            image = read_thumbnail(path, _SUSPECT_SIZE, explored.fit)
             heatmap = None if image is None or heat is None else draw_heatmap(image, heat)
             neighbours = result.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
             yield {

@@ -29,6 +29,7 @@ from seedtf.evaluation.embed import embed_catalog
 from seedtf.evaluation.embedder import Embedder, open_embedder
 from seedtf.explore.label_quality import cross_val_predict
 from seedtf.images.decode import make_decoder
+from seedtf.images.header import STRETCH
 from seedtf.model.activation_map import has_maps, make_map_function
 from seedtf.report import report
 from seedtf.runs.folder import read_class_names, read_settings
@@ -64,6 +65,7 @@ class Explored:
         earlier: the rows of ``--fixes``: path, action and label.
         compute_heatmaps: computes the heat maps of some of the images.
         predicted_by: which model the probabilities are from, in words for the page.
+        fit: how the networks see images that are not square, see ``images.decode.resize_image``.
     """
 
     catalog: Catalog
@@ -77,6 +79,7 @@ class Explored:
     earlier: tuple[tuple[str, str, str], ...]
     compute_heatmaps: HeatmapFn
     predicted_by: str
+    fit: str = STRETCH
 
 
 def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
@@ -105,10 +108,11 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
     rows = [rows[index] for index in kept]
     probabilities = np.array([predicted[str(root / row.file)][1] for row in rows])
     folds = np.array([int(row.fold) for row in rows])
+    embedders = [open_embedder(str(run.root)) for run in runs]
     features = []
-    for number, run in enumerate(runs):
+    for number, embedder in enumerate(embedders):
         report("features", f"of the network of fold {number}")
-        features.append(_embed(catalog, open_embedder(str(run.root))))
+        features.append(_embed(catalog, embedder))
     sides = tuple(f"fold {row.fold}" for row in rows)
 
     def compute_heatmaps(
@@ -142,6 +146,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         earlier,
         compute_heatmaps,
         "the run that did not train on it",
+        embedders[0].fit,  # that of all folds
     )
 
 
@@ -213,6 +218,7 @@ def open_folder(
         earlier,
         compute_heatmaps,
         f"a linear classifier on features of {embedder.name} that was fitted without it",
+        embedder.fit,
     )
 
 

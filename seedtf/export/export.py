@@ -157,6 +157,7 @@ def export_run(
             "temperature": temperature,
             "temperature_fitted": fitted is not None,
             "max_pixels": max_pixels,
+            "fit": run.fit,
             "rows": [row.as_row() for row in rows],
         }
         licences = {read_weights_licence(paths.root) for paths in run.members or (run.paths,)}

@@ -1,7 +1,8 @@
-"""Finds the newest exported SavedModel in a folder, and loads its signature."""
+"""Finds the newest exported SavedModel in a folder, and loads its signature and ``--fit``."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import tensorflow as tf
 
 from seedtf.errors import UserError, first_line
+from seedtf.images.header import FIT_MODES, STRETCH
+from seedtf.runs.paths import PARITY
 
-__all__ = ["ServingSignature", "find_saved_model", "is_version", "newest_saved_model"]
+__all__ = ["ServingSignature", "find_saved_model", "is_version", "newest_saved_model", "read_fit"]
 
 _SAVED_MODEL = "saved_model.pb"
 _INPUT, _OUTPUTS = "image_bytes", {"probabilities", "classes"}
@@ -86,6 +89,19 @@ def newest_saved_model(path: Path) -> Path | None:
     versions = [entry for entry in path.iterdir() if is_version(entry.name)]
     newest = max(versions, key=lambda entry: int(entry.name), default=None)
     return newest if newest and (newest / _SAVED_MODEL).is_file() else None
+
+
+def read_fit(saved_model: Path) -> str:
+    """How an export makes images square, see ``images.decode.resize_image``.
+
+    It is ``stretch`` if the export has no readable parity.json, or one of an older release.
+    """
+    try:
+        values = json.loads((saved_model / "assets.extra" / PARITY).read_text(encoding="utf-8"))
+        fit = str(values.get("fit", STRETCH))
+    except (OSError, ValueError, AttributeError):
+        return STRETCH
+    return fit if fit in FIT_MODES else STRETCH
 
 
 def is_version(name: str) -> bool:
