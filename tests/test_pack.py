@@ -137,8 +137,10 @@ def test_evaluate_predict_and_check_read_a_pack(folder, packed, tmp_path, capsys
     assert "data:image/jpeg" in page  # thumbnails come from the pack
     store, records = open_labelled(load_run(run_dir), str(packed))
     assert len(records) == len(store.catalog) == 20
-    out = tmp_path / "p.csv"
-    assert main(["predict", str(run_dir), str(packed), f"--out={out}"]) == 3
+    out, maps = tmp_path / "p.csv", tmp_path / "maps"
+    flags = [f"--out={out}", f"--heatmaps={maps}"]
+    assert main(["predict", str(run_dir), str(packed), *flags]) == 3
+    assert len(list(maps.iterdir())) == len(records)
     assert f"{packed}/alder/cut.png,truncated" in out.read_text()
     assert len(list(list_images([f"{packed}/alder/0.png"]))) == 1
     check = check_data(str(packed))

@@ -247,7 +247,7 @@ def _write_heatmap(
     """
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""
-    image = read_thumbnail(Path(path), _HEATMAP_SIZE, fit)
+    image = read_thumbnail(path, _HEATMAP_SIZE, fit)
     if image is None:  # the file has changed since it was predicted
         return ""
     stem = Path(path).stem

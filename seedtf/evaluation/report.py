@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.catalog import Fault
-from seedtf.data.paths import Folder
+from seedtf.data.paths import Folder, read_file
 from seedtf.evaluation import metrics
 from seedtf.evaluation.evaluate import Report, top_classes, top_losses
 from seedtf.files import csv_line, write_bytes, write_lines, write_text
 from seedtf.images.decode import decode_image, resize_image
-from seedtf.images.header import STRETCH, RefusedError, read_header
+from seedtf.images.header import MAX_PIXELS, STRETCH, RefusedError, read_header
 from seedtf.images.transcode import to_decodable
 from seedtf.plots.base import figure_png
 from seedtf.plots.heatmap import draw_heatmap, encode_image
@@ -322,17 +322,18 @@ def _jpeg_uri(image: np.ndarray | None) -> str | None:
     return None if image is None else image_uri(encode_image(image, "JPEG"), "jpeg")
 
 
-def read_thumbnail(path: Folder, size: int, fit: str) -> np.ndarray | None:
+def read_thumbnail(path: str | os.PathLike[str], size: int, fit: str) -> np.ndarray | None:
     """Reads an image as the model's decoder does, and resizes it to ``size`` pixels on its longer side.
 
     If ``fit`` pads or crops images, the thumbnail is the square that the model sees. If ``fit``
-    stretches them, the thumbnail keeps the aspect ratio of the image.
+    stretches them, the thumbnail keeps the aspect ratio of the image. ``path`` may also be a URL or the
+    path of an image in a packed folder.
 
     Returns:
         uint8 ``[h, w, 3]``; None if the file cannot be read or decoded.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(os.fspath(path), MAX_PIXELS)
         decodable, header = to_decodable(data, read_header(data))
         image = decode_image(tf.constant(decodable), tf.constant(header))
     except (OSError, RefusedError, tf.errors.OpError):
