@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tiny_run import IMAGE_SIZE, make_run
+from tiny_run import IMAGE_SIZE, copy_run, make_run
 
 from seedtf.commands.main import run_command
 from seedtf.errors import UserError
+from seedtf.evaluation import demo, predict, report
 from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.evaluation.report import read_thumbnail
 from seedtf.export.serving_graph import ServingModule
+from seedtf.images.header import MAX_PIXELS
 from seedtf.model.activation_map import check_has_maps, make_map_function, split_for_maps
 from seedtf.model.network import HEAD, build_network
 from seedtf.plots.heatmap import draw_heatmap
@@ -94,6 +98,27 @@ def test_predict_writes_a_png_for_each_image_and_names_it(
     capsys.readouterr()
     assert run_command("predict", [*arguments, f"--out={tmp_path / 'q.csv'}"]) == 2
     assert "holds files; pass another folder or --overwrite" in capsys.readouterr().err
+
+
+def test_a_picture_below_a_heat_map_has_the_limit_of_the_run(
+    run_dir: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = str(tiny_folder / "alder" / "0.png")  # of 20×16 pixels
+    assert read_thumbnail(image, 8, "stretch", 319) is None
+    assert read_thumbnail(image, 10, "stretch", 320).shape == (8, 10, 3)
+    run = copy_run(run_dir, tmp_path / "run")
+    settings = json.loads((run / "config.json").read_text())
+    limit = 2 * MAX_PIXELS
+    (run / "config.json").write_text(json.dumps({**settings, "max_pixels": limit}))
+    limits = []
+    for module in (demo, predict, report):
+        monkeypatch.setattr(module, "read_thumbnail", lambda *given: limits.append(given[3]))
+    demo.Demo(run).answer(image)
+    flags = [f"--out={tmp_path / 'p.csv'}", f"--heatmaps={tmp_path / 'maps'}"]
+    assert run_command("predict", [str(run), image, *flags]) == 0
+    assert limits == [limit, limit]
+    assert evaluate_run(str(run), out=str(tmp_path / "report")).context.max_pixels == limit
+    assert set(limits[2:]) == {limit}
 
 
 def test_the_report_shows_heat_maps_if_a_checkbox_is_ticked(run_dir: Path, tmp_path: Path) -> None:

@@ -85,8 +85,13 @@ class Demo:
             values = scale_probabilities(values[None], self._temperature)[0]
         best = zip(prediction.names[:_MAX_CLASSES], values[:_MAX_CLASSES].tolist(), strict=True)
         heat = prediction.heatmap
-        heatmap = None if heat is None else _draw(Path(file), heat, self._classifier.fit)
+        heatmap = None if heat is None else self._draw(file, heat)
         return Answer(dict(best), self._verdict(float(values[0])), heatmap)
+
+    def _draw(self, file: str | os.PathLike[str], heat: np.ndarray) -> np.ndarray | None:
+        classifier = self._classifier
+        image = read_thumbnail(file, _HEATMAP_SIZE, classifier.fit, classifier.max_pixels)
+        return None if image is None else draw_heatmap(image, heat)
 
     def _verdict(self, confidence: float) -> str:
         if self.threshold is None:
@@ -130,8 +135,3 @@ def _read_threshold(paths: RunPaths) -> float | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return None if threshold is None else float(threshold)
-
-
-def _draw(file: Path, heat: np.ndarray, fit: str) -> np.ndarray | None:
-    image = read_thumbnail(file, _HEATMAP_SIZE, fit)
-    return None if image is None else draw_heatmap(image, heat)

@@ -174,6 +174,7 @@ def evaluate_run(
         skipped=labelled.faults,
         labels_csv=labels_csv,
         fit=run.fit,
+        max_pixels=run.max_pixels,
     )
     folder = Path(out) if out else base
     if data_dir and not out:

@@ -191,7 +191,7 @@ def write_predictions(
         for path, prediction in bar:
             cells = []
             if heatmaps:
-                cells = [_write_heatmap(path, prediction, heatmaps, name_counts, classifier.fit)]
+                cells = [_write_heatmap(path, prediction, heatmaps, name_counts, classifier)]
             table.write(path, prediction, *cells)
             num_files += 1
             if isinstance(prediction, RefusedError):
@@ -239,7 +239,7 @@ def _write_heatmap(
     prediction: Prediction | RefusedError,
     folder: Path,
     name_counts: Counter[str],
-    fit: str,
+    classifier: Classifier,
 ) -> str:
     """Writes the image with its heat map and returns the file name; empty if there is no heat map.
 
@@ -247,7 +247,7 @@ def _write_heatmap(
     """
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""
-    image = read_thumbnail(path, _HEATMAP_SIZE, fit)
+    image = read_thumbnail(path, _HEATMAP_SIZE, classifier.fit, classifier.max_pixels)
     if image is None:  # the file has changed since it was predicted
         return ""
     stem = Path(path).stem

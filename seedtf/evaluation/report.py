@@ -64,6 +64,7 @@ class ReportContext:
         tta: 1, or 8 if eight views were averaged.
         skipped: images that could not be used and are not part of the metrics.
         fit: how the run made images square, see ``images.decode.resize_image``.
+        max_pixels: the largest width × height of an image that the run decodes.
     """
 
     run_dir: Path
@@ -75,6 +76,7 @@ class ReportContext:
     skipped: tuple[Fault, ...]
     labels_csv: str = ""
     fit: str = STRETCH
+    max_pixels: int = MAX_PIXELS
 
     @property
     def source(self) -> dict[str, str]:
@@ -298,7 +300,7 @@ def _top_loss_cards(
     cards = []
     for rank, index in enumerate(top_losses(report, MAX_TOP_LOSSES)):
         path = context.data_root / predictions.paths[index]
-        thumbnail = read_thumbnail(path, THUMBNAIL_SIZE, context.fit)
+        thumbnail = read_thumbnail(path, THUMBNAIL_SIZE, context.fit, context.max_pixels)
         heat = None
         if thumbnail is not None and rank < len(heatmaps):
             heat = draw_heatmap(thumbnail, heatmaps[rank])
@@ -322,7 +324,9 @@ def _jpeg_uri(image: np.ndarray | None) -> str | None:
     return None if image is None else image_uri(encode_image(image, "JPEG"), "jpeg")
 
 
-def read_thumbnail(path: str | os.PathLike[str], size: int, fit: str) -> np.ndarray | None:
+def read_thumbnail(
+    path: str | os.PathLike[str], size: int, fit: str, max_pixels: int
+) -> np.ndarray | None:
     """Reads an image as the model's decoder does, and resizes it to ``size`` pixels on its longer side.
 
     If ``fit`` pads or crops images, the thumbnail is the square that the model sees. If ``fit``
@@ -330,11 +334,11 @@ def read_thumbnail(path: str | os.PathLike[str], size: int, fit: str) -> np.ndar
     path of an image in a packed folder.
 
     Returns:
-        uint8 ``[h, w, 3]``; None if the file cannot be read or decoded.
+        uint8 ``[h, w, 3]``; None if the file cannot be read, or has more than ``max_pixels``.
     """
     try:
-        data = read_file(os.fspath(path), MAX_PIXELS)
-        decodable, header = to_decodable(data, read_header(data))
+        data = read_file(os.fspath(path), max_pixels)
+        decodable, header = to_decodable(data, read_header(data, max_pixels), max_pixels)
         image = decode_image(tf.constant(decodable), tf.constant(header))
     except (OSError, RefusedError, tf.errors.OpError):
         return None

@@ -180,7 +180,7 @@ class _Page:
         heats = explored.compute_heatmaps(indices, result.proposed[result.suspects])
         for index, heat in zip(indices, heats, strict=True):
             path = root / explored.catalog.paths[index]
-            image = read_thumbnail(path, _SUSPECT_SIZE, explored.fit)
+            image = read_thumbnail(path, _SUSPECT_SIZE, explored.fit, self.max_pixels)
             heatmap = None if image is None or heat is None else draw_heatmap(image, heat)
             neighbours = result.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
             yield {
