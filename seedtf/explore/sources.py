@@ -6,7 +6,7 @@ The images are those of a folder, or of a finished ``seedtf folds``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -112,7 +112,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
     features = []
     for number, embedder in enumerate(embedders):
         report("features", f"of the network of fold {number}")
-        features.append(_embed(catalog, embedder))
+        features.append(_embed(catalog, embedder, max_pixels))
     sides = tuple(f"fold {row.fold}" for row in rows)
 
     def compute_heatmaps(
@@ -188,7 +188,7 @@ def open_folder(
             "predicted from the others; choose other groups"
         )
     report("features", f"of {embedder.name} at {embedder.image_size} pixels")
-    features = _embed(catalog, embedder)
+    features = _embed(catalog, embedder, max_pixels)
     num_classes = len(catalog.class_names)
     predictions = cross_val_predict(features, catalog.labels, num_classes, group_of)
 
@@ -254,7 +254,9 @@ def _read_images(
     return catalog, facts.take(kept), kept, reviewed[kept], tuple(table.rows if table else ())
 
 
-def _embed(catalog: Catalog, embedder: Embedder) -> np.ndarray:
+def _embed(catalog: Catalog, embedder: Embedder, max_pixels: int) -> np.ndarray:
+    # The catalog has the images within `max_pixels`; the limit of a run may be another one.
+    embedder = replace(embedder, max_pixels=max_pixels)
     embeddings = embed_catalog(catalog, embedder, default_cache_dir(), _BATCH_SIZE)
     if len(embeddings.features) != len(catalog):
         lost: Fault = embeddings.catalog.faults[-1]
