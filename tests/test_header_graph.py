@@ -26,6 +26,7 @@ from seedtf.images.header_graph import (
     STATUSES,
     Edits,
     apply_edits,
+    has_edits,
     parse_header_graph,
     parse_headers_graph,
 )
@@ -172,6 +173,19 @@ def test_plain_jpegs_are_recognized() -> None:
     assert found.is_plain.numpy().tolist() == [True] * len(plain) + [False] * len(others)
     sizes = [[47, 31]] * 3 + [[7, 9], [47, 31]]
     assert np.stack([found.width, found.height], 1)[: len(plain)].tolist() == sizes
+
+
+def test_only_a_jpeg_of_inverted_cmyk_has_edits() -> None:
+    """A JPEG without edits that stands upright is decoded by fewer operations."""
+    cmyk = encode("JPEG", "CMYK")
+    adobe = cmyk.index(b"\xff\xee")
+    inverted = cmyk[:adobe] + cmyk[adobe + 2 + int.from_bytes(cmyk[adobe + 2 : adobe + 4], "big") :]
+    files = tf.constant([encode("JPEG", exif=exif(1)), cmyk, inverted, encode("JPEG")])
+    headers = parse_headers_graph(files)
+    assert headers.status.numpy().tolist() == [0] * 4
+    assert has_edits(files, headers.edits).numpy().tolist() == [False, False, True, False]
+    assert in_graph(inverted) == in_python(inverted)
+    assert in_graph(inverted)[-1] != inverted
 
 
 def test_the_files_cover_every_status() -> None:

@@ -93,7 +93,9 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
     is_arithmetic = (seen.status == OK) & seen.has_arithmetic
     status = tf.where(is_arithmetic, int64(BY_PILLOW), seen.status)
     is_inverted = (seen.components == 4) & ~seen.has_adobe
-    edits = make_edits(file, (int64(2), int64(2), tf.where(is_inverted, ADOBE_SEGMENT, b"")))
+    # An edit at the end of the file that inserts nothing is no edit, see `has_edits`.
+    start = tf.where(is_inverted, int64(2), file.length)
+    edits = make_edits(file, (start, start, tf.where(is_inverted, ADOBE_SEGMENT, b"")))
     orientation = upright_orientation(seen.exif, seen.xmp)
     return make_header_status(
         file, status, seen.width, seen.height, orientation=orientation, edits=edits
