@@ -18,7 +18,7 @@ from seedtf.commands.main import main
 from seedtf.compat.keras import all_variables
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset
-from seedtf.errors import StoppedError
+from seedtf.errors import StoppedError, UserError
 from seedtf.model.network import load_model
 from seedtf.runs.history import read_history
 from seedtf.training import train
@@ -335,6 +335,16 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     assert 1 <= found["steps"] <= 20
     # More steps are trained than timed, because the first steps of each stage trace and warm up.
     assert 0 < num_steps[0] - found["steps"] <= 2 * 6
+
+
+def test_each_of_the_two_functions_refuses_the_flag_of_the_other(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"^--dry_run: train_and_evaluate .* forecast_training"):
+        train_and_evaluate(dataclasses.replace(config, dry_run=True))
+    with pytest.raises(UserError, match=r"^--dry_run: forecast_training .* train_and_evaluate"):
+        train.forecast_training(config)
+    assert not list(tmp_path.iterdir())
 
 
 def record_num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -106,13 +106,14 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
     On a CPU the same ``config`` gives the same ``history.csv``.
 
     Args:
-        config: the flags of the run.
+        config: the flags of the run, without ``dry_run``.
 
     Returns:
         The metrics of the best epoch, and the run folder.
 
     Raises:
-        UserError: a flag or a file has a mistake that the user can correct; the message names it.
+        UserError: a flag or a file has a mistake that the user can correct, which the message names; or
+            ``config.dry_run`` is set.
         DivergedError: the loss or a value of a state is not finite.
         StoppedError: SIGTERM or SIGINT arrived; the state is saved.
         WorkerLostError: another worker has died; all workers can resume from the last state.
@@ -127,6 +128,11 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         >>> result.best_epoch, result.run_dir  # doctest: +SKIP
         (1, 'oak')
     """
+    if config.dry_run:
+        raise UserError(
+            "--dry_run: train_and_evaluate trains; leave the flag out, or call forecast_training of "
+            "seedtf.training.train"
+        )
     with open_session(config) as session:
         return _make_result(session, stopped=session.train())
 
@@ -134,11 +140,19 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
 def forecast_training(config: TrainConfig) -> Forecast:
     """Forecasts time, memory and disk space of a training from a few timed steps.
 
-    With ``config.dry_run``, as ``seedtf train`` calls it, no run folder is created.
+    No run folder is created.
+
+    Args:
+        config: the flags of the training, with ``dry_run``.
 
     Raises:
-        UserError: for the same reasons as in ``train_and_evaluate``, or if several workers would train.
+        UserError: a flag or a file has a mistake, several workers would train, or ``config.dry_run`` is
+            not set.
     """
+    if not config.dry_run:
+        raise UserError(
+            "--dry_run: forecast_training does not train; set the flag, or call train_and_evaluate"
+        )
     with open_session(config) as session:
         return _time_session(session)
 
