@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -280,6 +281,36 @@ def test_the_table_appears_only_when_complete(tmp_path):
         )
     assert out.read_text() == "old table"
     assert [path.name for path in out.parent.iterdir()] == ["p.csv"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["a/x.png", "b/x.jpg", "c/x~2.png", "d/x.png"],
+        ["a/x~2.png", "b/x.png", "c/x.png", "d/x.png"],
+    ],
+)
+def test_no_heat_map_replaces_another(tmp_path, tiny_folder, files):
+    for file in files:
+        (tmp_path / file).parent.mkdir()
+        shutil.copyfile(tiny_folder / "alder" / "0.png", tmp_path / file)
+
+    def classify(contents, k):
+        return [Prediction(("x",), (np.float32(1),), np.eye(2, dtype=np.float32))] * len(contents)
+
+    (maps := tmp_path / "maps").mkdir()
+    inputs = [str(tmp_path / file) for file in files]
+    write_predictions(
+        stub_classifier(classify=classify),
+        inputs,
+        tmp_path / "p",
+        topk=1,
+        batch_size=4,
+        heatmaps=maps,
+    )
+    names = [row["heatmap"] for row in read_table(tmp_path / "p")]
+    assert len(set(names)) == 4
+    assert sorted(path.name for path in maps.iterdir()) == sorted(names)
 
 
 def test_a_folder_is_listed_lazily_and_sorted(flat):

@@ -243,15 +243,18 @@ def _write_heatmap(
 ) -> str:
     """Writes the image with its heat map and returns the file name; empty if there is no heat map.
 
-    ``name_counts`` counts the images of each name, so that the second and later ones get a number.
+    The second and later images of a name get a number. The keys of ``name_counts`` are the names used
+    so far, without suffix; its values are the last numbers that were tried.
     """
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""
     image = read_thumbnail(path, _HEATMAP_SIZE, classifier.fit, classifier.max_pixels)
     if image is None:  # the file has changed since it was predicted
         return ""
-    stem = Path(path).stem
-    name_counts[stem] += 1
-    name = f"{stem}.png" if name_counts[stem] == 1 else f"{stem}~{name_counts[stem]}.png"
-    write_bytes(folder / name, encode_image(draw_heatmap(image, prediction.heatmap)))
-    return name
+    name = stem = Path(path).stem
+    while name in name_counts:  # a file may itself be named x~2
+        name_counts[stem] += 1
+        name = f"{stem}~{name_counts[stem]}"
+    name_counts[name] = 1
+    write_bytes(folder / f"{name}.png", encode_image(draw_heatmap(image, prediction.heatmap)))
+    return f"{name}.png"
