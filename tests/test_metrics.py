@@ -130,6 +130,9 @@ def test_rejection_keeps_as_many_as_the_precision_allows():
     assert rule is not None
     assert (rule.threshold, rule.kept, rule.kept_correct) == (0.6, 4, 3)
     assert rejection_threshold(confidence, np.zeros(5, bool), 0.75) is None
+    exact = rejection_threshold(np.full(100, 0.9), np.arange(100) < 55, 0.55)
+    assert exact is not None
+    assert (exact.kept, exact.kept_correct) == (100, 55)
 
 
 @given(

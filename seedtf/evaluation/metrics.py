@@ -272,7 +272,8 @@ def rejection_threshold(
     kept = np.arange(1, len(ranked) + 1)
     # A threshold can lie only behind the last of several equal confidences.
     is_last_of_tie = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    reached = np.flatnonzero(is_last_of_tie & (hits >= precision * kept))
+    # The product precision · kept would be rounded: 0.55 · 100 is above 55 in float64.
+    reached = np.flatnonzero(is_last_of_tie & (hits / kept >= precision))
     if not reached.size:
         return None
     last = int(reached[-1])
