@@ -23,7 +23,10 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """The loss or a weight is not finite; the message names the step, known files and the remedy."""
+    """The loss, or a value of a state, is not finite; the message names the step and the remedy.
+
+    If it is the loss, the message also names the files of the batch.
+    """
 
     exit_code = 4
 
