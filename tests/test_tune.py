@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -261,6 +262,17 @@ def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) 
     assert f"seedtf train --flagfile={folder / 'best.txt'}" in lines[-2]
     result = json.loads(lines[-1].removeprefix("RESULT    "))
     assert (result["best_trial"], result["done"]) == (best.number, 6)
+
+
+def test_the_best_is_that_of_the_trials_that_did_not_fail(tmp_path) -> None:
+    outcomes = ("done", "failed", "pruned", "diverged", "failed")
+    rows = [TrialRow(n, outcome, 0.5, 0.9, 4, 1.0, {}) for n, outcome in enumerate(outcomes)]
+    (tmp_path / "best.txt").write_text("--lr=0.1\n")
+    out = io.StringIO()
+    records.print_best(records.Console(out, 5), tmp_path, "s", rows)
+    assert "chosen as the best of 3 trials that did not fail, so" in out.getvalue()
+    records.print_best(records.Console(out, 2), tmp_path, "s", rows[:2])
+    assert "chosen as the best of 1 trial that did not fail, so" in out.getvalue()
 
 
 @pytest.fixture(scope="module")

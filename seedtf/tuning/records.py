@@ -159,11 +159,14 @@ def print_best(console: Console, tune_dir: Path, study_name: str, rows: Sequence
         console.print_line("best", "no trial has completed its training")
         return
     flagfile = tune_dir / "best.txt"
+    counts = {name: sum(row.outcome == name for row in rows) for name in OUTCOMES}
+    compared = len(rows) - counts[FAILED]
     console.print_line(
         "best",
         f"trial {best.number}: validation accuracy {best.val_accuracy:.4f}, loss "
-        f"{best.val_loss:.4f}; it was chosen as the best of {len(rows)} trials, so expect a lower "
-        "accuracy with another seed",
+        f"{best.val_loss:.4f}; it was chosen as the best of {compared} trial"
+        f"{'' if compared == 1 else 's'} that did not fail, so expect a lower accuracy with another "
+        "seed",
     )
     console.print_line(
         "flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1])
@@ -171,7 +174,6 @@ def print_best(console: Console, tune_dir: Path, study_name: str, rows: Sequence
     console.print_line("table", str(tune_dir / "trials.csv"))
     console.print_line("image", str(tune_dir / "importance.png"))
     console.print_line("train", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
-    counts = {name: sum(row.outcome == name for row in rows) for name in OUTCOMES}
     result = {
         "study": study_name,
         "tune_dir": str(tune_dir),
