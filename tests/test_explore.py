@@ -278,6 +278,20 @@ def test_the_misplaced_image_comes_first_and_all_are_in_the_table(page: Path) ->
     assert {row["on_page"] for row in rows} == {"1"}
 
 
+def test_a_page_that_is_full_does_not_claim_to_have_all_suspects(
+    data: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(page_module, "choose_shown", lambda *given: choose_shown(*given, 3))
+    out = tmp_path / "few"
+    # The features are in the cache, where the command of `page` has put them.
+    assert run_command("explore", [str(data), *FLAGS, f"--out={out}"]) == 0
+    console, text = capsys.readouterr().out, (out / "index.html").read_text()
+    assert "the page has 3 of 44 images: first the suspects" in console
+    assert "This page shows 3 of them: first the suspects" in text
+    assert "all suspects" not in text
+    assert console.count("as far as there is room") == text.count("as far as there is room") == 1
+
+
 FACTS = """({
   cards: document.querySelectorAll(".suspects .card").length,
   pictures: [...document.images].filter(image => image.complete && image.naturalWidth > 1).length,

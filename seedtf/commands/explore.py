@@ -127,8 +127,9 @@ def run(arguments: list[str]) -> int:
     if written.num_shown < images:
         report(
             "sample",
-            f"the page has {written.num_shown:,} of {images:,} images: those above, and a sample of "
-            "the others that keeps the proportions of the classes; explore.csv has all",
+            f"the page has {written.num_shown:,} of {images:,} images: first the suspects, outliers, "
+            "near duplicates and poor images, in this order and as far as there is room, then a sample "
+            "of the others that keeps the proportions of the classes; explore.csv has all",
         )
     report("page", f"{written.page}; the map is {written.projection}")
     report("table", str(written.table))
