@@ -83,7 +83,9 @@ def test_the_heat_map_is_drawn_over_the_square_that_the_model_sees(
     assert Demo(run).answer(image).heatmap.shape == (512, 512, 3)
 
 
-def test_the_verdict_follows_the_threshold_of_the_report(demos, run_dir, image) -> None:
+def test_the_threshold_is_that_of_the_report_or_a_given_one_and_decides_the_verdict(
+    demos, run_dir, image
+) -> None:
     for name, demo in demos.items():
         assert demo.threshold == THRESHOLD, name
         confidence = max(demo.answer(image).probabilities.values())

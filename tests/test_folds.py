@@ -190,6 +190,27 @@ def test_a_signal_raises_stopped_error_with_how_to_continue(tmp_path: Path) -> N
     assert "whose state is kept; repeat the same command to continue" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("is_divided", "where"),
+    [
+        (False, "in divide, which will start from its beginning"),
+        (True, "in fold-0, whose state is kept"),
+    ],
+)
+def test_a_stopped_task_has_a_state_only_if_it_trains_a_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_divided: bool, where: str
+) -> None:
+    paths = FoldsPaths(tmp_path / "f")
+    if is_divided:
+        paths.claims.mkdir(parents=True)
+        paths.write_settings(2, CONFIG.as_dict())
+        paths.write_table([])
+        paths.done("divide").touch()
+    monkeypatch.setattr(train_folds_module, "TrainProcess", StoppedProcess)
+    with pytest.raises(StoppedError, match=f": stopped {where}; repeat the same command"):
+        train_folds(CONFIG, "2", ["--folds=2"], paths.root, commands=COMMANDS)
+
+
 def test_other_flags_than_those_of_the_folder_are_refused(tmp_path: Path) -> None:
     train_folds(CONFIG, "2", ["--folds=2"], tmp_path / "f", commands=COMMANDS)
     # The fake command has written two flags only; write all of them, as the real command does.
@@ -272,6 +293,13 @@ class InThisProcess:
 
     def poll(self) -> int:
         return self.code
+
+
+class StoppedProcess(InThisProcess):
+    """Replaces ``TrainProcess``: a process that a signal stopped."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.code = StoppedError.exit_code
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ class PredictConfig(Flags):
         "for a run, not for an export.",
     )
     overwrite: bool = option(
-        False, "Replace --out if it exists, and files of the same names in --heatmaps."
+        False, "Replace --out if it exists, and write to --heatmaps even if it holds files."
     )
 
     def check_together(self) -> None:

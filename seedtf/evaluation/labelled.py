@@ -202,8 +202,8 @@ def warn_of_training_images(run: Run, images: Catalog) -> None:
     num_trained = len(set[str]().union(*found.values()))
     if num_trained:
         names = [name for name, trained in found.items() if trained]
-        others = len(names) - 1
-        more = f" or of {others} more run{'' if others == 1 else 's'}" if others else ""
+        others = format_count(len(names) - 1, "more run")
+        more = f" or of {others}" if len(names) > 1 else ""
         warn(
             f"{images.root}: {num_trained:,} of {len(evaluated):,} images are training images of "
             f"{names[0]}{more}; the accuracy on them is higher than on new images"

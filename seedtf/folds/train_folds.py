@@ -234,7 +234,7 @@ class _Tasks:
                 claim.heartbeat()
                 if self.stop.name or claim.is_lost():
                     process.end()
-                    self._check_stop(f"in {name}, whose state is kept")
+                    self._check_stop(_describe_stop(name))
                     raise UserError(f"{self.paths.root}: another process took over {name}")
                 if name.startswith("fold-"):
                     bar.n = len(finished_epochs(self.paths.root / name))
@@ -242,7 +242,7 @@ class _Tasks:
                 time.sleep(POLL_SECONDS)
         if code == StoppedError.exit_code:  # the signal reached only the started process
             self.stop.name = self.stop.name or "a signal"
-            self._check_stop(f"in {name}, whose state is kept")
+            self._check_stop(_describe_stop(name))
         if code:
             error_type = DivergedError if code == DivergedError.exit_code else UserError
             reason = last_error_line(log) or f"exit code {code}"
@@ -253,6 +253,14 @@ class _Tasks:
             raise StoppedError(
                 f"{self.stop.name}: stopped {where}; repeat the same command to continue"
             )
+
+
+def _describe_stop(name: str) -> str:
+    """Where a task was stopped, and what is left of it: only the training of a fold has a state."""
+    kept = (
+        "whose state is kept" if name.startswith("fold-") else "which will start from its beginning"
+    )
+    return f"in {name}, {kept}"
 
 
 def _make_progress_bar(name: str, epochs: int) -> tqdm:
