@@ -215,12 +215,17 @@ def test_a_name_is_found_at_its_first_index(names: list[str]) -> None:
     finder = NameFinder(StringArray(names))
     assert [finder.find(name) for name in names] == [names.index(name) for name in names]
     assert finder.find("nowhere at all") == -1
+    repeated = finder.find_repeated()
+    assert (repeated >= 0) == (len(set(names)) < len(names))
+    assert repeated < 0 or names[repeated] in names[:repeated]
 
 
 def test_names_with_the_same_hash_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedtf.data.string_array.hash", lambda name: 7, raising=False)
     finder = NameFinder(StringArray(["b", "a", "b"]))
     assert [finder.find(name) for name in "abc"] == [1, 0, -1]
+    assert finder.find_repeated() == 2
+    assert NameFinder(StringArray(["b", "a", "c"])).find_repeated() == -1
 
 
 def test_labels_are_indices_of_the_classes_of_training(tmp_path: Path) -> None:

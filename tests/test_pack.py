@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import random
@@ -220,6 +221,13 @@ def name_a_shard_outside(root):
     (root / "pack.json").write_text(json.dumps(meta))
 
 
+def repeat_a_name(root):
+    index, meta = root / "index.csv", json.loads((root / "pack.json").read_text())
+    index.write_text(index.read_text().replace("alder/1.png", "alder/0.png"))
+    meta["index_sha256"] = hashlib.sha256(index.read_bytes()).hexdigest()
+    (root / "pack.json").write_text(json.dumps(meta))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -233,6 +241,7 @@ def name_a_shard_outside(root):
         ),
         (lambda p: (p / "pack.json").write_text("{"), "the pack is damaged"),
         (name_a_shard_outside, "lies outside the pack"),
+        (repeat_a_name, "the pack is damaged (two images are called 'alder/0.png')"),
         (lambda p: (p / "pack.json").write_text('{"format": 1}'), "there is no 'classes'"),
         (
             lambda p: (p / "pack.json").write_text('{"format": 1, "classes": 5}'),

@@ -10,6 +10,7 @@ from pack_sources import labelled_files, write_hf_table, write_tar, write_tfreco
 
 from seedtf.commands.main import main
 from seedtf.data.listing import list_files
+from seedtf.data.pack.records import ImageNamer
 from seedtf.data.packed import open_pack
 
 pytest.importorskip("array_record")
@@ -119,6 +120,44 @@ def test_tables_of_hugging_face_are_packed_in_order(files, tmp_path, suffix):
     assert contents(pack) == expected[:6] + expected
     assert pack.sides.tolist() == ["test"] * 6 + ["train"] * 18
     assert [fault for _, fault in left_out_faults(pack)] == ["no image", "no label"]
+
+
+def test_files_whose_names_have_dots_keep_their_images_apart(files, tmp_path):
+    entries = [{"0.cls": label.encode(), "0.png": data} for _, label, data in files[:9]]
+    names = [*(f"s.{number:03}.tar" for number in range(7)), "t.tar", "t.TAR.GZ"]
+    for name, part in zip(names, entries, strict=True):
+        write_tar(tmp_path / "data" / name, part)
+    pack = pack_and_open(tmp_path / "data", tmp_path)
+    expected = [f"s.{number:03}/0.png" for number in range(7)] + ["t.TAR.GZ/0.png", "t.tar/0.png"]
+    assert sorted(pack.names) == sorted(expected)
+    # Each name finds the image that the tar of this name has, as a table of labels reads it.
+    found = {name: pack.read(pack.find(name)) for name in pack.names}
+    assert [found[name] for name in expected[:7]] == [data for *_, data in files[:7]]
+    rows = [{"image/encoded": data, "image/class/text": b"a"} for *_, data in files[:2]]
+    for number, row in enumerate(rows):
+        write_tfrecord(tmp_path / "tfds" / f"x.tfrecord-{number:05}-of-00002", [row])
+    assert main(["pack", str(tmp_path / "tfds"), f"--out={tmp_path}/p"]) == 0
+    packed = open_pack(str(tmp_path / "p"))
+    assert [packed.read(packed.find(name)) for name in packed.names] == [d for *_, d in files[:2]]
+
+
+def test_an_image_never_gets_the_name_of_another_one_in_its_file():
+    name_image = ImageNamer("f")
+    given = ["a.png", "a.png", "a~2.png", "a.png", "a~2.png", "", "0000005.png", "./a.png"]
+    names = [name_image(name, b"\x89PNG\r\n\x1a\n") for name in given]
+    assert len(set(names)) == len(names)
+    assert names[:3] == ["f/a.png", "f/a~2.png", "f/a~2~2.png"]
+
+
+def test_two_images_of_one_name_are_refused(files, tmp_path, capsys):
+    one, two = ({"0.cls": b"a", "0.png": data} for *_, data in files[:2])
+    write_tar(tmp_path / "data" / "a" / "b.tar", one)
+    write_tar(tmp_path / "data" / "a.tar", {f"b/{name}": data for name, data in two.items()})
+    assert main(["pack", str(tmp_path / "data"), f"--out={tmp_path}/packed"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "two images would be called 'a/b/0.png' in the pack; rename one of the files" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
 def test_a_table_of_image_bytes_and_class_names_is_packed(files, tmp_path):

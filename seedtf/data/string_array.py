@@ -120,6 +120,12 @@ class NameFinder:
             position += 1
         return -1
 
+    def find_repeated(self) -> int:
+        """The index of a name that an earlier name equals, or -1 if all names are different."""
+        same_hash = np.flatnonzero(self._hashes[1:] == self._hashes[:-1]) + 1
+        indices = self._order[same_hash].tolist()
+        return next((index for index in indices if self.find(self._names[index]) != index), -1)
+
 
 class _GrowingArray:
     """An int64 array that grows at its end."""

@@ -54,7 +54,8 @@ class Pack:
         """Reads the tables and checks their checksums and the sizes of the shards; reads no image.
 
         Raises:
-            UserError: a file is missing, damaged or of another format, or array-record is missing.
+            UserError: a file is missing, damaged or of another format; two images have one name, as
+                in some packs of earlier versions; or array-record is missing.
         """
         self.folder = folder
         meta_path = os.path.join(folder, META)
@@ -89,6 +90,11 @@ class Pack:
             (path, fault, detail) for path, fault, detail in itertools.islice(rows, 1, None)
         ]
         self._finder = NameFinder(self.names)
+        # Images are read by their names, so one of two with the same name would get the other's pixels.
+        if (repeated := self._finder.find_repeated()) >= 0:
+            raise _damaged(
+                os.path.join(folder, INDEX), f"two images are called {self.names[repeated]!r}"
+            )
         self._module = import_array_record(folder)
         self._readers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()

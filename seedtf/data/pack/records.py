@@ -19,10 +19,22 @@ from seedtf.data.image_files import has_image_suffix
 from seedtf.errors import UserError
 from seedtf.images.kinds import SNIFFED_BYTES, SUFFIXES, sniff
 
-__all__ = ["ClassNamer", "ImageNamer", "Record", "Records", "import_optional", "sides_of_files"]
+__all__ = [
+    "ClassNamer",
+    "ImageNamer",
+    "Record",
+    "Records",
+    "image_folders",
+    "import_optional",
+    "sides_of_files",
+]
 
 # Files beside a source that may have the names of the classes, one in each line.
 _NAME_FILES = ("classnames.txt", "class_names.txt", "names.txt", "label.labels.txt", "labels.txt")
+# The suffixes of the files of a source; a name that is nothing but a suffix is kept.
+_SUFFIX = re.compile(
+    r"(?<=[^/])\.(tar|tar\.gz|tgz|(tfrecords?|tfrec)(\.gz)?|parquet|arrow)\Z", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class ImageNamer:
     """
 
     def __init__(self, folder: str) -> None:
-        """All names begin with ``folder``, which is the name of the file without its suffix."""
+        """All names begin with ``folder``, one of ``image_folders``."""
         self._folder, self._count = folder, 0
         self._seen: Counter[str] = Counter()
 
@@ -79,11 +91,14 @@ class ImageNamer:
             if not suffix:
                 return ""
             name += suffix
-        self._seen[name] += 1
-        if self._seen[name] > 1:
-            stem, suffix = os.path.splitext(name)
-            name = f"{stem}~{self._seen[name]}{suffix}"
-        return f"{self._folder}/{name}"
+        stem, suffix = os.path.splitext(name)
+        unique = name
+        # The source may itself have an image 7~2.jpg, so numbers are tried until one is free.
+        while unique in self._seen:
+            self._seen[name] += 1
+            unique = f"{stem}~{self._seen[name]}{suffix}"
+        self._seen[unique] = 1
+        return f"{self._folder}/{unique}"
 
 
 def _suffix_of(data: bytes) -> str:
@@ -129,6 +144,27 @@ class ClassNamer:
                 "counted from 0; correct the file or move it away"
             )
         return self._names[int(label)]
+
+
+def image_folders(files: Sequence[str]) -> list[str]:
+    """The folder, in the pack, of the images of each file of a source: its path without the suffix.
+
+    Files whose paths differ only in their suffixes keep these, so that each file has its own folder.
+
+    Args:
+        files: paths relative to the source.
+
+    Example:
+        >>> image_folders(["a/s.000.tar", "a/s.001.tar", "x.tfrecord-00000-of-00005"])
+        ['a/s.000', 'a/s.001', 'x.tfrecord-00000-of-00005']
+        >>> image_folders(["a.tfrecord", "a.tfrecord.gz"])
+        ['a.tfrecord', 'a.tfrecord.gz']
+    """
+    folders = [_SUFFIX.sub("", file) for file in files]
+    counts = Counter(folders)
+    return [
+        folder if counts[folder] == 1 else file for folder, file in zip(folders, files, strict=True)
+    ]
 
 
 def sides_of_files(files: Sequence[str]) -> list[str]:

@@ -18,7 +18,13 @@ from seedtf.data.columns import Columns
 from seedtf.data.image_files import is_image
 from seedtf.data.listing import list_files
 from seedtf.data.pack.image_tables import is_image_table, table_records
-from seedtf.data.pack.records import ClassNamer, Record, Records, sides_of_files
+from seedtf.data.pack.records import (
+    ClassNamer,
+    Record,
+    Records,
+    image_folders,
+    sides_of_files,
+)
 from seedtf.data.pack.tfrecords import is_tfrecord, tfrecord_records
 from seedtf.data.pack.webdataset import is_webdataset, webdataset_records
 from seedtf.data.paths import is_url, num_threads, read_file
@@ -131,9 +137,8 @@ def _stream_source(path: str, kind: str, files: list[str], label_key: str) -> So
     sides = sides_of_files(names)
 
     def records() -> Records:
-        for name, side in zip(names, sides, strict=True):
-            stem = os.path.join(os.path.dirname(name), os.path.basename(name).partition(".")[0])
-            yield from _KINDS[kind](os.path.join(folder, name), stem, side, name_class, label_key)
+        for name, images, side in zip(names, image_folders(names), sides, strict=True):
+            yield from _KINDS[kind](os.path.join(folder, name), images, side, name_class, label_key)
 
     description = f"{format_count(len(names), f'{kind} file')} of {path}"
     description += f", names of classes from {name_class.source}" if name_class.source else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +29,7 @@ from seedtf.data.pack.reader import (
     import_array_record,
 )
 from seedtf.data.pack.sources import Source
+from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError, first_line
 from seedtf.files import csv_line, fsync, lock_folder
 from seedtf.report import is_silent
@@ -81,7 +84,7 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
 
     Raises:
         UserError: for the reasons of ``check_pack_out``; another process is writing ``out``; or the
-            source has no usable image.
+            source has no usable image, or two images of one name.
         OSError: the folder cannot be written, or the disk is full.
     """
     check_pack_out(out)
@@ -111,6 +114,7 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
         shards.close()
         if not shards.images:
             raise UserError(f"{source.description}: no usable image; {_describe_counts(left_out)}")
+        _check_names(folder / INDEX, source.description)
         class_names = list(source.class_names or sort_class_names(classes))
         meta = {
             "format": FORMAT,
@@ -135,6 +139,17 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
     return PackCounts(
         shards.images, len(class_names), len(shards.written), shards.bytes, dict(left_out)
     )
+
+
+def _check_names(index: Path, description: str) -> None:
+    """Raises UserError if two images have one name, because images are read by their names."""
+    with index.open(encoding="utf-8", newline="") as file:
+        names = StringArray(row[0] for row in itertools.islice(csv.reader(file), 1, None))
+    if (repeated := NameFinder(names).find_repeated()) >= 0:
+        raise UserError(
+            f"{description}: two images would be called {names[repeated]!r} in the pack; rename one of "
+            "the files that they are in"
+        )
 
 
 @contextmanager
