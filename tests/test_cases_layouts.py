@@ -275,6 +275,39 @@ def test_a_split_column_with_an_unknown_word_is_refused(touch: Touch, tmp_path: 
     assert message == "row 2: split 'x'; use train, val or test"
 
 
+@pytest.mark.parametrize(
+    ("cell", "before", "after"), [("", 30, 0), ("", 5, 5), ("extra", 30, 5)], ids=str
+)
+def test_a_row_without_a_side_is_refused_where_the_split_is_used(
+    touch: Touch, tmp_path: Path, cell: str, before: int, after: int
+) -> None:
+    names = [f"{n}.jpg" for n in range(before + 1 + after)]
+    sides = ["train", "test"] * (before // 2) + ["val"] * (before % 2) + [cell] + ["val"] * after
+    lines = [f"{name},{name[0]},{side}" for name, side in zip(names, sides, strict=True)]
+    root = touch(*names)
+    for header in ("image,breed,split", "file,label,set"):
+        text = "\n".join([header, *lines, ""])
+        assert refusal(root, text) == (
+            f"row {before + 2}: split {cell!r}; use train, val or test, or pass --split_column=none "
+            f"if `{header.rpartition(',')[2]}` is no split"
+        )
+        labels, description = read(root, text, Columns(split="none"))
+        assert len(labels) == len(names)
+        assert "split =" not in description
+        table = str(tmp_path / "labels.csv")
+        assert list_files(str(root), table, Columns(split="none"), min_images=1)[1] is None
+
+
+def test_a_row_without_a_side_is_read_where_a_new_split_is_drawn(
+    touch: Touch, tmp_path: Path
+) -> None:
+    root = touch(*FILES)
+    text = "file,label,split\n" + "".join(f"{path},{path[:3]},train\n" for path in FILES)
+    labels, _ = read(root, text.replace("4.png,dog,train", "4.png,dog,"))
+    assert labels == EXPECTED
+    assert list_files(str(root), str(tmp_path / "labels.csv"))[1] is None
+
+
 def test_the_test_rows_of_a_split_csv_are_neither_trained_nor_validated_on(
     touch: Touch, tmp_path: Path
 ) -> None:

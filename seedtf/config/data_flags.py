@@ -60,7 +60,9 @@ FIXES_HELP = (
     "Table of corrections from seedtf explore, with the columns path, action (relabel, keep or drop) "
     "and label. It relabels images or leaves them out; no image file is changed."
 )
-SPLIT_COLUMN_HELP = "Column of the table with train, val or test: its header or number."
+SPLIT_COLUMN_HELP = (
+    "Column of the table with train, val or test: its header or number; none for no split."
+)
 SPLIT_FLAGS = ("group_by", "group_regex", "test_fraction", "twins")
 """Flags that decide the split. A resumed run may change them, because it compares the split itself."""
 

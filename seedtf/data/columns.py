@@ -13,6 +13,7 @@ from seedtf.errors import UserError
 
 __all__ = [
     "ANY_COLUMNS",
+    "NO_SPLIT",
     "SPLIT_WORDS",
     "ColumnIndices",
     "Columns",
@@ -51,6 +52,9 @@ SPLIT_WORDS = {
 }
 """Maps the words that mean a side of a split, in tables and folder names, to that side; lower case."""
 
+NO_SPLIT = "none"
+"""The value of ``--split_column`` that says that no column is a split."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -59,7 +63,7 @@ class Columns:
     Attributes:
         file: the column of files.
         label: the column of labels.
-        split: the column of train, val or test.
+        split: the column of train, val or test; ``NO_SPLIT`` if no column is a split.
         label_flag: the flag that names the column of labels, for error messages.
     """
 
@@ -67,6 +71,11 @@ class Columns:
     label: str = ""
     split: str = ""
     label_flag: str = "label_column"
+
+    @property
+    def named_split(self) -> str:
+        """The column of the split that the user named; empty if the user named none."""
+        return "" if self.split == NO_SPLIT else self.split
 
 
 ANY_COLUMNS = Columns()
@@ -122,7 +131,7 @@ def find_columns(
 
 def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str], bool]) -> bool:
     """Whether the first line is a header, and not the row of an image."""
-    given = {name for name in (columns.file, columns.label, columns.split) if name}
+    given = {name for name in (columns.file, columns.label, columns.named_split) if name}
     if given & set(first):
         return True
     # A cell such as "image" is a usual header of the column of files, but might also name a file.
@@ -167,8 +176,8 @@ def find_columns_without_header(
             )
         label_at = others[0]
     split_at = None
-    if columns.split:
-        split_at = _find_named("split_column", columns.split, numbers, source)
+    if columns.named_split:
+        split_at = _find_named("split_column", columns.named_split, numbers, source)
     return ColumnIndices(file_at, label_at, split_at)
 
 
@@ -210,11 +219,17 @@ class _Picker:
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates, flag)
 
     def pick_split(self, given: str) -> int | None:
-        """The column of the split, or None; a detected one contains only ``SPLIT_WORDS``."""
+        """The column of the split, or None; a detected one contains only ``SPLIT_WORDS``.
+
+        It may have empty cells, which ``label_table`` refuses: without the split, rows of test images
+        would become training images.
+        """
+        if given == NO_SPLIT:
+            return None
         if given:
             return _find_named("split_column", given, self.header, self.source)
         for index, name in enumerate(self.header):
-            cells = {cell_at(row, index).lower() for row in self.rows}
+            cells = {cell_at(row, index).lower() for row in self.rows} - {""}
             if _matches(name, _SPLIT_NAMES) and cells and cells <= SPLIT_WORDS.keys():
                 return index
         return None

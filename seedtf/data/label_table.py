@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.data.catalog import Catalog, make_catalog
-from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
+from seedtf.data.columns import ANY_COLUMNS, NO_SPLIT, SPLIT_WORDS, Columns
 from seedtf.data.paths import Folder, RemotePath, folder_at, is_file
 from seedtf.data.table_files import FileFinder
 from seedtf.data.table_text import UTF8, name_table, table_errors
@@ -65,8 +65,9 @@ def read_label_table(
 
     Raises:
         UserError: the table, a column or a listed file is missing or ambiguous; there are no rows; a
-            row is incomplete, or gives several labels or a wrong side; two rows give one file different
-            labels; or a file of class names does not fit the labels.
+            row is incomplete, or gives several labels, a wrong side, or no side in a table whose split
+            is used; two rows give one file different labels; or a file of class names does not fit the
+            labels.
     """
     rows = _Rows(csv_path, folder_at(root), flag=flag, columns=columns)
     return _join_tables(folder_at(root), [rows])
@@ -130,15 +131,18 @@ class _Rows:
         self.format = detect_format(path, flag, columns, self.finder.is_file)
         self.sides: list[str] = []
         self._path, self._prefix, self._flag, self._side = path, prefix, flag, side
-        self._split_is_named = bool(columns.split)
+        self._split_is_named = bool(columns.named_split)
+        self._wrong_side = ""  # The number and the cell of the first row without a side.
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for row, cell, label, side in read_rows(self._path, self.format, self._flag):
             if not cell or not label:
                 raise UserError(f"{self.source}: row {row} is incomplete; give a file and a label")
             self.sides.append(self._side or SPLIT_WORDS.get(side.lower(), ""))
-            if self._split_is_named and not self.sides[-1]:
-                raise UserError(f"{self.source}: row {row}: split {side!r}; use train, val or test")
+            if not self.sides[-1] and not self._wrong_side:
+                self._wrong_side = f"row {row}: split {side!r}"
+                if self._split_is_named:
+                    raise UserError(f"{self.source}: {self._wrong_side}; use train, val or test")
             yield self._prefix + self.finder.find(cell), label
 
     @property
@@ -151,8 +155,20 @@ class _Rows:
         """
         if self._side or self._split_is_named:
             return True
-        is_detected = self.format.columns.split is not None and all(self.sides)
+        is_detected = self.format.columns.split is not None
         return is_detected and (not self.format.is_default or "test" in self.sides)
+
+    def check_split(self) -> None:
+        """Raises UserError if the split in the table is used, and a row that was read has no side.
+
+        Only the first lines decide whether a column is a split, so a later cell may be no side.
+        """
+        column = self.format.columns.split
+        if self._wrong_side and column is not None and self.uses_split:
+            raise UserError(
+                f"{self.source}: {self._wrong_side}; use train, val or test, or pass "
+                f"--split_column={NO_SPLIT} if {self.format.column_name(column)} is no split"
+            )
 
     @property
     def folder(self) -> Folder:
@@ -179,6 +195,8 @@ def _join_tables(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
     in_table_order = make_catalog(root, itertools.chain.from_iterable(tables), [], sort_class_names)
     if not len(in_table_order):
         raise UserError(f"{tables[0].source}: no rows; give one line per image")
+    for table in tables:
+        table.check_split()
     _check_single_label(in_table_order.class_names, tables[0].source)
     paths = in_table_order.paths
     order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
