@@ -246,6 +246,28 @@ def test_a_table_that_contradicts_the_class_folders_is_refused(write: Write) -> 
     assert set(labels_of(root, layout="table", min_images=1).values()) == set("1234")
 
 
+def test_a_table_whose_split_contradicts_the_folders_is_refused(write: Write) -> None:
+    paths = [f"{side}/{path}" for side in ("train", "val") for path in IN_FOLDERS]
+    sides = {path: path.partition("/")[0] for path in paths}
+    header = "file_name,label,split\n"
+
+    def table(sides: dict[str, str]) -> str:
+        return header + "".join(f"{path},{path.split('/')[1]},{sides[path]}\n" for path in paths)
+
+    root = write(*paths, metadata_csv=table(sides))
+    assert find_layout(root).kind == "split_folders"
+    expected = {side: [path for path in paths if path.startswith(side)] for side in sides.values()}
+    assert sides_of(root) == expected
+    (root / "metadata.csv").write_text(table({**sides, "train/cat/1.jpg": "test"}))
+    message = refusal(root)
+    assert "says that 'train/cat/1.jpg' is for test, but it lies in the folder train; " in message
+    assert message.endswith("pass --layout=table or --layout=split_folders")
+    by_folders = find_layout(root, choice="split_folders")
+    assert (by_folders.kind, by_folders.table) == ("split_folders", None)
+    by_table = find_layout(root, choice="table").table
+    assert by_table.sides.tolist() == ["test"] + ["train"] * 3 + ["val"] * 4
+
+
 def test_a_table_of_some_images_of_the_class_folders_is_refused(write: Write) -> None:
     text = "file_name,label\ncat/1.jpg,cat\ncat/2.jpg,cat\ndog/3.jpg,dog\n"
     root = write(*IN_FOLDERS, metadata_csv=text)

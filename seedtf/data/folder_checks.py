@@ -1,15 +1,18 @@
-"""Refuses folders that would be read as classes but probably are not.
+"""Refuses folders that are probably no classes, or that contradict the table beside them.
 
 This module decodes no image and does not import TensorFlow.
 """
 
 from __future__ import annotations
 
+from seedtf.data.catalog import to_nfc
+from seedtf.data.found_tables import side_of
+from seedtf.data.label_table import LabelTable
 from seedtf.data.paths import Folder
 from seedtf.data.walk import folder_names, folders_with_images, has_images, has_images_directly
 from seedtf.errors import UserError
 
-__all__ = ["check_classes"]
+__all__ = ["check_classes", "check_table"]
 
 # Names of folders in data sets for detection and segmentation, such as Pascal VOC.
 _NOT_CLASSES = frozenset(
@@ -52,3 +55,26 @@ def check_classes(top: Folder, source: str) -> None:
             f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''}); pass one of them, or "
             "--layout=folders if they are the classes"
         )
+
+
+def check_table(table: LabelTable, *, is_split: bool) -> None:
+    """Raises UserError if the folders of an image give it another class or side than the table does.
+
+    Args:
+        table: a table with paths relative to the folder of the class folders, or of the split.
+        is_split: whether the first folder of a path is a side of the split, and the second the class.
+    """
+    catalog, depth = table.catalog, 1 if is_split else 0
+    for index, (path, label) in enumerate(zip(catalog.paths, catalog.labels, strict=True)):
+        parts, name = path.split("/"), catalog.class_names[label]
+        in_folder = parts[depth] if len(parts) > depth + 1 else ""
+        if to_nfc(in_folder) != to_nfc(name):
+            raise UserError(
+                f"{table.source}: labels {path!r} as {name!r}, but class folders beside the table say "
+                "otherwise; pass --layout=table or --layout=folders"
+            )
+        if is_split and table.sides is not None and side_of(parts[0]) != table.sides[index]:
+            raise UserError(
+                f"{table.source}: says that {path!r} is for {table.sides[index]}, but it lies in the "
+                f"folder {parts[0]}; pass --layout=table or --layout=split_folders"
+            )

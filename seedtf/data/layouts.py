@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from seedtf.data.catalog import to_nfc
 from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
-from seedtf.data.folder_checks import check_classes
+from seedtf.data.folder_checks import check_classes, check_table
 from seedtf.data.found_tables import find_tables, read_found_tables, side_of, table_names
 from seedtf.data.label_table import LabelTable
 from seedtf.data.paths import Folder, folder_at
@@ -241,7 +240,8 @@ def _by_table(
     """The layout with the labels of a table; None if folders give these, and its split if any.
 
     Raises:
-        UserError: class folders contradict the table, or have images that it does not list.
+        UserError: class folders or those of a split contradict the table, or have images that it does
+            not list.
     """
     catalog, num_images = table.catalog, sum(1 for _ in image_paths(folder))
     unlisted = num_images - len(catalog)
@@ -252,15 +252,7 @@ def _by_table(
     classes = (n for n in folder_names(folder) if not side_of(n) and has_images(folder / n))
     if choice == TABLE or not (split or len(list(itertools.islice(classes, 2))) == 2):
         return layout
-    depth = 1 if split else 0  # In folders of a split, the class is the second part of a path.
-    for path, label in zip(catalog.paths, catalog.labels, strict=True):
-        parts, name = path.split("/"), catalog.class_names[label]
-        in_folder = parts[depth] if len(parts) > depth + 1 else ""
-        if to_nfc(in_folder) != to_nfc(name):
-            raise UserError(
-                f"{table.source}: labels {path!r} as {name!r}, but class folders beside the table say "
-                "otherwise; pass --layout=table or --layout=folders"
-            )
+    check_table(table, is_split=split is not None)
     if table.sides is not None and not split:
         return layout
     if unlisted > 0:
