@@ -30,8 +30,9 @@ from seedtf.errors import StoppedError, UserError
 from seedtf.folds import train_folds as train_folds_module
 from seedtf.folds.claims import Claims, identify_process
 from seedtf.folds.train_folds import Commands, train_folds
-from seedtf.runs.folds import FoldsPaths
-from seedtf.runs.paths import RunPaths
+from seedtf.runs.folds import FoldRow, FoldsPaths
+from seedtf.runs.history import HISTORY_COLUMNS
+from seedtf.runs.paths import ReportPaths, RunPaths
 
 pytestmark = pytest.mark.usefixtures("module_without_figures")
 TESTS = Path(__file__).parent
@@ -363,6 +364,45 @@ def test_the_report_pools_the_folds_and_lists_test_images_separately(folds: Path
     assert "test accuracy" in page
     assert "An export of all runs applies none" in page
     assert "An export applies it" not in page
+
+
+@pytest.mark.parametrize("accuracies", [[0.75, 0.5, None], [0.75, None]], ids=["3", "2"])
+def test_a_fold_whose_images_are_all_left_out_has_no_accuracy(
+    tmp_path: Path, accuracies: list[float | None]
+) -> None:
+    from seedtf.evaluation.evaluate import Predictions, compute_report
+    from seedtf.evaluation.folds_report import folds_values
+    from seedtf.evaluation.report import OUT_OF_FOLD, ReportContext, write_report
+    from seedtf.runs.open import Run
+
+    # Every fold has 4 images. One prediction in fold 0 is wrong, and two are in fold 1.
+    paths, count = FoldsPaths(tmp_path), len(accuracies)
+    images = [(f"{fold}-{n}.png", fold, n) for fold in range(count) for n in range(4)]
+    paths.write_table(FoldRow(file, "ab"[n % 2], str(fold), "") for file, fold, n in images)
+    for fold in range(count):
+        paths.fold(fold).root.mkdir()
+        row = ",".join(["1"] * len(HISTORY_COLUMNS))
+        paths.fold(fold).history.write_text(f"{','.join(HISTORY_COLUMNS)}\n{row}\n")
+    kept = [image for image in images if image[1] < count - 1]
+    labels = np.array([n % 2 for *_, n in kept], np.int32)
+    is_right = np.array([n > fold for _, fold, n in kept])
+    probabilities = np.eye(2, dtype=np.float32)[np.where(is_right, labels, 1 - labels)]
+    predictions = Predictions(tuple(file for file, *_ in kept), labels, probabilities, ("a", "b"))
+    members = tuple(map(paths.fold, range(count)))
+    run = Run(tmp_path, {}, ("a", "b"), members=members, is_folds=True)
+    report = compute_report(predictions, precision_target=0.9)
+    values = folds_values(run, report)
+    assert [fold["accuracy"] for fold in values["folds"]] == accuracies
+    assert values["folds"][-1]["accuracy_interval_95"] is None
+    assert values["accuracy_mean"] == np.mean(accuracies[:-1])
+    expected = pytest.approx(np.std(accuracies[:-1], ddof=1)) if count > 2 else None
+    assert values["accuracy_deviation"] == expected
+    context = ReportContext(tmp_path, OUT_OF_FOLD, tmp_path, "tiny", 16, 1, ())
+    write_report(report, context, tmp_path / "r", folds=values)
+    written = ReportPaths(tmp_path / "r")
+    assert json.loads(written.values.read_text())["cross_validation"] == values
+    page = written.page.read_text(encoding="utf-8")
+    assert page.count("<td>0</td><td>–</td><td>–</td><td>1 of 1</td>") == 1
 
 
 @pytest.mark.usefixtures("forked_subprocesses")

@@ -23,6 +23,9 @@ _RESAMPLES = 2000
 def folds_values(run: Run, report: Report) -> dict[str, Any]:
     """Computes the metrics of each fold and of the worst groups, as JSON for the page and report.json.
 
+    A fold whose images are all left out by ``--fixes`` has no accuracy (None). The deviation over the
+    folds is None if only one fold has images.
+
     Args:
         run: a folder of ``seedtf folds``.
         report: the metrics of all images, each predicted by the run that did not train on it.
@@ -35,23 +38,24 @@ def folds_values(run: Run, report: Report) -> dict[str, Any]:
     for number, paths in enumerate(run.members):
         is_in_fold = fold_of == number
         num_correct, num_images = int(correct[is_in_fold].sum()), int(is_in_fold.sum())
+        interval = list(wilson_interval(num_correct, num_images)) if num_images else None
         history = read_history(paths.history)
         folds.append(
             {
                 "fold": number,
                 "images": num_images,
                 "correct": num_correct,
-                "accuracy": num_correct / max(num_images, 1),
-                "accuracy_interval_95": list(wilson_interval(num_correct, num_images)),
+                "accuracy": num_correct / num_images if num_images else None,
+                "accuracy_interval_95": interval,
                 "best_epoch": best_epoch(history),
                 "epochs": len(history),
             }
         )
-    accuracies = np.array([fold["accuracy"] for fold in folds])
+    accuracies = np.array([fold["accuracy"] for fold in folds if fold["images"]])
     return {
         "folds": folds,
         "accuracy_mean": float(accuracies.mean()),
-        "accuracy_deviation": float(accuracies.std(ddof=1)),
+        "accuracy_deviation": float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         "groups": _group_values([rows[path].group for path in predictions.paths], correct),
     }
 
