@@ -95,6 +95,21 @@ def test_the_threshold_is_that_of_the_report_or_a_given_one_and_decides_the_verd
         assert accepting.answer(image).verdict.startswith(f"accepted: {confidence:.4f}")
 
 
+@pytest.mark.parametrize("kind", ["folds.json", "ensemble.json"])
+def test_the_mean_of_several_runs_is_not_scaled(
+    tmp_path, run_dir, image, monkeypatch, kind
+) -> None:
+    (tmp_path / kind).touch()
+    values = RunPaths(tmp_path).report.values
+    values.parent.mkdir()
+    values.write_bytes(RunPaths(run_dir).report.values.read_bytes())
+    classifier = open_classifier(run_dir)
+    monkeypatch.setattr("seedtf.evaluation.demo.open_classifier", lambda *_, **__: classifier)
+    demo, raw = Demo(tmp_path), classifier.predict(image, k=3)
+    assert demo.threshold == 0.9
+    assert demo.answer(image).probabilities == dict(zip(raw.names, raw.probabilities, strict=True))
+
+
 def test_without_a_report_there_is_no_verdict(tmp_path, tiny_folder, image) -> None:
     run = make_run(tmp_path / "run", tiny_folder)
     assert Demo(run).threshold is None

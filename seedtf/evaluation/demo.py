@@ -16,7 +16,9 @@ from seedtf.evaluation.report import read_thumbnail
 from seedtf.images.header import RefusedError
 from seedtf.plots.heatmap import draw_heatmap
 from seedtf.report import warn
+from seedtf.runs.ensembles import is_ensemble
 from seedtf.runs.folder import read_temperature
+from seedtf.runs.folds import is_folds
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.saved_model import newest_saved_model
 
@@ -32,7 +34,8 @@ class Answer:
 
     Attributes:
         probabilities: up to five classes, best first, and their probabilities, which are scaled by the
-            temperature if it is known; empty if the file was refused.
+            temperature if it is known; the mean of several runs is not scaled. Empty if the file was
+            refused.
         verdict: whether the best class is accepted or rejected, and why; or why neither is said.
         heatmap: the image with the class activation map of the best class drawn over it, uint8
             ``[H, W, 3]``; None if the file was refused, or if the model has no such map.
@@ -47,7 +50,8 @@ class Demo:
     """Classifies one image at a time with a run or an export.
 
     Args:
-        path: a run folder, or what ``seedtf export`` wrote.
+        path: a folder of a run, of ``seedtf folds`` or of ``seedtf ensemble``, or what
+            ``seedtf export`` wrote.
         threshold: the confidence, 0 to 1, below which an answer is rejected; by default the threshold
             in the run's report, also for an export inside its run folder.
 
@@ -67,11 +71,15 @@ class Demo:
         is_run = newest_saved_model(Path(path)) is None
         self._classifier = _open(path, is_run)
         paths = RunPaths.of(path) if is_run else _run_of_export(Path(path))
-        # An export contains the temperature; the model of a run does not.
-        self._temperature = read_temperature(paths.report) if is_run and paths else None
+        # The temperature of single runs does not suit the mean of several runs.
+        is_scaled = not (is_folds(path) or is_ensemble(path))
+        self._temperature: float | None = None
+        if is_run and is_scaled:
+            # An export contains the temperature; the model of a run does not.
+            self._temperature = read_temperature(RunPaths.of(path).report)
         self.threshold = threshold
         if threshold is None and paths is not None:
-            self.threshold = _read_threshold(paths)
+            self.threshold = _read_threshold(paths, is_scaled=is_scaled)
 
     def answer(self, file: str | os.PathLike[str]) -> Answer:
         """Classifies an image file; the answer for a file that is refused has no classes."""
@@ -123,15 +131,18 @@ def _run_of_export(path: Path) -> RunPaths | None:
     return None
 
 
-def _read_threshold(paths: RunPaths) -> float | None:
+def _read_threshold(paths: RunPaths, *, is_scaled: bool) -> float | None:
     """Reads the threshold from a run's report; None if there is no report, or no threshold in it.
 
-    If the report has a temperature, the threshold is that for temperature-scaled probabilities.
+    Args:
+        paths: the run.
+        is_scaled: whether the probabilities are scaled if the report has a temperature. The threshold
+            is then that for scaled probabilities.
     """
     try:
         values = json.loads(paths.report.values.read_text(encoding="utf-8"))
-        scaled = values.get("temperature") is not None
-        threshold = values["reject_with_temperature" if scaled else "reject"]["threshold"]
+        has_temperature = is_scaled and values.get("temperature") is not None
+        threshold = values["reject_with_temperature" if has_temperature else "reject"]["threshold"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return None if threshold is None else float(threshold)
