@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import pytest
@@ -10,7 +12,8 @@ from pack_sources import labelled_files, write_hf_table, write_tar, write_tfreco
 
 from seedtf.commands.main import main
 from seedtf.data.listing import list_files
-from seedtf.data.pack.records import ImageNamer
+from seedtf.data.pack import sources
+from seedtf.data.pack.records import ImageNamer, Record
 from seedtf.data.packed import open_pack
 
 pytest.importorskip("array_record")
@@ -171,6 +174,33 @@ def test_a_table_of_image_bytes_and_class_names_is_packed(files, tmp_path):
     pack = pack_and_open(tmp_path / "one.parquet", tmp_path, "--label_column=kind")
     assert contents(pack) == [(label, data) for _, label, data in files]
     assert pack.names[0] == "one/0000000.png"
+
+
+def test_a_name_in_a_tar_that_is_not_utf_8_is_left_out(files, tmp_path):
+    good, bad = "0.png", "\udcff.png"
+    entries = {"0.json": b'{"label": "\\ud83d oak"}', good: files[0][2], bad: files[1][2]}
+    entries |= {"\udcff.cls": b"1", "\udcfe.png": b"x"}
+    source = write_tar(tmp_path / "a.tar", entries)
+    pack = pack_and_open(source, tmp_path)
+    assert contents(pack) == [("? oak", files[0][2])]
+    assert left_out_faults(pack) == [
+        ("a/\\xff.png", "unreadable name"),
+        ("a/\\xfe.png", "unreadable name"),
+    ]
+
+
+def test_a_source_that_cannot_be_read_is_named(files, tmp_path, capsys, monkeypatch):
+    write_tar(tmp_path / "data" / "a.tar", {"0.png": files[0][2], "0.cls": b"1"})
+
+    def fail_later(path, *_):
+        yield Record("a/0.png", "1", "", files[0][2])
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setitem(sources._KINDS, "WebDataset", fail_later)
+    assert main(["pack", str(tmp_path / "data"), f"--out={tmp_path}/packed"]) == 2
+    message = f"{tmp_path}/data/a.tar: cannot be read: Input/output error; copy it again"
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
 def test_an_archive_of_class_folders_is_not_read_as_webdataset(tiny_folder, files, tmp_path):

@@ -29,6 +29,7 @@ __all__ = [
     "describe_faults",
     "describe_others",
     "make_catalog",
+    "name_fault",
     "scan_folder",
     "to_nfc",
 ]
@@ -174,9 +175,8 @@ def scan_folder(
         for path in walk_files(root, flag, on_skip, skipped_folders.append):
             below = path.partition("/")[2] if split_folders else path
             class_name, _, rest = below.partition("/")
-            if not _is_text(path):
-                readable = os.fsencode(path).decode("utf-8", "backslashreplace")
-                faults.append(Fault(readable, "unreadable name", "not UTF-8; rename it"))
+            if fault := name_fault(path):
+                faults.append(fault)
             elif not is_image(root, path):
                 count_other(path, class_name if rest else "")
             elif flat:
@@ -313,10 +313,16 @@ def describe_others(others: Mapping[str, int]) -> str:
     return f"{format_count(sum(others.values()), 'file')} ({', '.join(shown)})"
 
 
-def _is_text(path: str) -> bool:
-    """Whether ``path`` is valid UTF-8, which CSV tables and TensorFlow need."""
+def name_fault(path: str) -> Fault | None:
+    """The fault of a path that is not valid UTF-8, which CSV tables and TensorFlow need; else None.
+
+    Example:
+        >>> name_fault("oak/\\udcff.png").path, name_fault("öland rye/1.png")
+        ('oak/\\\\xff.png', None)
+    """
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        return False
-    return True
+        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        return Fault(readable, "unreadable name", "not UTF-8; rename it")
+    return None

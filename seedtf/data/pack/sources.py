@@ -52,7 +52,8 @@ class Source:
 
     Attributes:
         description: what the source is, for messages.
-        records: yields the images in order, and a fault for each that is left out.
+        records: yields the images in order, and a fault for each that is left out; raises UserError if
+            a file of many images is damaged or cannot be read.
         class_names: the classes; empty if they are not known before the images are read.
         count: number of images; None if it is not known before they are read.
     """
@@ -138,7 +139,12 @@ def _stream_source(path: str, kind: str, files: list[str], label_key: str) -> So
 
     def records() -> Records:
         for name, images, side in zip(names, image_folders(names), sides, strict=True):
-            yield from _KINDS[kind](os.path.join(folder, name), images, side, name_class, label_key)
+            file = os.path.join(folder, name)
+            try:
+                yield from _KINDS[kind](file, images, side, name_class, label_key)
+            except OSError as error:
+                cause = error.strerror or error
+                raise UserError(f"{file}: cannot be read: {cause}; copy it again") from error
 
     description = f"{format_count(len(names), f'{kind} file')} of {path}"
     description += f", names of classes from {name_class.source}" if name_class.source else ""

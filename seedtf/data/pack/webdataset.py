@@ -126,7 +126,8 @@ def _label(path: str, key: str, fields: dict[str, bytes], label_key: str) -> str
         values[name] for name in ((label_key,) if label_key else _LABEL_KEYS) if name in values
     )
     label = next((value for value in found if isinstance(value, (str, int))), "")
-    return str(label).strip()
+    # JSON can contain half of a surrogate pair, which no table in UTF-8 can contain.
+    return str(label).encode("utf-8", "replace").decode("utf-8").strip()
 
 
 def _key_and_extension(entry: ArchiveEntry) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedtf.data.catalog import Fault
+from seedtf.data.catalog import Fault, name_fault
 from seedtf.data.label_table import sort_class_names
 from seedtf.data.pack.reader import (
     FORMAT,
@@ -28,6 +28,7 @@ from seedtf.data.pack.reader import (
     META,
     import_array_record,
 )
+from seedtf.data.pack.records import Records
 from seedtf.data.pack.sources import Source
 from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError, first_line
@@ -100,7 +101,7 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
             faults.write(csv_line("path", "fault", "detail"))
             # With disable=None, tqdm prints nothing if stderr is not a terminal.
             disable = True if is_silent() else None
-            records = source.records()
+            records = _with_readable_names(source.records())
             for record in tqdm(
                 records, "packing", source.count, unit="img", disable=disable, leave=False
             ):
@@ -139,6 +140,13 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
     return PackCounts(
         shards.images, len(class_names), len(shards.written), shards.bytes, dict(left_out)
     )
+
+
+def _with_readable_names(records: Records) -> Records:
+    """Replaces each record whose name is not UTF-8 by a fault, because the tables are in UTF-8."""
+    for record in records:
+        path = record.path if isinstance(record, Fault) else record.name
+        yield name_fault(path) or record
 
 
 def _check_names(index: Path, description: str) -> None:
