@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import tensorflow as tf
 from tiny_run import make_run
 
+from seedtf.commands.process import describe_os_error
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
 from seedtf.data.check.check import check_data
 from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.label_table import read_label_table
 from seedtf.data.paths import common_folder, folder_at
+from seedtf.data.remote import remote_files
 from seedtf.data.store import cache_key
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate_run import evaluate_run
@@ -103,8 +106,31 @@ def test_a_table_and_its_files_may_both_be_remote(bucket: str) -> None:
     catalog = read_label_table(f"{bucket}/labels.csv", bucket).catalog
     assert catalog.class_names == ("f", "é")
     assert list(catalog.absolute_paths()) == [f"{bucket}/alder/0.png", f"{bucket}/alder/1.png"]
-    with pytest.raises(UserError, match=r"^--labels_csv=ram://no/t\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"^--labels_csv=ram://no/t\.csv: no such file; pass a CSV"):
         read_label_table("ram://no/t.csv", bucket)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "number"),
+    [
+        (tf.errors.NotFoundError, FileNotFoundError, errno.ENOENT),
+        (tf.errors.PermissionDeniedError, PermissionError, errno.EACCES),
+        (tf.errors.UnavailableError, OSError, errno.EIO),
+    ],
+)
+def test_an_error_of_tensorflow_has_the_error_number_of_its_kind(
+    monkeypatch: pytest.MonkeyPatch, kind: type, expected: type, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise kind(None, None, "the bucket says no\nat length")
+
+    files = remote_files("ram://bucket/1.png")
+    monkeypatch.setattr(gfile, "stat", refuse)
+    with pytest.raises(expected, match=r"says no: .ram://bucket/1\.png") as raised:
+        files.status("ram://bucket/1.png")
+    assert raised.value.errno == number
+    shown = describe_os_error(raised.value, "predict", ["run", "ram://bucket/1.png"])
+    assert shown == "ram://bucket/1.png: the bucket says no"
 
 
 def test_a_run_on_a_bucket_is_evaluated(bucket: str, tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
         if path and equals and name.startswith("--") and value and _is_or_contains(value, path):
             detail = "" if path == value else f" ({path})"
             return f"{name}={value}: {cause}{detail}; pass another path"
-    flag = _OUTPUT_FLAGS.get(command, "out")
+    # Nothing is written to URLs, so the permission for one is not that of an output.
+    flag = "" if "://" in path else _OUTPUT_FLAGS.get(command, "out")
     if flag and error.errno in _WRITE_ERRORS:
         return f"{path or 'the output'}: {cause}; free some space or pass another path as --{flag}"
     return f"{path or 'a file'}: {cause}"

@@ -135,12 +135,15 @@ class _TensorFlowFiles:
 
     @contextlib.contextmanager
     def _os_errors(self, url: str) -> Iterator[None]:
-        """Converts TensorFlow's errors to OSError."""
+        """Converts TensorFlow's errors to OSError; their own codes are no error numbers of a system."""
+        errors = self._tf.errors
+        numbers = {errors.NotFoundError: errno.ENOENT, errors.PermissionDeniedError: errno.EACCES}
         try:
             yield
-        except self._tf.errors.OpError as error:
-            text = first_line(error.message) or "no such file"
-            raise OSError(error.error_code, text, url) from None
+        except errors.OpError as error:
+            number = numbers.get(type(error), errno.EIO)
+            text = first_line(error.message) or os.strerror(number)
+            raise OSError(number, text, url) from None
 
 
 class _FsspecFiles:
