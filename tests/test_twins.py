@@ -10,8 +10,10 @@ from PIL import Image
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.data import related
-from seedtf.data.catalog import scan_folder
+from seedtf.data.catalog import Catalog, scan_folder
 from seedtf.data.dataset import Dataset, load_dataset
+from seedtf.data.paths import RemotePath
+from seedtf.data.string_array import StringArray
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.records import write_records
 from seedtf.runs.saved_config import resumed_config
@@ -79,6 +81,25 @@ def test_the_result_of_the_search_is_cached_for_the_same_files(
     assert not searches
     related.search_near_duplicates(catalog.take(np.arange(20)), tmp_path / "c", max_pixels=10**6)
     assert len(searches) == 1
+
+
+@pytest.mark.parametrize("twins", ["auto", "together", "ignore"])
+def test_twins_at_a_url_are_not_searched_for_and_a_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], twins: str
+) -> None:
+    labels = np.zeros(related.MAX_SEARCHED + 1, np.int32)
+    paths = StringArray(f"{index}.png" for index in range(len(labels)))
+    catalog = Catalog(RemotePath("memory://nowhere"), paths, labels, ("elm",))
+    options = {"user_groups": None, "cache_dir": tmp_path, "max_pixels": 9}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(related, "find_duplicates", lambda catalog: np.arange(len(catalog)))
+        found = related.find_related(catalog, all_opened=True, twins=twins, **options)
+    assert found.num_near_duplicates == 0
+    printed = capsys.readouterr().out
+    assert ("near duplicates are not searched for at a URL; seedtf pack" in printed) == (
+        twins != "ignore"
+    )
+    assert "--twins" not in printed
 
 
 def test_twins_on_both_sides_of_a_given_split_are_a_warning(photos: Path, tmp_path: Path) -> None:

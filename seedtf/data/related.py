@@ -86,7 +86,8 @@ def find_related(
         all_opened: whether every file was opened before; if not, neither identical files nor near
             duplicates are searched for.
         twins: the value of ``--twins``. ``together``: search for near duplicates among any number of
-            local files; ``auto``: among at most ``MAX_SEARCHED`` files; ``ignore``: do not search.
+            local files; ``auto``: among at most ``MAX_SEARCHED`` local files; ``ignore``: do not
+            search. A line says so if files are not searched because they are too many or at a URL.
         user_groups: the groups that the user named; None for none.
         cache_dir: the folder in which the pairs are stored, so that a later run need not search.
         max_pixels: images with more pixels are not compared.
@@ -94,13 +95,20 @@ def find_related(
     every_image_alone = np.arange(len(catalog), dtype=np.int64)
     identical = find_duplicates(catalog) if all_opened else every_image_alone
     pairs = np.empty((0, 2), np.int64)
-    if all_opened and twins == "auto" and len(catalog) > MAX_SEARCHED:
+    is_searched = all_opened and twins != "ignore"
+    if is_searched and isinstance(catalog.root, RemotePath):
+        report(
+            "twins",
+            "near duplicates are not searched for at a URL; seedtf pack copies the images into a local "
+            "folder, in which they are",
+        )
+    elif is_searched and twins == "auto" and len(catalog) > MAX_SEARCHED:
         report(
             "twins",
             f"near duplicates are not searched for among more than {MAX_SEARCHED:,} images; "
             "--twins=together searches among any number",
         )
-    elif all_opened and twins != "ignore" and not isinstance(catalog.root, RemotePath):
+    elif is_searched:
         pairs = search_near_duplicates(catalog, cache_dir, max_pixels)
     alike = connect(identical, pairs)
     together = alike
