@@ -104,6 +104,21 @@ def test_paths_may_be_absolute_or_relative_to_the_data_folder(tmp_path: Path) ->
     assert fixes.dropped.tolist() == [True] * 3 + [False] * 5
 
 
+@pytest.mark.parametrize(
+    "path", ["elm/./0.png", "elm//0.png", "{root}/elm/0.png", "inner/elm/0.png"]
+)
+def test_rows_with_two_spellings_of_a_path_must_agree(tmp_path: Path, path: str) -> None:
+    root = tmp_path / "inner"
+    row = f"{path.format(root=root)},drop,"
+    catalog = replace(CATALOG, root=root)
+    data_dir = str(tmp_path if path.startswith("inner") else root)
+    same = write_fixes(tmp_path / "same.csv", "elm/0.png,drop,", row)
+    assert FixTable(same).find(catalog, data_dir).describe() == "0 relabelled, 1 left out, 0 kept"
+    other = write_fixes(tmp_path / "other.csv", "elm/0.png,relabel,oak", row)
+    with pytest.raises(UserError, match=r"other\.csv: line 3: .*elm/.*0\.png' contradicts line 2"):
+        FixTable(other).find(catalog, data_dir)
+
+
 # Training
 
 

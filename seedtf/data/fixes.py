@@ -104,8 +104,7 @@ class FixTable:
         rows: dict[str, _Row] = {}
         for row in self._read(Path(path)):
             earlier = rows.setdefault(row.path, row)
-            if (earlier.action, earlier.label) != (row.action, row.label):
-                raise self._error(row, f"contradicts line {earlier.line}; keep one of them")
+            self._check_agree(earlier, row)
         self._rows = tuple(rows.values())
 
     @property
@@ -123,7 +122,8 @@ class FixTable:
                 refusing it; for a catalog that has only a part of the images.
 
         Raises:
-            UserError: an image or a class does not exist; the message has the line number.
+            UserError: an image or a class does not exist, or two rows that spell one path differently
+                contradict each other; the message has the line number.
         """
         finder = NameFinder(catalog.paths)
         unusable = {fault.path for fault in catalog.faults}
@@ -132,6 +132,7 @@ class FixTable:
         labels = catalog.labels.copy()
         dropped, reviewed = np.zeros(len(catalog), bool), np.zeros(len(catalog), bool)
         kept, others, changes = 0, 0, []
+        row_of: dict[int, _Row] = {}
         for row in self._rows:
             label = index_of.get(row.label, index_of.get(to_nfc(row.label), -1))
             if row.action == RELABEL and label < 0:
@@ -141,6 +142,9 @@ class FixTable:
                 if not others_allowed and row.path not in unusable:
                     raise self._error(row, f"is not in {catalog.root}; correct or remove the row")
                 others += 1
+                continue
+            if (earlier := row_of.setdefault(index, row)) is not row:
+                self._check_agree(earlier, row)
                 continue
             reviewed[index] = True
             path, before = catalog.paths[index], catalog.class_names[labels[index]]
@@ -154,6 +158,11 @@ class FixTable:
             else:
                 kept += 1
         return Fixes(labels, dropped, reviewed, kept, others, tuple(changes))
+
+    def _check_agree(self, earlier: _Row, row: _Row) -> None:
+        """Raises UserError if two rows about the same image do not say the same."""
+        if (earlier.action, earlier.label) != (row.action, row.label):
+            raise self._error(row, f"contradicts line {earlier.line}; keep one of them")
 
     def _read(self, path: Path) -> Iterator[_Row]:
         for line, cells in read_csv_rows(path, FIX_COLUMNS, _FLAG):
