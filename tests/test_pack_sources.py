@@ -80,8 +80,16 @@ def test_labels_in_json_and_a_split_by_the_names_of_tars_are_kept(files, tmp_pat
             entries[f"{key}.json"] = json.dumps({"id": 7, "species": label}).encode()
             entries[f"{key}.png"] = data
         write_tar(tmp_path / "data" / f"plants-{side}-000.tar", entries)
+    unlabelled = {
+        "0.png": files[0][2],
+        "0.cls": b"1",
+        "1.png": b"x",
+        "1.json": b'{"species": null}',
+    }
+    write_tar(tmp_path / "data" / "plants-val-001.tar", unlabelled)
     pack = pack_and_open(tmp_path / "data", tmp_path, "--label_column=species")
     assert contents(pack) == [(label, data) for _, label, data in (*files, *files[::3])]
+    assert {detail for *_, detail in pack.left_out} == {"no species in .json"}
     catalog, split = list_files(str(tmp_path / "packed"))
     assert split.train.tolist() == list(range(len(files)))
     assert split.val.tolist() == list(range(len(files), len(catalog)))

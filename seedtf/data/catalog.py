@@ -62,7 +62,8 @@ class Catalog:
         root: the folder that ``paths`` are relative to.
         paths: N file paths, ``/``-separated; any sequence is converted to a ``StringArray``.
         labels: int32 ``[N]``, indices into ``class_names``.
-        class_names: the sorted names of the K classes, which are saved with the model.
+        class_names: the names of the K classes, which are saved with the model. They are sorted, or in
+            the order of their numbers in a table.
         faults: the images of the folder that cannot be used.
         others: the number of files that are not images, for each suffix.
     """

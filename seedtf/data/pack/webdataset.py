@@ -74,7 +74,9 @@ def webdataset_records(
                     others = ", ".join(filter(None, fields)) or "other files"
                     yield Fault(shown, "no image", f"only {others}")
                 elif not (label := _label(path, key, fields, label_key)):
-                    detail = "neither .cls nor a label in .json"
+                    detail = (
+                        f"no {label_key} in .json" if label_key else "no label in .cls or .json"
+                    )
                     yield Fault(f"{shown}.{images[0]}", "no label", detail)
                 else:
                     data = fields[images[0]]
