@@ -286,6 +286,15 @@ def test_few_steps_give_a_warning(requested, num_steps, message, capsys):
     assert capsys.readouterr().out == (f"warning   {message}\n" if message else "")
 
 
+@pytest.mark.parametrize("stop_reason", ["", "the loss was nan at a rate of 1.00e-03"])
+def test_a_higher_end_is_advised_only_if_the_sweep_reached_its_end(stop_reason, capsys):
+    losses = [2.0 - 0.1 * step for step in range(10)]
+    rates = [lr_at(step, 10, 1e-5, 1.0) for step in range(10)]
+    sweep = LRSweep(rates, losses, losses, stop_reason)
+    lr_finder._report_suggestion(sweep, LRSuggestion(1e-3, 1e-3))
+    assert ("a higher --end_lr shows more" in capsys.readouterr().out) == (not stop_reason)
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_sweep(
     tmp_path, data, monkeypatch, capsys
 ):

@@ -149,7 +149,8 @@ def _warn_if_few(requested: int, num_steps: int) -> None:
 
 
 def _report_suggestion(sweep: LRSweep, suggestion: LRSuggestion) -> None:
-    if sweep.smoothed[-1] == min(sweep.smoothed):
+    # A sweep that stopped early never reached --end_lr, even if its smoothed loss was still falling.
+    if not sweep.stop_reason and sweep.smoothed[-1] == min(sweep.smoothed):
         warn("the loss was still falling at the end; a higher --end_lr shows more of the curve")
     report("steepest", f"{suggestion.steepest:.2g}, where the loss falls fastest")
     report("tenth", f"{suggestion.tenth:.2g}, a tenth of the rate with the lowest loss")
