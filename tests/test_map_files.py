@@ -1,5 +1,6 @@
 """Every file of a catalog is processed exactly once, and Ctrl-C ends the work quickly."""
 
+import io
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from seedtf.data.catalog import Catalog
 from seedtf.data.map_files import map_file_batches, map_files
 from seedtf.data.paths import num_threads
 from seedtf.images.header import RefusedError
+from seedtf.report import silent
 
 
 def _make_catalog(count: int) -> Catalog:
@@ -60,3 +62,18 @@ def test_an_interruption_does_not_wait_for_queued_files() -> None:
     with pytest.raises(KeyboardInterrupt):
         map_files(catalog, process, "testing")
     assert len(done) < 6 * num_threads(catalog.absolute_paths())
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_the_progress_but_not_in_a_silent_call(monkeypatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with silent():
+        map_files(_make_catalog(3), lambda index, path: None, "testing")
+    assert terminal.getvalue() == ""
+    map_files(_make_catalog(3), lambda index, path: None, "testing")
+    assert "testing" in terminal.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from seedtf.data.sample import write as sample
 from seedtf.data.sample.draw import SPECIES, draw_seedling
 from seedtf.data.sample.write import MARKER, write_sample
 from seedtf.errors import UserError
+from seedtf.report import silent
 
 
 def write_tiny(root: Path, **changes: int) -> Path:
@@ -42,6 +44,23 @@ def test_writes_twelve_class_folders_of_rgb_pngs(tmp_path: Path) -> None:
         with Image.open(files[0]) as image:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (24, 24))
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["sample"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_drawing_shows_its_progress_on_a_terminal_but_not_in_a_silent_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with silent():
+        write_tiny(tmp_path / "a", images_per_class=1)
+    assert terminal.getvalue() == ""
+    write_tiny(tmp_path / "b", images_per_class=1)
+    assert "drawing" in terminal.getvalue()
 
 
 def test_the_seed_determines_the_bytes(tmp_path: Path) -> None:

@@ -121,6 +121,13 @@ def test_the_length_of_a_file_is_within_limits(path):
         assert lines >= MIN_LINES
 
 
+def test_every_module_with_a_progress_bar_asks_whether_the_output_is_off():
+    texts = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items()}
+    with_bar = {name for name, text in texts.items() if "from tqdm import" in text}
+    assert {name for name in with_bar if "is_silent()" not in texts[name]} == set()
+    assert len(with_bar) > 5
+
+
 RUN_FILES = re.compile(
     r"""["'](?:[\w.{}-]*/)*(?:config\.json|flags\.txt|env\.json|classes\.txt|split\.csv|data_report\.csv|"""
     r"""history\.csv|timing\.csv|curves\.png|lr\.png|live\.html|augmented\.png|best\.keras|last\.keras|"""

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.paths import num_threads
 from seedtf.images.header import RefusedError
+from seedtf.report import is_silent
 
 __all__ = ["map_file_batches", "map_files"]
 
@@ -22,7 +23,7 @@ def map_files(
 ) -> tuple[np.ndarray, list[Fault]]:
     """Calls ``function(index, absolute path)`` for every file, from many threads.
 
-    A progress bar is drawn if stderr is a terminal.
+    A progress bar is drawn if stderr is a terminal, but not inside ``report.silent()``.
 
     Args:
         catalog: the files.
@@ -89,8 +90,8 @@ def map_file_batches(
     faults, is_good = [], np.ones(len(catalog), bool)
     with ThreadPoolExecutor(threads) as pool:
         results = _bounded_map(pool, call, starts, threads * _QUEUED_PER_THREAD)
-        # With disable=None, tqdm prints nothing if stderr is not a terminal.
-        bar = tqdm(desc=description, total=len(catalog), unit="img", disable=None, leave=False)
+        disable = is_silent() or None  # None shows the bar on a terminal only
+        bar = tqdm(desc=description, total=len(catalog), unit="img", disable=disable, leave=False)
         for start, batch in zip(starts, results, strict=True):
             for index, fault in enumerate(batch, start):
                 if fault is not None:

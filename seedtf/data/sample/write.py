@@ -20,6 +20,7 @@ from tqdm import tqdm
 from seedtf.data.sample.draw import SPECIES, draw_seedling
 from seedtf.errors import UserError
 from seedtf.files import write_text
+from seedtf.report import is_silent
 
 __all__ = ["MARKER", "write_sample"]
 
@@ -36,8 +37,9 @@ def write_sample(
 ) -> Path:
     """Draws the sample into ``root`` unless the same sample already exists; returns ``root``.
 
-    A progress bar is drawn if stderr is a terminal. The same arguments give the same pixels. A sample
-    with other arguments is replaced if ``root`` contains no other files.
+    A progress bar is drawn if stderr is a terminal, but not inside ``report.silent()``. The same
+    arguments give the same pixels. A sample with other arguments is replaced if ``root`` contains no
+    other files.
 
     Args:
         root: the folder to create; its parents are created too.
@@ -84,9 +86,9 @@ def _check_range(name: str, value: int, low: int, high: int) -> int:
 
 def _draw_all(root: Path, arguments: dict[str, int]) -> None:
     count = arguments["images_per_class"]
-    # With disable=None, tqdm prints nothing if stderr is not a terminal.
-    bar = tqdm(total=len(SPECIES) * count, desc="drawing", unit="img", disable=None, leave=False)
-    with bar:
+    total = len(SPECIES) * count
+    disable = is_silent() or None  # None shows the bar on a terminal only
+    with tqdm(total=total, desc="drawing", unit="img", disable=disable, leave=False) as bar:
         for label, species in enumerate(SPECIES):
             folder = root / species.name
             folder.mkdir(parents=True)
