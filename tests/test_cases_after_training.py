@@ -307,17 +307,27 @@ def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
     assert plan.batch_size_note.startswith("6 images instead of 32")
     given = plan_of(photos, val_fraction=0.25, batch_size=5)
     assert (given.config.batch_size, given.batch_size_note) == (5, "")
-    settings = resolve(
-        TrainConfig(data_dir=photos, model="tiny", weights="none", image_size=8), Machine()
-    )
-    devices = replace(settings.devices, replicas=2)
-    on_two_devices = make_plan(
-        replace(settings, devices=devices), load_training_data(settings.config)
-    )
-    assert on_two_devices.config.batch_size == 6
-    assert "because 2 devices share a batch evenly" in on_two_devices.batch_size_note
     with pytest.raises(UserError, match="--batch_size=7: more than the 6 training images"):
         plan_of(photos, val_fraction=0.25, batch_size=7)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "val_fraction", "size", "reason"),
+    [
+        (2, 0.25, 6, "there are no more for training"),
+        (3, 0.5, 3, "there are 4 for training and 3 devices share a batch evenly"),
+    ],
+)
+def test_devices_are_a_reason_for_a_small_batch_only_if_their_number_does_not_divide_it(
+    photos, replicas, val_fraction, size, reason
+):
+    flags = {"model": "tiny", "weights": "none", "image_size": 8, "val_fraction": val_fraction}
+    settings = resolve(TrainConfig(data_dir=photos, **flags), Machine())
+    devices = replace(settings.devices, replicas=replicas)
+    plan = make_plan(replace(settings, devices=devices), load_training_data(settings.config))
+    assert plan.batch_size_note.startswith(f"{size} images instead of 32, because {reason};")
+    many = replace(plan, num_train=33, config=replace(plan.config, batch_size=30))
+    assert f"because {replicas} devices share a batch evenly;" in many.batch_size_note
 
 
 def test_lr_find_shrinks_the_default_batch_as_train_does(photos, tmp_path, monkeypatch, capsys):

@@ -64,6 +64,7 @@ class Plan:
     Attributes:
         settings: the choices that do not depend on the data.
         config: the flags, as in ``settings.config``, except that ``batch_size`` is always a number.
+        num_train: number of training images.
         steps_per_epoch: number of training steps in an epoch.
         bn_momentum: momentum of the moving statistics of batch normalization.
         placement: where the augmentation runs.
@@ -73,6 +74,7 @@ class Plan:
 
     settings: Settings
     config: TrainConfig
+    num_train: int
     steps_per_epoch: int
     bn_momentum: float
     placement: Placement
@@ -85,13 +87,15 @@ class Plan:
         size = self.config.batch_size
         if self.settings.config.batch_size is not None or size == DEFAULT_BATCH_SIZE:
             return ""
-        replicas = self.settings.devices.replicas
-        reason = "there are no more for training" if size < DEFAULT_BATCH_SIZE else ""
-        if replicas > 1:
-            reason = f"{replicas} devices share a batch evenly"
+        reasons = []
+        if self.num_train < DEFAULT_BATCH_SIZE:
+            count = "no more" if size == self.num_train else f"{self.num_train}"
+            reasons.append(f"there are {count} for training")
+        if size != min(DEFAULT_BATCH_SIZE, self.num_train):
+            reasons.append(f"{self.settings.devices.replicas} devices share a batch evenly")
         return (
-            f"{size} images instead of {DEFAULT_BATCH_SIZE}, because {reason}; --batch_size sets "
-            "another number"
+            f"{size} images instead of {DEFAULT_BATCH_SIZE}, because {' and '.join(reasons)}; "
+            "--batch_size sets another number"
         )
 
     def lr_schedule(self) -> Schedule:
@@ -181,6 +185,7 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
     return Plan(
         settings=settings,
         config=config,
+        num_train=num_train,
         steps_per_epoch=steps_per_epoch,
         bn_momentum=batch_norm_momentum(steps_per_epoch) if isinstance(momentum, str) else momentum,
         placement=placement,
