@@ -6,7 +6,6 @@ device, all decoded images are resident, or those of each batch are streamed to 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from seedtf.errors import UserError
 from seedtf.training.batches import make_step_preprocessing, resident_images
 from seedtf.training.callbacks import learning_rate
 from seedtf.training.machine import Machine
-from seedtf.training.plan import Placement, make_plan
+from seedtf.training.plan import Placement, Plan, make_plan
 from seedtf.training.resolve import resolve
 from seedtf.training.train import train_and_evaluate
 
@@ -43,11 +42,14 @@ def choose_placement(store: Store, gpus: int, replicas: int, **flags: object) ->
     """The placement on ``gpus`` GPUs, or else ``replicas`` CPU devices; mirrored from 2 replicas on."""
     machine = Machine(gpus=((8, 0),) * gpus, cpu_devices=1 if gpus else replicas)
     strategy = "mirrored" if replicas > 1 else "none"
+    return plan_on(machine, store, strategy=strategy, **flags).placement
+
+
+def plan_on(machine: Machine, store: Store, gpu_memory: int = 0, **flags: object) -> Plan:
     config = TrainConfig(data_dir="x", model="tiny", image_size=SIZE, batch_size=4, **flags)
-    settings = resolve(replace(config, strategy=strategy), machine)
     split = Split(RECORDS[:8], RECORDS[8:])
     dataset = Dataset(store, split, CachePlan("ram", 0, ""), len(store.catalog), 0, 0)
-    return make_plan(settings, dataset).placement
+    return make_plan(resolve(config, machine), dataset, gpu_memory)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -136,3 +138,38 @@ def test_the_device_is_refused_with_flags_that_need_the_host(
 ) -> None:
     with pytest.raises(UserError, match=f"--placement=device: --{next(iter(flags))}"):
         choose_placement(store, 0, 1, placement="device", **flags)
+
+
+NEEDS = "needs a train step that looks up its images itself"
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "message"),
+    [
+        (Machine(keras_2=True), {}, "needs Keras 3; install seedtf without [addons], or pass 1"),
+        (
+            Machine(cpu_devices=2),
+            {"strategy": "mirrored"},
+            f"{NEEDS}, which is possible on one device, not on 2; pass --strategy=none, or pass 1",
+        ),
+        (
+            Machine(gpus=((8, 0),)),
+            {"gpu_memory": 6000},  # the 18 images of 16 px take 13,824 bytes, and may take 2,000
+            f"{NEEDS}, but the images take 0.0 MB and may take 0.0 MB of the GPU's memory; lower "
+            "--image_size, or pass 1",
+        ),
+        (
+            Machine(),
+            {"placement": "host"},
+            f"{NEEDS}; pass --placement=device with --cache=ram or disk, or pass 1",
+        ),
+    ],
+)
+def test_several_steps_in_a_call_are_refused_with_what_they_need_here(
+    store: Store, machine: Machine, flags: dict[str, object], message: str
+) -> None:
+    flags = {"placement": "device", **flags}
+    with pytest.raises(UserError) as refused:
+        plan_on(machine, store, steps_per_execution=10, **flags)
+    assert str(refused.value) == f"--steps_per_execution=10: {message}"
+    assert plan_on(machine, store, steps_per_execution=1, **flags).steps_per_execution == 1

@@ -243,6 +243,7 @@ def test_keras_leaves_lazy_metrics_on_the_device() -> None:
     assert all(np.isfinite(logs[name]).all() for name in ("loss", "val_loss", "val_accuracy"))
 
 
+@pytest.mark.skipif(KERAS_2, reason="with Keras 2.15, Keras 3 is what is needed")
 def test_several_steps_with_batches_from_the_host_are_refused(train: Callable[..., Path]) -> None:
     for flags in ({"placement": "host"}, {"cache": "off"}):
         with pytest.raises(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import AUTO, BALANCED, TrainConfig
 from seedtf.errors import UserError
+from seedtf.report import format_bytes
 from seedtf.training.optim.class_weights import parse_class_weights
 from seedtf.training.optim.schedules import Schedule
 from seedtf.training.resolve import Settings
@@ -158,7 +159,7 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
         UserError: a batch has more images than the training data; there are fewer training or
             validation images than replicas; ``--class_weights`` does not fit the classes; or
             ``--steps_per_execution`` is above 1, but the train step does not look up its images, or
-            Keras is 2.15.
+            Keras 2.15 is installed.
     """
     num_train, num_val = len(dataset.split.train), len(dataset.split.val)
     config, replicas = settings.config, settings.devices.replicas
@@ -189,7 +190,9 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
         steps_per_epoch=steps_per_epoch,
         bn_momentum=batch_norm_momentum(steps_per_epoch) if isinstance(momentum, str) else momentum,
         placement=placement,
-        steps_per_execution=_choose_steps_per_execution(settings, placement, steps_per_epoch),
+        steps_per_execution=_choose_steps_per_execution(
+            settings, placement, steps_per_epoch, dataset.store, gpu_memory
+        ),
         class_weights=_choose_class_weights(config, dataset),
     )
 
@@ -215,16 +218,23 @@ def batch_norm_momentum(steps_per_epoch: int) -> float:
 def _choose_placement(settings: Settings, store: Store, gpu_memory: int) -> Placement:
     if not settings.augments_on_device:
         return Placement(False, False, settings.placement_reason)
-    needed_bytes = len(store.catalog) * store.size**2 * 3
-    allowed_bytes = _RESIDENT_FRACTION * gpu_memory or _DEFAULT_RESIDENT_BYTES
-    fits = not settings.gpus or needed_bytes <= allowed_bytes
+    fits = not settings.gpus or _bytes_of_images(store) <= _resident_bytes(gpu_memory)
     resident = store.mode != "off" and settings.devices.replicas == 1 and fits
     fed = "only indices" if resident else "uint8 images"
     return Placement(True, resident, f"in the train step, which is fed {fed}")
 
 
+def _bytes_of_images(store: Store) -> int:
+    return len(store.catalog) * store.size**2 * 3
+
+
+def _resident_bytes(gpu_memory: int) -> float:
+    """The largest number of bytes that the images may take of a GPU's memory to be kept in it."""
+    return _RESIDENT_FRACTION * gpu_memory or _DEFAULT_RESIDENT_BYTES
+
+
 def _choose_steps_per_execution(
-    settings: Settings, placement: Placement, steps_per_epoch: int
+    settings: Settings, placement: Placement, steps_per_epoch: int, store: Store, gpu_memory: int
 ) -> int:
     """The number of training steps in one call.
 
@@ -238,11 +248,25 @@ def _choose_steps_per_execution(
         auto = _STEPS_PER_EXECUTION if settings.gpus and settings.compilation.enabled else 1
         return min(requested or auto, steps_per_epoch)
     if requested > 1:
-        raise UserError(
-            f"--steps_per_execution={requested}: needs a train step that looks up its images itself; "
-            "pass --placement=device with --cache=ram or disk on one device, or leave it out"
-        )
+        needed = _what_several_steps_need(settings, store, gpu_memory)
+        raise UserError(f"--steps_per_execution={requested}: {needed}, or pass 1")
     return 1
+
+
+def _what_several_steps_need(settings: Settings, store: Store, gpu_memory: int) -> str:
+    """What a call of several training steps needs and does not have here, and the remedy."""
+    if settings.keras_2:
+        return "needs Keras 3; install seedtf without [addons]"
+    needs = "needs a train step that looks up its images itself"
+    if (replicas := settings.devices.replicas) > 1:
+        return f"{needs}, which is possible on one device, not on {replicas}; pass --strategy=none"
+    needed_bytes, allowed_bytes = _bytes_of_images(store), _resident_bytes(gpu_memory)
+    if settings.gpus and needed_bytes > allowed_bytes:
+        return (
+            f"{needs}, but the images take {format_bytes(needed_bytes)} and may take "
+            f"{format_bytes(allowed_bytes)} of the GPU's memory; lower --image_size"
+        )
+    return f"{needs}; pass --placement=device with --cache=ram or disk"
 
 
 def _choose_class_weights(config: TrainConfig, dataset: Dataset) -> npt.NDArray[np.float32] | None:
