@@ -399,6 +399,12 @@ def test_old_files_of_class_names_are_read(tmp_path: Path) -> None:
     assert read_class_names(tmp_path) == names
 
 
+def test_class_names_that_are_not_utf_8_are_a_user_error(tmp_path: Path) -> None:
+    RunPaths(tmp_path).classes.write_bytes("Möhre\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"classes\.txt is damaged \('utf-8' codec .*; restore it"):
+        read_class_names(tmp_path)
+
+
 def split_names(*sides: str) -> tuple[str, ...]:
     """Two images of each of two classes in each folder of a split."""
     return tuple(

@@ -202,13 +202,16 @@ def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
     """The class names of a run, in the order of the model's outputs.
 
     Raises:
-        UserError: classes.txt is missing.
+        UserError: classes.txt is missing or not UTF-8.
     """
     paths = RunPaths.of(run_dir)
     try:
         text = paths.classes.read_bytes().decode("utf-8")
     except OSError:
         message = f"{paths.root}: not a run of seedtf train (no {paths.classes.name})"
+        raise UserError(message) from None
+    except UnicodeDecodeError as error:
+        message = f"{paths.root}: {paths.classes.name} is damaged ({error}); restore it"
         raise UserError(message) from None
     return tuple(
         _parse_class_name(line.removesuffix("\r")) for line in text.removesuffix("\n").split("\n")
