@@ -75,6 +75,28 @@ def test_the_best_quickest_longest_or_last_named_run_comes_first(
     assert [run.name for run in list_runs(root, sort)] == names
 
 
+def test_an_unknown_duration_comes_last_and_is_shown_as_nothing(root: Path, capsys) -> None:
+    make_run(root, "x", [0.5]).timing.unlink()
+    make_run(root, "y", [])
+    assert [run.name for run in list_runs(root, "seconds")] == ["deep/b", "a", "c", "x", "y"]
+    assert run_command("runs", [str(root), "--json", "--sort=seconds"]) == 0
+    seconds = [run["seconds"] for run in json.loads(capsys.readouterr().out)]
+    assert seconds == [120.0, 180.0, 180.0, None, None]
+    assert run_command("runs", [str(root), "--sort=seconds"]) == 0
+    assert capsys.readouterr().out.splitlines()[4].endswith("50.0 %")
+    assert 'data-value="nan"' not in (root / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_duration_of_a_run_that_an_older_version_began_is_the_sum_of_its_epochs(
+    tmp_path: Path,
+) -> None:
+    timing = make_run(tmp_path, "a", [0.5, 0.6]).timing
+    *rows, last = timing.read_text().splitlines()
+    # An older version began the run; the version that resumed it has added the column `between`.
+    timing.write_text("\n".join([*rows, last.removesuffix("0.0") + "nan"]) + "\n")
+    assert list_runs(tmp_path)[0].seconds == 120.0
+
+
 def test_flags_that_differ_are_those_that_change_the_model(root: Path) -> None:
     assert differing_flags(list_runs(root)) == ["lr", "mixup"]
 

@@ -74,7 +74,7 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
         f"{run.epochs} / {run.planned_epochs}",
         format_percent(accuracy).replace("\N{NO-BREAK SPACE}", " "),
         interval,
-        format_duration(run.seconds) if run.seconds else "",
+        "" if math.isnan(run.seconds) else format_duration(run.seconds),
     )
 
 
@@ -82,7 +82,8 @@ def _sort_values(run: RunSummary) -> tuple[str | float, ...]:
     """The page sorts a column of ``_HEADINGS`` by these values; an unknown number is the lowest."""
     accuracy = -1.0 if math.isnan(run.accuracy) else run.accuracy
     low = run.interval[0] if run.interval else -1.0
-    return (run.name, run.model, run.data, run.state, run.epochs, accuracy, low, run.seconds)
+    seconds = -1.0 if math.isnan(run.seconds) else run.seconds
+    return (run.name, run.model, run.data, run.state, run.epochs, accuracy, low, seconds)
 
 
 def _clip(text: str) -> str:

@@ -52,7 +52,8 @@ class RunSummary:
         accuracy: the accuracy in the report, or of the best epoch if there is no report; NaN if
             unknown.
         interval: the 95 % interval of the accuracy in the report; None without a report.
-        seconds: measured seconds of all epochs, with the time between them.
+        seconds: measured seconds of all epochs, with the time between them; NaN if no epoch was
+            measured or timing.csv cannot be read.
         page: the page of the report, or the live page if there is no report, relative to the listed
             folder; empty if there is neither.
         flags: all flags of the run.
@@ -89,7 +90,7 @@ class RunSummary:
             "val_loss": _none_for_nan(self.val_loss),
             "accuracy": _none_for_nan(self.accuracy),
             "accuracy_interval_95": self.interval and list(self.interval),
-            "seconds": round(self.seconds, 1),
+            "seconds": _none_for_nan(round(self.seconds, 1)),
             "flags": {name: self.flags.get(name) for name in flags},
         }
 
@@ -218,9 +219,15 @@ def _page(paths: RunPaths, root: Path) -> str:
 
 def _seconds(paths: RunPaths) -> float:
     try:
-        return sum(row["seconds"] + row.get("between", 0.0) for row in read_timing(paths.timing))
+        rows = read_timing(paths.timing)
+        seconds = [row["seconds"] for row in rows]
+        # Older versions did not measure this. If the run was resumed since, missing values are NaN.
+        between = [row.get("between", math.nan) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
+        return math.nan
+    if not rows:
+        return math.nan
+    return sum(seconds) + sum(value for value in between if not math.isnan(value))
 
 
 def _none_for_nan(value: float) -> float | None:
