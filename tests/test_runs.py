@@ -12,6 +12,7 @@ import pytest
 from browser import open_browser
 
 from seedtf.commands.main import run_command
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.files import lock_folder
 from seedtf.runs.history import HISTORY_COLUMNS, TIMING_COLUMNS
@@ -99,6 +100,24 @@ def test_the_duration_of_a_run_that_an_older_version_began_is_the_sum_of_its_epo
 
 def test_flags_that_differ_are_those_that_change_the_model(root: Path) -> None:
     assert differing_flags(list_runs(root)) == ["lr", "mixup"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_compared"),
+    [
+        ("check", "sample", True),  # duplicates are not found, so another split is drawn
+        ("strict", True, False),  # stops a run, or changes nothing
+        ("cluster", "slurm", False),
+        ("save_minutes", 5.0, False),
+        ("twins", "ignore", True),
+    ],
+)
+def test_only_a_flag_that_can_change_the_result_is_compared(
+    tmp_path: Path, name: str, value: object, is_compared: bool
+) -> None:
+    make_run(tmp_path, "a", [0.5], **{name: TrainConfig.__dataclass_fields__[name].default})
+    make_run(tmp_path, "b", [0.5], **{name: value})
+    assert differing_flags(list_runs(tmp_path)) == [name] * is_compared
 
 
 def test_a_half_written_run_is_listed(root: Path) -> None:
