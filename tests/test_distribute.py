@@ -39,6 +39,7 @@ from seedtf.training import train
 from seedtf.training.distributed import sync
 from seedtf.training.distributed.choice import check_even_batch, choose_strategy
 from seedtf.training.distributed.cluster import Cluster, read_cluster
+from seedtf.training.distributed.devices import _join
 from seedtf.training.distributed.halves import can_be_halved
 from seedtf.training.distributed.waiting import missing_workers
 from seedtf.training.state import load_newest_state, read_state, write_state
@@ -505,6 +506,33 @@ def test_choose_strategy_gives_a_strategy_and_its_reason(
 def test_multi_worker_without_a_cluster_is_refused() -> None:
     with pytest.raises(UserError, match="--strategy=multi_worker: TF_CONFIG is not set"):
         choose_strategy("multi_worker", None, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("TF_CONFIG", "TF_CONFIG: this worker cannot listen on a:1 (in use); pass a free port"),
+        (
+            "SLURM",
+            "SLURM_STEP_NODELIST and SLURM_JOB_ID: this worker cannot listen on a:1 (in use); start a "
+            "new job",
+        ),
+    ],
+)
+def test_a_port_in_use_is_reported_with_the_variables_that_it_comes_from(
+    source: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def port_in_use() -> None:
+        raise tf.errors.UnknownError(None, None, "in use")
+
+    monkeypatch.setenv("TF_CONFIG", "")  # so that its value is restored after the test
+    module = "seedtf.training.distributed.devices"
+    monkeypatch.setattr(f"{module}.configure_coordination_service", lambda *_: None)
+    monkeypatch.setattr(f"{module}._report_missing_workers", contextlib.nullcontext)
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", port_in_use)
+    with pytest.raises(UserError) as error:
+        _join(read_cluster(config_text(), source), 30)
+    assert str(error.value).startswith(message)
 
 
 def test_a_batch_size_that_is_no_multiple_of_the_replicas_is_refused_with_multiples() -> None:

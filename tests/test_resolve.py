@@ -137,7 +137,16 @@ def test_only_a_batch_size_that_was_given_must_be_a_multiple_of_the_gpus() -> No
         (Machine(trackers=frozenset()), {"track": "mlflow"}, "--track=mlflow: .* not installed"),
         (Machine(), {"strategy": "multi_worker"}, "--strategy=multi_worker: TF_CONFIG is not set"),
         (Machine(tf_config="{"), {}, "TF_CONFIG is not JSON"),
-        (Machine(tf_config=WORKERS % 0), {"dry_run": True}, "--dry_run: works on one machine only"),
+        (
+            Machine(tf_config=WORKERS % 0),
+            {"dry_run": True},
+            "--dry_run: works on one machine only; unset TF_CONFIG, or",
+        ),
+        (
+            Machine(slurm_config=WORKERS % 0),
+            {"dry_run": True},
+            "--dry_run: works on one machine only; start seedtf without srun, or",
+        ),
         (Machine(tf_config=WORKERS % 0), {"batch_size": 31}, "--batch_size=31: 2 replicas"),
         (
             Machine(tf_config=WORKERS % 0),

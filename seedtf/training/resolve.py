@@ -17,6 +17,7 @@ from seedtf.model.families import check_image_size, match_model_name, minimum_im
 from seedtf.model.precision import Compilation, Precision, choose_jit, choose_precision
 from seedtf.model.presets import Preset
 from seedtf.training.distributed.choice import DeviceChoice, check_even_batch, choose_devices
+from seedtf.training.distributed.cluster import SLURM
 from seedtf.training.machine import Machine
 from seedtf.training.optim.choice import check_optimizer, check_strategy, needs_addons
 from seedtf.training.optim.schedules import Schedule, make_schedule
@@ -158,9 +159,9 @@ def _check_packages(config: TrainConfig, machine: Machine, preset: Preset | None
 
 def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
     if config.dry_run and devices.cluster is not None:
-        raise UserError(
-            "--dry_run: works on one machine only; unset TF_CONFIG, or pass --strategy=none"
-        )
+        by_slurm = devices.cluster.source == SLURM
+        remedy = "start seedtf without srun" if by_slurm else "unset TF_CONFIG"
+        raise UserError(f"--dry_run: works on one machine only; {remedy}, or pass --strategy=none")
     if config.head == FITTED_HEAD and devices.cluster is not None:
         raise UserError(
             f"--head={FITTED_HEAD}: several workers would fit different heads; fit the head on one "

@@ -10,7 +10,7 @@ from typing import Any
 
 from seedtf.config.flags import AUTO
 from seedtf.errors import UserError
-from seedtf.training.distributed.cluster import Cluster, read_cluster
+from seedtf.training.distributed.cluster import SLURM, Cluster, read_cluster
 from seedtf.training.machine import Machine
 
 __all__ = ["DeviceChoice", "check_even_batch", "choose_devices", "choose_strategy"]
@@ -59,10 +59,9 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
         >>> choose_devices("auto", Machine(gpus=((9, 0), (9, 0)))).replicas
         2
     """
-    text, source = _find_cluster(cluster_from, machine)
-    cluster = read_cluster(text)
+    cluster = _find_cluster(cluster_from, machine)
     gpus = len(machine.gpus)
-    kind, reason = choose_strategy(requested, cluster, gpus, machine.cpu_devices, source)
+    kind, reason = choose_strategy(requested, cluster, gpus, machine.cpu_devices)
     if kind == "mirrored":
         return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
     if kind == "none" or cluster is None:
@@ -77,7 +76,7 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
 
 
 def choose_strategy(
-    requested: str, cluster: Cluster | None, gpus: int, cpus: int, source: str = "TF_CONFIG"
+    requested: str, cluster: Cluster | None, gpus: int, cpus: int
 ) -> tuple[str, str]:
     """The strategy for ``--strategy=requested``, and the reason as a clause that follows "because".
 
@@ -86,12 +85,11 @@ def choose_strategy(
         cluster: the workers; None if there is no description of a cluster.
         gpus: the number of GPUs that TensorFlow sees in this process.
         cpus: the number of logical CPU devices; 1 unless the program has divided its CPU into more.
-        source: where the description of the cluster comes from, for the reason.
 
     Raises:
         UserError: ``multi_worker`` without a cluster.
     """
-    workers = cluster.size if cluster else 1
+    workers, source = (cluster.size, cluster.source) if cluster else (1, "")
     if requested == "multi_worker" and cluster is None:
         raise UserError(
             "--strategy=multi_worker: TF_CONFIG is not set; set it on every worker, start them with "
@@ -110,16 +108,16 @@ def choose_strategy(
     return "none", f"{prefix}{alone}there is one device"
 
 
-def _find_cluster(cluster_from: str, machine: Machine) -> tuple[str | None, str]:
-    """Returns the description of the selected cluster, or None, and the place that it comes from."""
+def _find_cluster(cluster_from: str, machine: Machine) -> Cluster | None:
+    """Returns the cluster that ``--cluster`` selects; None if it is not described."""
     if cluster_from == "slurm" and machine.slurm_config is None:
         raise UserError(
             "--cluster=slurm: srun has not started several tasks; start seedtf with srun, one task on "
             "each machine"
         )
     if cluster_from == "slurm" or (cluster_from == AUTO and not machine.tf_config):
-        return machine.slurm_config, "SLURM"
-    return machine.tf_config, "TF_CONFIG"
+        return read_cluster(machine.slurm_config, SLURM)
+    return read_cluster(machine.tf_config)
 
 
 def check_even_batch(replicas: int, batch_size: int) -> None:

@@ -9,7 +9,10 @@ from typing import Any, NoReturn
 
 from seedtf.errors import UserError
 
-__all__ = ["Cluster", "read_cluster"]
+__all__ = ["SLURM", "TF_CONFIG", "Cluster", "read_cluster"]
+
+TF_CONFIG, SLURM = "TF_CONFIG", "SLURM"
+"""Where a cluster is described: in the variable ``TF_CONFIG``, or in the variables that srun sets."""
 
 # Roles in ``TF_CONFIG`` that seedtf does not use, and what to do instead.
 _OTHER_ROLES = {
@@ -31,11 +34,13 @@ class Cluster:
         addresses: the address of each worker, ``host:port``.
         index: the position of this process in ``roles`` and ``addresses``, from 0. The worker at 0 is
             the chief, even if its role is ``worker``.
+        source: where the cluster is described: ``TF_CONFIG`` or ``SLURM``.
     """
 
     roles: tuple[str, ...]
     addresses: tuple[str, ...]
     index: int
+    source: str = TF_CONFIG
 
     @property
     def size(self) -> int:
@@ -68,8 +73,12 @@ class Cluster:
         return f"{role}{number_text} ({self.addresses[index]})"
 
 
-def read_cluster(text: str | None) -> Cluster | None:
+def read_cluster(text: str | None, source: str = TF_CONFIG) -> Cluster | None:
     """Returns the cluster that the value of ``TF_CONFIG`` describes; None if it is unset or empty.
+
+    Args:
+        text: the value of ``TF_CONFIG``, or another description in the same form.
+        source: where the description comes from.
 
     Raises:
         UserError: ``text`` has no valid cluster and task, or has a role that seedtf does not use.
@@ -92,7 +101,7 @@ def read_cluster(text: str | None) -> Cluster | None:
     task = value.get("task")
     if not isinstance(task, dict):
         _refuse("has no task")
-    return Cluster(roles, addresses, _worker_index(task, roles))
+    return Cluster(roles, addresses, _worker_index(task, roles), source)
 
 
 def _roles_and_addresses(

@@ -24,7 +24,7 @@ from seedtf.errors import UserError, WorkerLostError, first_line
 from seedtf.model.batch_norm import moving_statistics
 from seedtf.training.distributed import waiting
 from seedtf.training.distributed.choice import DeviceChoice
-from seedtf.training.distributed.cluster import Cluster
+from seedtf.training.distributed.cluster import SLURM, Cluster
 from seedtf.training.distributed.halves import TwoHalves, can_be_halved
 from seedtf.training.trainer import Prepare, Trainer
 
@@ -215,16 +215,22 @@ def _join(cluster: Cluster, worker_timeout: int) -> tf.distribute.Strategy:
             f"({first_line(error)}); train in a new process"
         ) from error
     except tf.errors.UnknownError as error:
-        address = cluster.addresses[cluster.index]
-        raise UserError(
-            f"TF_CONFIG: this worker cannot listen on {address} ({first_line(error)}); pass a free "
-            "port of this machine"
-        ) from error
+        raise UserError(_describe_used_port(cluster, first_line(error))) from error
     except tf.errors.OpError as error:
         raise WorkerLostError(
             f"{_name_lost_worker(str(error), cluster)} was lost while the workers were connecting "
             f"({first_line(error)}); start all {cluster.size} again"
         ) from error
+
+
+def _describe_used_port(cluster: Cluster, cause: str) -> str:
+    fault = f"this worker cannot listen on {cluster.addresses[cluster.index]} ({cause})"
+    if cluster.source == SLURM:
+        return (
+            f"SLURM_STEP_NODELIST and SLURM_JOB_ID: {fault}; start a new job, whose number gives other "
+            "ports, or set TF_CONFIG with a free port of each machine"
+        )
+    return f"TF_CONFIG: {fault}; pass a free port of this machine"
 
 
 @contextmanager
