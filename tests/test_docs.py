@@ -12,7 +12,7 @@ import pytest
 from test_structure import FLOORS
 from write_readme import page as written_page
 
-import seedtf
+import seedtf.errors
 from seedtf.commands.benchmark import KINDS
 from seedtf.commands.main import COMMANDS
 from seedtf.config.train_config import TrainConfig
@@ -161,6 +161,19 @@ def test_every_command_and_make_target_is_described() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.M)[1]
     internal = {"browser", "addons-tests"}
     assert {name for name in targets.split() if f"`make {name}`" not in build} == internal
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    text = (ROOT / "seedtf" / "training" / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## Exit codes\n")[2].partition("\n## ")[0]
+    constants = {
+        value
+        for command in ("main", *COMMANDS)
+        for name, value in vars(importlib.import_module(f"seedtf.commands.{command}")).items()
+        if name.startswith("EXIT_")
+    }
+    errors = {getattr(error, "exit_code", 0) for error in vars(seedtf.errors).values()}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.M)} == constants | errors
 
 
 def test_the_version_of_the_changelog_is_that_of_the_package() -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import seedtf
-from seedtf.commands.main import COMMANDS, main
+from seedtf.commands.main import COMMANDS, EXIT_BROKEN_PIPE, main
 
 
 def test_no_command_shows_the_usage_and_fails(capsys) -> None:
@@ -39,8 +39,9 @@ def test_a_pipe_closed_before_the_first_write_prints_no_traceback(arguments: str
     # stdout is buffered, as in a user's shell. So the text that the closed pipe does not take stays in
     # the buffer, and Python writes it again when the process ends.
     pipeline = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
-    shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", pipeline]
-    assert subprocess.run(shell, capture_output=True, text=True, check=False).stderr == ""
+    shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-o", "pipefail", "-c", pipeline]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (EXIT_BROKEN_PIPE, "")
 
 
 def test_a_closed_pipe_prints_no_traceback() -> None:
