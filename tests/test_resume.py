@@ -317,6 +317,23 @@ def test_a_run_without_state_starts_again_from_its_pretrained_weights(
     assert (run_dir / "history.csv").read_bytes() == history
 
 
+def test_a_run_needs_its_initial_weights_file_until_it_has_a_state(tmp_path) -> None:
+    from seedtf.config.train_config import TrainConfig
+    from seedtf.errors import UserError
+    from seedtf.training.machine import Machine
+    from seedtf.training.resolve import resolve
+    from seedtf.training.setup import configure_tensorflow
+
+    run_dir, state = str(tmp_path), tmp_path / "state"
+    flags = {"model": "tiny", "weights": str(tmp_path / "gone.keras"), "threads": os.cpu_count()}
+    config = TrainConfig(data_dir="x", run_dir=run_dir, resume=run_dir, **flags)
+    state.mkdir()
+    with pytest.raises(UserError, match=r"gone\.keras: no such file"):
+        configure_tensorflow(resolve(config, Machine()))
+    (state / "000001-00000000.state").touch()
+    configure_tensorflow(resolve(config, Machine()))
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

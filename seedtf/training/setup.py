@@ -48,7 +48,7 @@ _BAD_FILE_ERRORS = (
 
 
 def configure_tensorflow(settings: Settings) -> None:
-    """Sets threads and determinism; checks the weights file and the address of the data service.
+    """Sets threads and determinism; checks the weights file, if it is needed, and the data service.
 
     The rounding of TensorFlow's sums on a CPU depends on how many threads share the work, but not on
     the number of cores. So with a fixed number of threads, another machine computes the same numbers.
@@ -63,8 +63,9 @@ def configure_tensorflow(settings: Settings) -> None:
         report("threads", "TensorFlow is already running, so --threads has no effect")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if config.has_weights_file:
-        check_weights_file(Path(config.weights))
+    weights = _initial_weights(config)
+    if weights not in ("none", "imagenet"):
+        check_weights_file(Path(weights))
     if config.data_service:
         check_service(config.data_service)
 
