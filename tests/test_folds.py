@@ -265,6 +265,23 @@ def test_flags_that_do_not_apply_are_refused(flags: dict[str, object], message: 
 
 
 @pytest.mark.parametrize(
+    ("model", "name"), [("hf://owner/My-Net", "my-net"), ("./nets/ViT/", "vit"), ("tiny", "tiny")]
+)
+def test_the_default_folder_is_named_after_the_last_part_of_the_model(
+    model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise StoppedError("stopped by the test")
+
+    monkeypatch.setattr(train_folds_module, "train_folds", stop)
+    monkeypatch.chdir(tmp_path)
+    assert run_command("folds", ["--data_dir=d", f"--model={model}"]) == StoppedError.exit_code
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith(f"-folds-{name}")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("lines", "fault"), [("file,label\n", "no column 'fold'"), (None, "no such file")]
 )
 def test_a_bad_table_of_folds_is_named_by_its_path(

@@ -14,6 +14,7 @@ from seedtf.config.data_flags import CACHES
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.model.families import short_name
 from seedtf.report import report, report_result
 from seedtf.runs.folder import create_named_folder
 from seedtf.runs.folds import FoldsPaths, check_folds
@@ -77,9 +78,8 @@ def run(arguments: list[str]) -> int:
         return 0
     from seedtf.folds.train_folds import train_folds
 
-    folder = (
-        Path(config.out) if config.out else create_named_folder(f"folds-{config.model.lower()}")
-    )
+    name = f"folds-{short_name(config.model).lower()}"
+    folder = Path(config.out) if config.out else create_named_folder(name)
     report("folder", f"{folder}; the same command with --out={folder} continues, on any machine")
     train_folds(training, config.folds, arguments, folder, takeover_seconds=config.takeover_seconds)
     paths = FoldsPaths(folder)
