@@ -86,6 +86,24 @@ def test_a_batch_script_and_a_single_task_are_no_step(slurm, monkeypatch) -> Non
     assert not in_slurm_step()
 
 
+@pytest.mark.parametrize(
+    ("config_class", "reason"),
+    [
+        (FoldsConfig, "a fold is trained by one machine; start the command on every machine"),
+        (TuneConfig, "a trial runs on one machine; start the search on every machine"),
+    ],
+)
+def test_folds_and_trials_are_not_divided_among_the_tasks_of_a_step(
+    slurm, config_class: type, reason: str
+) -> None:
+    slurm("a,b", "1(x2)", 2, 1)
+    with pytest.raises(UserError, match=f"^--strategy=auto: {reason} .*, pass --strategy=none$"):
+        config_class(data_dir="d")
+    config_class(data_dir="d", strategy="none")
+    slurm("a", "1", 1, 0)
+    config_class(data_dir="d")
+
+
 def test_slurm_variables_that_cannot_be_read_give_a_one_line_error(slurm, monkeypatch) -> None:
     slurm("a[1-", "1", 2, 0)
     with pytest.raises(UserError, match=r"--cluster=slurm: the variables of SLURM cannot be read"):

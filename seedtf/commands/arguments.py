@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +21,11 @@ from seedtf.commands.spelling import check_spelling, describe_wrong_type, find_f
 from seedtf.config.flags import flag_kind
 from seedtf.errors import UserError
 from seedtf.report import report_error, report_text
+from seedtf.training.distributed.slurm import in_slurm_step
 
 __all__ = [
     "HELP_FLAGS",
+    "check_one_machine",
     "check_refused",
     "parse_config",
     "parse_given_flags",
@@ -136,6 +139,21 @@ def check_refused(config: Any) -> None:
     for name, remedy in config.REFUSED.items():
         if getattr(config, name):
             raise UserError(f"--{name}={getattr(config, name)}: {remedy}")
+
+
+def check_one_machine(strategy: str, reason: str) -> None:
+    """Raises UserError if each training of this command would use all machines of a cluster.
+
+    Args:
+        strategy: the value of ``--strategy``; ``auto`` uses the cluster of ``TF_CONFIG`` or ``srun``.
+        reason: why a training uses one machine, and how the user can use several, for the message.
+    """
+    in_cluster = os.environ.get("TF_CONFIG") or in_slurm_step()
+    if strategy == "multi_worker" or (strategy == "auto" and in_cluster):
+        raise UserError(
+            f"--strategy={strategy}: {reason}, without TF_CONFIG; in an srun of several tasks, pass "
+            "--strategy=none"
+        )
 
 
 def suggest(word: str, candidates: Iterable[str]) -> str:

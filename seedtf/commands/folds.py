@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from seedtf.commands.arguments import check_refused, parse_given_flags, to_base_class
+from seedtf.commands.arguments import (
+    check_one_machine,
+    check_refused,
+    parse_given_flags,
+    to_base_class,
+)
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.data_flags import CACHES
 from seedtf.config.flags import option
@@ -60,13 +64,10 @@ class FoldsConfig(TrainConfig):
         check_folds(self.folds)
         if self.divide_only and not self.out:
             raise UserError("--divide_only: needs --out, the folder to write to")
-        if self.strategy == "multi_worker" or (
-            self.strategy == "auto" and os.environ.get("TF_CONFIG")
-        ):
-            raise UserError(
-                f"--strategy={self.strategy}: a fold is trained by one machine; start the command on "
-                "every machine with the same --out, and without TF_CONFIG"
-            )
+        check_one_machine(
+            self.strategy,
+            "a fold is trained by one machine; start the command on every machine with the same --out",
+        )
 
 
 def run(arguments: list[str]) -> int:

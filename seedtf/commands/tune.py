@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from seedtf.commands.arguments import check_refused, parse_given_flags, to_base_class
+from seedtf.commands.arguments import (
+    check_one_machine,
+    check_refused,
+    parse_given_flags,
+    to_base_class,
+)
 from seedtf.config.data_flags import CACHES
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.training.distributed.slurm import in_slurm_step
 from seedtf.tuning.space import SEARCHABLE, SEARCHED_BY_DEFAULT, choose_space
 from seedtf.tuning.storage import PRUNERS
 
@@ -72,14 +75,10 @@ class TuneConfig(TrainConfig):
         """Raises UserError for flags that exclude each other and for flags that do not apply."""
         super().check_together()
         check_refused(self)
-        if self.strategy == "multi_worker" or (
-            self.strategy == "auto" and (os.environ.get("TF_CONFIG") or in_slurm_step())
-        ):
-            raise UserError(
-                f"--strategy={self.strategy}: a trial runs on one machine; start the search on every "
-                "machine with the same --storage, without TF_CONFIG; in an srun of several tasks, pass "
-                "--strategy=none"
-            )
+        check_one_machine(
+            self.strategy,
+            "a trial runs on one machine; start the search on every machine with the same --storage",
+        )
         if not self.study.strip():
             raise UserError(f"--study={self.study!r}: is empty; pass a name")
         if not self.storage and "?" in str(self.folder.resolve()):
