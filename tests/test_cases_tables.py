@@ -392,6 +392,20 @@ def test_a_check_says_why_a_training_would_be_refused(tiny_folder, tmp_path, cap
     assert capsys.readouterr().out.splitlines()[-1] == f"train     {command}"
 
 
+def test_a_check_with_a_limit_says_the_command_with_that_limit(
+    tiny_folder, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data_report.csv").mkdir()  # no table can have this name then
+    assert main(["check", str(tiny_folder), "--max_pixels=1024"]) == 1
+    *_, report, train = capsys.readouterr().out.splitlines()
+    assert report == "report    not written; --out=data_report.csv: Is a directory"
+    assert train == f"train     seedtf train --data_dir={tiny_folder} --max_pixels=1024"
+    assert main(["check", str(tiny_folder), "--out=data_report.csv"]) == 2
+    error = "seedtf check: --out=data_report.csv: Is a directory; pass another path\n"
+    assert capsys.readouterr().err == error
+
+
 def test_a_check_of_the_working_folder_shows_its_findings(tiny_copy, monkeypatch, capsys) -> None:
     (tiny_copy / "alder" / "empty.jpg").touch()
     monkeypatch.chdir(tiny_copy)

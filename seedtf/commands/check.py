@@ -59,8 +59,8 @@ class CheckConfig(Flags):
     out: str = option(
         "",
         "CSV file to write, with the columns path, fault, detail and severity. Without this flag, "
-        "nothing is written if the working folder is read-only or in the data folder, or has a file of "
-        "another kind with this name.",
+        "nothing is written if the working folder is read-only or in the data folder, or has a folder "
+        "or a file of another kind with this name.",
         default_text=DATA_REPORT,
     )
 
@@ -82,10 +82,12 @@ def run(arguments: list[str]) -> int:
     out, why_not_written = Path(config.out or DATA_REPORT), ""
     try:
         check_report_path(out, config.data_dir)
-    except UserError as error:
+    except (OSError, UserError) as error:
         if config.out:
             raise
         why_not_written = str(error)
+        if isinstance(error, OSError):  # for example, a folder has this name
+            why_not_written = f"--out={out}: {error.strerror}"
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = unpack_archive(config.data_dir, "DATA_DIR", default_cache_dir())
     data_check = check_data(folder, config.labels_csv, config.max_pixels, columns, config.layout)
@@ -103,7 +105,7 @@ def run(arguments: list[str]) -> int:
 
 def _train_command(config: CheckConfig) -> str:
     """The command that trains on the checked images."""
-    names = ("data_dir", "labels_csv", *LAYOUT_FLAGS)
+    names = ("data_dir", "labels_csv", *LAYOUT_FLAGS, "max_pixels")
     defaults = {flag.name: flag.default for flag in dataclasses.fields(CheckConfig)}
     given = [(name, getattr(config, name)) for name in names]
     flags = [f"--{name}={value}" for name, value in given if value != defaults[name]]
