@@ -163,8 +163,9 @@ def write_predictions(
             all files.
 
     Raises:
-        UserError: as ``list_images`` and ``open_prediction_table``; or there are no files.
-        OSError: ``out`` or ``heatmaps`` cannot be written.
+        UserError: as ``list_images`` and ``open_prediction_table``; there are no files; or ``heatmaps``
+            cannot be written.
+        OSError: ``out`` cannot be written.
 
     Example:
         >>> from seedtf.evaluation.classifier import open_classifier
@@ -251,10 +252,13 @@ def _write_heatmap(
     image = read_thumbnail(path, _HEATMAP_SIZE, classifier.fit, classifier.max_pixels)
     if image is None:  # the file has changed since it was predicted
         return ""
-    name = stem = Path(path).stem
-    while name in name_counts:  # a file may itself be named x~2
-        name_counts[stem] += 1
-        name = f"{stem}~{name_counts[stem]}"
-    name_counts[name] = 1
-    write_bytes(folder / f"{name}.png", encode_image(draw_heatmap(image, prediction.heatmap)))
-    return f"{name}.png"
+    stem = Path(path).stem
+    name_counts[stem] += 1
+    name = f"{stem}.png" if name_counts[stem] == 1 else f"{stem}~{name_counts[stem]}.png"
+    drawn = encode_image(draw_heatmap(image, prediction.heatmap))
+    try:
+        write_bytes(folder / name, drawn)
+    except OSError as error:
+        cause = error.strerror or error
+        raise UserError(f"--heatmaps={folder}: {cause}; pass another folder") from error
+    return name
