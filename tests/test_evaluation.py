@@ -191,6 +191,7 @@ def test_a_damaged_image_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
     ("arguments", "message"),
     [
         ({"labels_csv": "x.csv"}, "--labels_csv=x.csv: needs --data_dir"),
+        ({"split_column": "part"}, "--split_column=part: needs --data_dir"),
         ({"data_dir": "nowhere"}, "--data_dir=nowhere: no such folder"),
         ({"out": "{run}"}, "already exists; pass another folder or --overwrite"),
     ],

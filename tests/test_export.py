@@ -481,6 +481,8 @@ def test_wrong_runs_and_flags_give_a_one_line_error(
     assert "choose from" in refusal(capsys, str(run.run_dir), "--format=h5")
     assert "--max_pixels=-1: out of range" in refusal(capsys, str(run.run_dir), "--max_pixels=-1")
     assert "is missing" in refusal(capsys)
+    for flag in ("--labels_csv=t.csv", "--file_column=f", "--label_column=2", "--layout=table"):
+        assert f"{flag}: needs --data_dir, the folder" in refusal(capsys, str(run.run_dir), flag)
     copy = Path(shutil.copytree(run.run_dir, tmp_path / "copy"))
     model = copy / "checkpoints" / "best.keras"
     model.write_bytes(model.read_bytes()[:-100])

@@ -12,8 +12,10 @@ from seedtf.config.data_flags import (
     FILE_COLUMN_HELP,
     LABEL_COLUMN_HELP,
     LABELS_CSV_HELP,
+    LAYOUT_FLAGS,
     LAYOUTS,
     SPLIT_COLUMN_HELP,
+    check_has_data_dir,
     check_layout,
 )
 from seedtf.config.flags import AUTO, Flags, option
@@ -69,6 +71,8 @@ class ExportConfig(Flags):
         """Raises UserError for flags that exclude each other."""
         super().check_together()
         check_layout(self)
+        table_flags = {name: getattr(self, name) for name in ("labels_csv", *LAYOUT_FLAGS)}
+        check_has_data_dir(self.data_dir, **table_flags)
 
 
 def run(arguments: list[str]) -> int:

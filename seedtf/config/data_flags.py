@@ -31,6 +31,7 @@ __all__ = [
     "SPLIT_FLAGS",
     "TWINS",
     "DataFlags",
+    "check_has_data_dir",
     "check_layout",
     "check_local",
 ]
@@ -242,6 +243,20 @@ def check_layout(config: Any) -> None:
             raise UserError(
                 f"--{name}={getattr(config, name)}: is a column of a table, which "
                 f"--layout={config.layout} does not read; leave one of the two out"
+            )
+
+
+def check_has_data_dir(data_dir: str, **flags: str) -> None:
+    """Raises UserError if a flag about the images in ``--data_dir`` is given without ``data_dir``.
+
+    Args:
+        data_dir: the folder of labelled images; empty for the images of the run.
+        flags: the values of ``--labels_csv`` and of ``LAYOUT_FLAGS``, by name.
+    """
+    for name, value in flags.items():
+        if value not in ("", AUTO) and not data_dir:
+            raise UserError(
+                f"--{name}={value}: needs --data_dir, the folder of the labelled images"
             )
 
 

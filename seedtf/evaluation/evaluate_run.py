@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from seedtf.config.data_flags import check_has_data_dir
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.columns import Columns
 from seedtf.data.dataset import write_data_report
@@ -127,8 +128,14 @@ def evaluate_run(
         True
     """
     run = load_run(run_dir)
-    if labels_csv and not data_dir:
-        raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
+    check_has_data_dir(
+        data_dir,
+        labels_csv=labels_csv,
+        file_column=file_column,
+        label_column=label_column,
+        split_column=split_column,
+        layout=layout,
+    )
     checkpoint = run.checkpoint.stem if run.checkpoint else ""
     report_paths = functools.partial(
         run.paths.report_paths, checkpoint=checkpoint, tta=tta, snapshots=snapshots
