@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ import pytest
 
 from seedtf.commands import main as command_line
 from seedtf.commands.main import COMMANDS, main
-from seedtf.compat.keras_settings import override_keras_settings
+from seedtf.commands.process import describe_os_error
 from seedtf.config.flags import default_cache_dir
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
@@ -443,6 +444,24 @@ def test_a_full_disk_gives_one_line_that_names_the_flag(command, failing, capsys
     assert main([command, "--x=1", "--out=/full"]) == 2
     expected = f"seedtf {command}: --out=/full: No space left on device (/full/table.csv); "
     assert capsys.readouterr().err == f"{expected}pass another path\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "commands"),
+    [
+        ("run_dir", ["train"]),
+        ("out", ["tune", "folds", "predict", "check", "runs", "benchmark gpu"]),
+        ("", ["demo", "models", "completion", "compare", "data_service", "benchmark step"]),
+    ],
+)
+def test_a_full_disk_suggests_an_output_flag_that_the_command_has(flag, commands) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/full/table.csv")
+    remedy = f"; free some space or pass another path as --{flag}" if flag else ""
+    for line in commands:
+        command, *arguments = line.split()
+        importlib.import_module("_".join(["seedtf.commands." + command, *arguments]))
+        text = describe_os_error(error, command, [*arguments, "--x=1"])
+        assert text == f"/full/table.csv: No space left on device{remedy}", line
 
 
 def test_too_little_memory_gives_one_line(failing, capsys) -> None:

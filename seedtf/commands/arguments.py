@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
 from absl import flags
 
 from seedtf.commands.help import help_text, required_positionals, visible_alias
 from seedtf.commands.spelling import check_spelling, describe_wrong_type, find_flag_name
-from seedtf.config.flags import flag_kind
+from seedtf.config.flags import Flags, flag_kind
 from seedtf.errors import UserError
 from seedtf.report import report_error, report_text
 from seedtf.training.distributed.slurm import in_slurm_step
@@ -27,6 +29,7 @@ __all__ = [
     "HELP_FLAGS",
     "check_one_machine",
     "check_refused",
+    "find_config_class",
     "parse_config",
     "parse_given_flags",
     "suggest",
@@ -122,6 +125,23 @@ def parse_given_flags(
                 f"--{option.name}"
             )
     return {**_take_positionals(config_class, positionals, rest), **given}
+
+
+def find_config_class(module: ModuleType) -> type[Flags]:
+    """The dataclass of flags that the module of a command declares.
+
+    A module that declares none, such as that of ``train``, has the flags of ``TrainConfig``.
+
+    Example:
+        >>> from seedtf.commands import predict
+        >>> find_config_class(predict).__name__
+        'PredictConfig'
+    """
+    from seedtf.config.train_config import TrainConfig
+
+    classes = [each for each in vars(module).values() if inspect.isclass(each)]
+    declared = (each for each in classes if each.__module__ == module.__name__)
+    return next((each for each in declared if issubclass(each, Flags)), TrainConfig)
 
 
 def to_base_class(config: Any, base_class: type[Config]) -> Config:

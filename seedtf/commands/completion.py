@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from seedtf.commands.arguments import parse_config
+from seedtf.commands.arguments import find_config_class, parse_config
 from seedtf.commands.benchmark import KINDS
 from seedtf.commands.main import COMMANDS
 from seedtf.config.flags import Flags, flag_kind, option
-from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.report import report_text
 
@@ -60,20 +58,10 @@ def run(arguments: list[str]) -> int:
 def _flags(module_name: str) -> list[_Flag]:
     """The flags of the command in a module, without those that it refuses or another flag replaces.
 
-    A field that a positional argument sets (``POSITIONALS`` of the module) has no flag. A module that
-    declares no dataclass of flags, such as ``train``, has those of ``TrainConfig``.
+    A field that a positional argument sets (``POSITIONALS`` of the module) has no flag.
     """
     module = importlib.import_module(f"seedtf.commands.{module_name}")
-    config_class = next(
-        (
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value)
-            and issubclass(value, Flags)
-            and value.__module__ == module.__name__
-        ),
-        TrainConfig,
-    )
+    config_class = find_config_class(module)
     positionals = [name.removesuffix("...") for name in getattr(module, "POSITIONALS", ())]
     hidden = {*getattr(config_class, "REFUSED", {}), *positionals}
     return [

@@ -6,6 +6,7 @@ TensorFlow and Keras in ``compat.tensorflow_env`` and ``compat.keras_settings``.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.metadata
 import os
@@ -20,12 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import seedtf
+from seedtf.commands.arguments import find_config_class
 
 __all__ = ["describe_os_error", "prepare_process", "restart_in_utf8", "write_fault_log"]
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
-_OUTPUT_FLAGS = {"train": "run_dir", "benchmark": "", "compare": "", "data_service": ""}
-"""The output flag of a command, if it is not ``out``, for error messages; empty if there is none."""
+_OUTPUT_FLAGS = ("out", "run_dir")
+"""The names of the flags for outputs. Of these, the first that a command has is its output flag."""
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -84,11 +86,18 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
         if path and equals and name.startswith("--") and value and _is_or_contains(value, path):
             detail = "" if path == value else f" ({path})"
             return f"{name}={value}: {cause}{detail}; pass another path"
-    # Nothing is written to URLs, so the permission for one is not that of an output.
-    flag = "" if "://" in path else _OUTPUT_FLAGS.get(command, "out")
-    if flag and error.errno in _WRITE_ERRORS:
+    if error.errno in _WRITE_ERRORS and (flag := _output_flag(command, arguments)):
         return f"{path or 'the output'}: {cause}; free some space or pass another path as --{flag}"
     return f"{path or 'a file'}: {cause}"
+
+
+def _output_flag(command: str, arguments: Sequence[str]) -> str:
+    """The flag that names the output of a command; empty if the command has none."""
+    name = f"{command}_{arguments[0]}" if command == "benchmark" and arguments else command
+    module = sys.modules.get(f"seedtf.commands.{name}")
+    options = dataclasses.fields(find_config_class(module)) if module else ()
+    names = {option.name for option in options}
+    return next((flag for flag in _OUTPUT_FLAGS if flag in names), "")
 
 
 def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]) -> str:
