@@ -302,6 +302,25 @@ def test_wrong_tables_and_flags_of_groups_are_refused_in_one_line(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("plant,group\noak/1.png,A\n", "no column 'file', found plant, group"),
+        ("image,path,group\na,b,A\n", "the file may be in the columns image, path"),
+        ("oak/1.png,oak/1.png,A\n", "no header, and the columns 1, 2, 3 may name the files"),
+    ],
+)
+def test_an_error_about_the_files_of_groups_csv_suggests_a_header_and_no_flag(
+    tmp_path: Path, text: str, fault: str
+) -> None:
+    catalog, table = write_images(tmp_path, "oak/1.png"), tmp_path / "groups.csv"
+    table.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_groups(catalog, GroupFlags(groups_csv=str(table), file_column="plant"))
+    remedy = "name the column of the files 'file' in a header line"
+    assert str(error.value) == f"--groups_csv={table}: {fault}; {remedy}"
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"group_by": "plant"}, "--group_by=plant: needs --labels_csv or --groups_csv"),

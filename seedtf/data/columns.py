@@ -44,6 +44,8 @@ _LABEL_NAMES = (
 # if the user names it, even if it is the only one left.
 _TEXT_NAMES = {"text", "caption", "captions", "description", "prompt", "title", "url"}
 _SPLIT_NAMES = ({"split", "subset", "partition"}, {"set", "fold"})
+# The remedy for a table whose column of files no flag can name, which is that of --groups_csv.
+_HEADER_REMEDY = "name the column of the files 'file' in a header line"
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -65,12 +67,14 @@ class Columns:
         label: the column of labels.
         split: the column of train, val or test; ``NO_SPLIT`` if no column is a split.
         label_flag: the flag that names the column of labels, for error messages.
+        file_flag: the flag that names the column of files, for error messages; empty if no flag does.
     """
 
     file: str = ""
     label: str = ""
     split: str = ""
     label_flag: str = "label_column"
+    file_flag: str = "file_column"
 
     @property
     def named_split(self) -> str:
@@ -122,7 +126,8 @@ def find_columns(
         UserError: a column is missing or ambiguous.
     """
     picker = _Picker(source, header, rows, is_file)
-    file_at, split_at = picker.pick_file(columns.file), picker.pick_split(columns.split)
+    file_at = picker.pick_file(columns.file, columns.file_flag)
+    split_at = picker.pick_split(columns.split)
     if not columns.label and (classes := picker.pick_classes(file_at, split_at)):
         return ColumnIndices(file_at, None, split_at, classes)
     label_at = picker.pick_label(columns.label, file_at, split_at, columns.label_flag)
@@ -159,9 +164,11 @@ def find_columns_without_header(
             i for i in range(len(numbers)) if _looks_like_file(cell_at(rows[0], i))
         ]
         if len(candidates) != 1:
+            flags = f"--{columns.file_flag} and --{columns.label_flag}"
+            remedy = f"pass {flags} with their numbers" if columns.file_flag else _HEADER_REMEDY
             raise UserError(
                 f"{source}: no header, and the columns {', '.join(numbers)} may name the files; "
-                "pass --file_column and --label_column with their numbers"
+                f"{remedy}"
             )
         file_at = candidates[0]
     if columns.label:
@@ -206,9 +213,9 @@ class _Picker:
     ) -> None:
         self.source, self.header, self.rows, self.is_file = source, header, rows, is_file
 
-    def pick_file(self, given: str) -> int:
+    def pick_file(self, given: str, flag: str) -> int:
         """The column of files: the one that the user named, one called ``file``, or a detected one."""
-        return self._pick("file", given, _FILE_NAMES, self._with_files)
+        return self._pick("file", given, _FILE_NAMES, self._with_files, flag)
 
     def pick_label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
         """The column of labels: the one that the user named, the only one left, or a detected one."""
@@ -260,14 +267,15 @@ class _Picker:
         given: str,
         names: tuple[set[str], ...],
         narrow: Callable[[list[int]], list[int]],
-        flag: str = "",
+        flag: str,
     ) -> int:
         """The column of a role: one that is ``given``, is called like the role, or has a usual name.
 
-        ``narrow`` chooses among several columns with a usual name. Raises UserError.
+        ``narrow`` chooses among several columns with a usual name, and ``flag`` is the flag with which
+        the user can name the column; empty if there is none. Raises UserError.
         """
         if given:
-            return _find_named(flag or f"{role}_column", given, self.header, self.source)
+            return _find_named(flag, given, self.header, self.source)
         if role in self.header:
             return self.header.index(role)
         for group in names:
@@ -278,14 +286,15 @@ class _Picker:
                 return candidates[0]
             if candidates:
                 found = ", ".join(self.header[index] for index in candidates)
+                remedy = f"pass --{flag}={self.header[candidates[0]]} or another of them"
                 raise UserError(
-                    f"{self.source}: the {role} may be in the columns {found}; pass --{role}_column="
-                    f"{self.header[candidates[0]]} or another of them"
+                    f"{self.source}: the {role} may be in the columns {found}; "
+                    f"{remedy if flag else _HEADER_REMEDY}"
                 )
         found = ", ".join(self.header) or "none"
+        remedy = f"name the columns file and label in the first line, or pass --{flag}"
         raise UserError(
-            f"{self.source}: no column {role!r}, found {found}; name the columns file "
-            f"and label in the first line, or pass --{role}_column"
+            f"{self.source}: no column {role!r}, found {found}; {remedy if flag else _HEADER_REMEDY}"
         )
 
     def _with_files(self, candidates: list[int]) -> list[int]:

@@ -132,9 +132,11 @@ def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
         else (flags.labels_csv, "--labels_csv")
     )
     column = flags.group_by or _DEFAULT_COLUMN
-    file_column = "" if flags.groups_csv else flags.file_column
     file_finder = FileFinder(catalog.root)
-    columns = Columns(file_column, column, label_flag="group_by")
+    if flags.groups_csv:  # --file_column is about --labels_csv
+        columns = Columns(label=column, label_flag="group_by", file_flag="")
+    else:
+        columns = Columns(flags.file_column, column, label_flag="group_by")
     table_format = detect_format(table, flag, columns, file_finder.is_file)
     index_finder = NameFinder(catalog.paths)
     names = [""] * len(catalog)
