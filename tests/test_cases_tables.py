@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from seedtf.commands.main import main
-from seedtf.data.columns import Columns
+from seedtf.data.columns import ANY_COLUMNS, Columns, find_columns
 from seedtf.data.label_table import read_label_table
 from seedtf.data.layouts import find_layout, find_unsplit_layout
 from seedtf.data.listing import list_files, list_known_classes
@@ -183,6 +183,21 @@ def test_a_label_column_is_preferred_to_one_hot_columns(write: Write, tmp_path: 
         "0",
         "1",
     )
+
+
+@pytest.mark.parametrize("names", [("split", "subset", "fold"), ("partition", "set"), ("fold",)])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_of_several_columns_of_a_split_that_with_the_plainest_name_is_used(
+    names: tuple[str, ...], in_order: bool
+) -> None:
+    header = ("image", "label", *(names if in_order else names[::-1]))
+    rows = [("1.jpg", "cat", *("train" for _ in names))]
+    found = find_columns("t.csv", header, rows, ANY_COLUMNS, lambda cell: False)
+    assert found.split is not None
+    assert header[found.split] == names[0]
+    rows = [("1.jpg", "cat", *("1" for _ in names))]  # such as the numbers of folds
+    found = find_columns("t.csv", header, rows, ANY_COLUMNS, lambda cell: False)
+    assert found.split is None
 
 
 LABEL_STUDIO = "image,id,choice,annotator,annotation_id\n"

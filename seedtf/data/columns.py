@@ -24,8 +24,8 @@ __all__ = [
     "is_marked",
 ]
 
-# The usual names of columns, in lower case and without spaces and punctuation. For files and labels, a
-# name of the second group is used only if the table has no column with a name of the first group.
+# The usual names of columns, in lower case and without spaces and punctuation. A name of a later group
+# is used only if the table has no column with a name of an earlier group that could be meant.
 _FILE_NAMES = (
     {
         *("file", "filename", "filepath", "path", "image", "img", "images", "imagepath"),
@@ -43,7 +43,7 @@ _LABEL_NAMES = (
 # Columns of free text, such as captions, differ for each image. Such a column is used for labels only
 # if the user names it, even if it is the only one left.
 _TEXT_NAMES = {"text", "caption", "captions", "description", "prompt", "title", "url"}
-_SPLIT_NAMES = ({"split", "subset", "partition"}, {"set", "fold"})
+_SPLIT_NAMES = ({"split"}, {"subset", "partition"}, {"set", "fold"})
 # The remedy for a table whose column of files no flag can name, which is that of --groups_csv.
 _HEADER_REMEDY = "name the column of the files 'file' in a header line"
 
@@ -235,10 +235,11 @@ class _Picker:
             return None
         if given:
             return _find_named("split_column", given, self.header, self.source)
-        for index, name in enumerate(self.header):
-            cells = {cell_at(row, index).lower() for row in self.rows} - {""}
-            if _matches(name, _SPLIT_NAMES) and cells and cells <= SPLIT_WORDS.keys():
-                return index
+        for group in _SPLIT_NAMES:
+            for index, name in enumerate(self.header):
+                cells = {cell_at(row, index).lower() for row in self.rows}
+                if _matches(name, (group,)) and cells and cells <= SPLIT_WORDS.keys():
+                    return index
         return None
 
     def pick_classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
