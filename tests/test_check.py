@@ -20,6 +20,7 @@ from PIL import Image
 from seedtf.commands.main import main
 from seedtf.data.catalog import scan_folder
 from seedtf.data.check import check as check_module
+from seedtf.data.check import traits
 from seedtf.data.check.check import (
     LEFT_OUT,
     NOTE,
@@ -34,6 +35,7 @@ from seedtf.data.check.near_duplicates import find_near_duplicates, fingerprint
 from seedtf.data.check.traits import looks_like
 from seedtf.data.store import CachePlan, build_store
 from seedtf.errors import UserError
+from seedtf.images.kinds import sniff
 
 RNG = np.random.default_rng(0)
 
@@ -375,15 +377,23 @@ def test_files_that_break_during_training_are_named(tiny_copy: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "kind"),
     [
-        (b"\0\0\0\x18ftypheic", "HEIF or AVIF: save it as JPEG or PNG"),
-        (b"II*\0", "TIFF: save it as PNG"),
+        (b"\0\0\0\x20ftypisom", "a video (MP4, MOV) or a similar file"),
+        (b"%PDF-1.7", "PDF"),
         (b"  <html><body>", "an HTML page"),
         (b"\x80\x81\x82", ""),
         (b"a\0b", ""),
     ],
 )
 def test_the_kind_of_a_file_that_is_not_an_image_is_recognised(start: bytes, kind: str) -> None:
+    assert sniff(start) == ""  # an image is not looked up
     assert looks_like(start) == kind
+
+
+@pytest.mark.parametrize(("magic", "kind", "offset"), traits._OTHER_KINDS)
+def test_every_kind_that_is_looked_up_is_no_image(magic: bytes, kind: str, offset: int) -> None:
+    data = bytes(offset) + magic + bytes(64)
+    assert sniff(data) == ""
+    assert looks_like(data) == kind
 
 
 # The command

@@ -20,12 +20,11 @@ __all__ = ["image_traits", "looks_like", "name_traits"]
 _MIN_SIDE = 32
 _MAX_ASPECT = 4
 _MAX_NAME_BYTES = 200
-# Magic bytes, the kind of file that has them, and their offset.
+# Magic bytes, the kind of file that has them, and their offset. HEIC and AVIF files have ``ftyp``, too,
+# but are not looked up here, because ``images.kinds.sniff`` recognises them as images.
 _OTHER_KINDS = (
     (b"version https://git-lfs", "a Git LFS pointer: run git lfs pull", 0),
-    (b"ftyp", "HEIF or AVIF: save it as JPEG or PNG", 4),
-    (b"II*\0", "TIFF: save it as PNG", 0),
-    (b"MM\0*", "TIFF: save it as PNG", 0),
+    (b"ftyp", "a video (MP4, MOV) or a similar file", 4),
     (b"%PDF", "PDF", 0),
     (b"PK\x03\x04", "a ZIP archive", 0),
     (b"<svg", "SVG: save it as PNG", 0),
