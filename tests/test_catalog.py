@@ -132,6 +132,25 @@ def test_a_folder_without_images_is_refused_with_the_layout(tmp_path: Path) -> N
     )
 
 
+def test_a_flat_folder_without_images_is_refused_without_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt", "c/more.txt")
+    with pytest.raises(UserError) as error:
+        scan_folder(tmp_path, flat=True)
+    assert one_line(error) == (
+        f"--data_dir={tmp_path}: no images in it (2 other files); expected {tmp_path}/<class>.1.jpg, "
+        "in any common format"
+    )
+
+
+def test_a_stray_image_in_a_folder_of_a_split_lies_beside_the_class_folders(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/c/1.jpg", "train/stray.png", "stray.png")
+    found = scan_folder(root, split_folders=True).faults
+    assert sorted((fault.path, fault.detail) for fault in found) == [
+        ("stray.png", "lies beside the class folders"),
+        ("train/stray.png", "lies beside the class folders"),
+    ]
+
+
 def test_a_folder_that_cannot_be_listed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +257,7 @@ def test_labels_are_indices_of_the_classes_of_training(tmp_path: Path) -> None:
         align_labels(catalog, ("a", "b"), "--val_dir")
     assert one_line(error) == (
         f"--val_dir={tmp_path}: class 'd' has no training images; "
-        "remove its folder or add training images"
+        "leave its images out, or add training images"
     )
 
 

@@ -84,7 +84,7 @@ def test_names_order_and_bytes_are_those_of_the_source(folder, packed):
     random.Random(0).shuffle(order)
     assert [opened.read(index) for index in order] == [files[index][2] for index in order]
     assert len(list(packed.glob("*.array_record"))) > 3
-    assert opened.left_out == [("lost.png", "no class folder", "lies directly in the data folder")]
+    assert opened.left_out == [("lost.png", "no class folder", "lies beside the class folders")]
     assert json.loads((packed / "pack.json").read_text())["left_out"] == {"no class folder": 1}
     # Files in a pack are read by the paths that they would have in a folder.
     path = os.path.join(packed, files[0][0])

@@ -183,7 +183,7 @@ def scan_folder(
             elif flat:
                 yield path, _class_in_name(path)
             elif not rest:
-                faults.append(Fault(path, "no class folder", "lies directly in the data folder"))
+                faults.append(Fault(path, "no class folder", "lies beside the class folders"))
             else:
                 with_images.add(class_name)
                 others_of.pop(class_name, None)
@@ -194,9 +194,10 @@ def scan_folder(
         report("left out", _describe_skipped(skipped_folders))
     if not len(catalog):
         count = len(faults) + sum(others.values())
+        place, expected = ("it", "<class>.1.jpg") if flat else ("class folders", "<class>/<image>")
         raise UserError(
-            f"{flag}={root}: no images in class folders ({count:,} other files); "
-            f"expected {root}/<class>/<image>, in any common format"
+            f"{flag}={root}: no images in {place} ({count:,} other files); "
+            f"expected {root}/{expected}, in any common format"
         )
     if on_skip is None:
         for folder, suffixes in sorted(others_of.items()):
@@ -219,7 +220,7 @@ def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Cat
         more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
         raise UserError(
             f"{flag}={catalog.root}: class {unknown[0]!r}{more} has no training images; "
-            "remove its folder or add training images"
+            "leave its images out, or add training images"
         )
     new_label = np.array(indices, np.int32)
     labels = new_label[catalog.labels]
