@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from seedtf.augment import FLIPS
 from seedtf.augment.fused import RGB_TO_YIQ, YIQ_TO_RGB, augment_images, compile_augmentation
-from seedtf.augment.policy import Parameters, Policy, draw_parameters
+from seedtf.augment.policy import Parameters, Policy, draw_parameters, make_parameters
+from seedtf.config.train_config import TrainConfig
 
 IDENTITY = {
     "scale_x": 1.0,
@@ -187,6 +189,13 @@ policies = st.builds(
     saturation=unit,
     hue=st.floats(0, 180),
 )
+
+
+def test_the_help_says_how_much_of_a_side_crop_and_stretch_remove_together() -> None:
+    policy = TrainConfig(data_dir="x").make_policy()
+    scale = make_parameters(policy, tf.fill([12, 1], 1 - 2.0**-24)).scale_y
+    (crop,) = (field for field in dataclasses.fields(TrainConfig) if field.name == "crop")
+    assert f"up to {round(100 * (1 - float(scale[0])))} % in all" in crop.metadata["help"]
 
 
 @given(policies, st.integers(0, 2**31), st.integers(0, 1000))

@@ -24,9 +24,10 @@ class Policy:
     """The range of each random operation; 0, or ``none`` for ``flip``, switches the operation off.
 
     Attributes:
-        crop: largest fraction of each side that is cropped away, in [0, 0.9].
+        crop: largest fraction c of each side that is cropped away, in [0, 0.9], before the stretch.
         stretch: largest relative change s of the aspect ratio, in [0, 1]: width/height changes by a
-            factor in [1/(1+s), 1+s].
+            factor in [1/(1+s), 1+s]. For that, one side is cropped further: of a side,
+            (1−c)/√(1+s) or more is left.
         rotate: largest angle in either direction, degrees in [0, 180].
         shear: largest shear angle in either direction, degrees in [0, 45].
         flip: ``none``, ``horizontal``, ``vertical`` or ``both``, where the two are drawn independently.

@@ -39,7 +39,8 @@ class AugmentFlags(RecipeFlags):
     )
     crop: float = option(
         0.2,
-        "Largest fraction of each side that is cropped away, before --stretch, 0 to 0.9.",
+        "Largest fraction of each side that is cropped away, 0 to 0.9. --stretch crops one of the "
+        "sides further, with both defaults up to 24 % in all.",
         low=0.0,
         high=0.9,
     )
