@@ -104,6 +104,8 @@ def test_optimizers_of_addons_have_no_decay_by_default() -> None:
     machine = Machine(keras_2=True, addons=True)
     assert resolved(machine, optimizer="radam").weight_decay == 0.0
     assert resolved(machine, optimizer="adamw").weight_decay == 0.05
+    assert resolved(machine, optimizer="lamb").weight_decay == 0.0
+    assert resolved(Machine(), optimizer="lamb").weight_decay == 0.05
 
 
 WORKERS = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": %d}}'

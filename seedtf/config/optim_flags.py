@@ -78,8 +78,8 @@ class OptimFlags(RecipeFlags):
     weight_decay: float | str = by_recipe(
         "weight_decay",
         "Decoupled weight decay d, 0 to 1: each step subtracts learning rate × d × weight, except from "
-        "biases, normalization scales, tokens and position embeddings; auto is 0.05 for adamw and "
-        "lamb, 5e-4 for sgd and 0 for others.",
+        "biases, normalization scales, tokens and position embeddings; auto is 0.05 for adamw, 0.05 "
+        "for lamb with Keras 3, 5e-4 for sgd and 0 for others.",
         low=0.0,
         high=1.0,
     )

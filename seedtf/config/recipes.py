@@ -158,6 +158,8 @@ def default_rate(
 def default_decay(optimizer: str) -> float:
     """The weight decay of ``--weight_decay=auto``; 0 for the optimizers without a usual value.
 
+    With Keras 2.15, ``lamb`` comes from TensorFlow Addons, and ``training.resolve`` uses 0 for it.
+
     Example:
         >>> default_decay("adamw"), default_decay("adam")
         (0.05, 0.0)
