@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 from seedtf.augment.policy import Policy
+from seedtf.commands import data_service as command
 from seedtf.commands.main import main
 from seedtf.config.train_config import TrainConfig
 from seedtf.data import service as data_service
@@ -344,6 +346,26 @@ def test_a_wrong_command_line_gives_a_one_line_error(
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
             signal.signal(number, handler)
     assert capsys.readouterr().err.startswith(f"seedtf data_service: {message}")
+
+
+def test_only_an_error_about_the_port_names_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=f"^--port={port}: cannot serve .*; pass another port$"):
+            command._start(tf, command.DataServiceConfig(role="dispatcher", port=port))
+
+    def refuse(*_: object) -> None:
+        raise tf.errors.UnimplementedError(None, None, "unknown service")
+
+    monkeypatch.setattr(command, "_start_worker", refuse)
+    config = command.DataServiceConfig(role="worker", dispatcher="h:1")
+    with pytest.raises(UserError) as error:
+        command._start(tf, config)
+    expected = "--dispatcher=h:1: the worker cannot start (unknown service); pass the host:port"
+    assert str(error.value).startswith(expected)
+    monkeypatch.setattr(command, "_start_dispatcher", refuse)
+    with pytest.raises(UserError, match=r"^the dispatcher cannot start \(unknown service\)$"):
+        command._start(tf, command.DataServiceConfig(role="dispatcher"))
 
 
 def test_the_commands_run_until_they_are_stopped() -> None:
