@@ -226,18 +226,17 @@ TEXT = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"
 def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
     """One argument for each of several values: of the flag's type and range, or paths, or columns.
 
-    Paths and columns may be wrong. Every flag whose name contains one of the words below gets paths,
-    also ``layout``, ``pruner``, ``file_column`` and ``worker_timeout``.
+    Paths and columns may be wrong. A flag gets paths if one of the words below is a part of its name.
     """
     kind, limits = flag_kind(config_class, field.name), field.metadata
     if kind is bool:
         return [f"--{field.name}", f"--no{field.name}"]
     values = [str(choice) for choice in limits["choices"]]
-    if re.search("dir|csv|run|weights|file|continue|out", field.name):
-        values = list(PATHS)
-    elif field.name.endswith("_column"):
+    if field.name.endswith("_column"):
         values = list(COLUMNS)
-    elif kind in (int, float):
+    elif re.search("(^|_)(dir|csv|run|weights|file|continue|out)(_|$)", field.name):
+        values = list(PATHS)
+    elif not values and kind in (int, float):
         values = [str(kind(limit)) for limit in (limits["low"], limits["high"]) if abs(limit) < 1e9]
     values = values or ["auto" if field.default is None else str(field.default)]
     return [f"--{field.name}={value}" for value in values]
@@ -283,6 +282,17 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         fields = draw(st.lists(st.sampled_from(flags), min_size=1, max_size=2))
         line += [draw(wrong_arguments(field)) for field in fields]
     return line
+
+
+def test_good_flags_fit_the_name_the_choices_and_the_range_of_a_flag() -> None:
+    tune = {field.name: field for field in dataclasses.fields(CONFIGS["tune"])}
+    drawn = {name: good_flags(CONFIGS["tune"], field) for name, field in tune.items()}
+    assert "--layout=split_folders" in drawn["layout"]
+    assert "--pruner=hyperband" in drawn["pruner"]
+    assert drawn["worker_timeout"] == ["--worker_timeout=5", "--worker_timeout=3600"]
+    assert drawn["file_column"] == [f"--file_column={column}" for column in COLUMNS]
+    for name in ("data_dir", "split_csv", "run_dir", "weights", "continue_from", "out"):
+        assert drawn[name] == [f"--{name}={path}" for path in PATHS]
 
 
 @settings(max_examples=300)
