@@ -27,6 +27,7 @@ import pytest
 from seedtf.commands import main as command_line
 from seedtf.commands.main import COMMANDS, main
 from seedtf.commands.process import describe_os_error
+from seedtf.compat.keras_settings import override_keras_settings
 from seedtf.config.flags import default_cache_dir
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError

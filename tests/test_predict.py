@@ -283,6 +283,36 @@ def test_the_table_appears_only_when_complete(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["p.csv"]
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["a/x.png", "b/x.jpg", "c/x~2.png", "d/x.png"],
+        ["a/x~2.png", "b/x.png", "c/x.png", "d/x.png"],
+    ],
+)
+def test_no_heat_map_replaces_another(tmp_path, tiny_folder, files):
+    for file in files:
+        (tmp_path / file).parent.mkdir()
+        shutil.copyfile(tiny_folder / "alder" / "0.png", tmp_path / file)
+
+    def classify(contents, k):
+        return [Prediction(("x",), (np.float32(1),), np.eye(2, dtype=np.float32))] * len(contents)
+
+    (maps := tmp_path / "maps").mkdir()
+    inputs = [str(tmp_path / file) for file in files]
+    write_predictions(
+        stub_classifier(classify=classify),
+        inputs,
+        tmp_path / "p",
+        topk=1,
+        batch_size=4,
+        heatmaps=maps,
+    )
+    names = [row["heatmap"] for row in read_table(tmp_path / "p")]
+    assert len(set(names)) == 4
+    assert sorted(path.name for path in maps.iterdir()) == sorted(names)
+
+
 def test_a_heat_map_that_cannot_be_written_is_no_error_of_the_table(flat, tmp_path):
     maps, out = tmp_path / "maps", tmp_path / "p.csv"
     (maps / "b good.png").mkdir(parents=True)  # no file can have this name then

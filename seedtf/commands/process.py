@@ -86,7 +86,9 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
         if path and equals and name.startswith("--") and value and _is_or_contains(value, path):
             detail = "" if path == value else f" ({path})"
             return f"{name}={value}: {cause}{detail}; pass another path"
-    if error.errno in _WRITE_ERRORS and (flag := _output_flag(command, arguments)):
+    # Nothing is written to URLs, so the permission for one is not that of an output.
+    flag = "" if "://" in path else _output_flag(command, arguments)
+    if flag and error.errno in _WRITE_ERRORS:
         return f"{path or 'the output'}: {cause}; free some space or pass another path as --{flag}"
     return f"{path or 'a file'}: {cause}"
 

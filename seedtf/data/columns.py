@@ -237,7 +237,7 @@ class _Picker:
             return _find_named("split_column", given, self.header, self.source)
         for group in _SPLIT_NAMES:
             for index, name in enumerate(self.header):
-                cells = {cell_at(row, index).lower() for row in self.rows}
+                cells = {cell_at(row, index).lower() for row in self.rows} - {""}
                 if _matches(name, (group,)) and cells and cells <= SPLIT_WORDS.keys():
                     return index
         return None

@@ -252,13 +252,15 @@ def _write_heatmap(
     image = read_thumbnail(path, _HEATMAP_SIZE, classifier.fit, classifier.max_pixels)
     if image is None:  # the file has changed since it was predicted
         return ""
-    stem = Path(path).stem
-    name_counts[stem] += 1
-    name = f"{stem}.png" if name_counts[stem] == 1 else f"{stem}~{name_counts[stem]}.png"
+    name = stem = Path(path).stem
+    while name in name_counts:  # a file may itself be named x~2
+        name_counts[stem] += 1
+        name = f"{stem}~{name_counts[stem]}"
+    name_counts[name] = 1
     drawn = encode_image(draw_heatmap(image, prediction.heatmap))
     try:
-        write_bytes(folder / name, drawn)
+        write_bytes(folder / f"{name}.png", drawn)
     except OSError as error:
         cause = error.strerror or error
         raise UserError(f"--heatmaps={folder}: {cause}; pass another folder") from error
-    return name
+    return f"{name}.png"
