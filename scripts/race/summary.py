@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from seedtf.plots import base
 from seedtf.plots.base import new_figure, save_figure, style_axes
@@ -32,6 +32,7 @@ _PALETTE = (
     base.BEST_COLOR,
     base.STRENGTH_COLOR,
 )
+_TICKS = (0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 COLORS = dict(zip(TOOL_NAMES, _PALETTE, strict=True))
 TITLES = {"pretrained": "ImageNet weights", "scratch": "random weights"}
 
@@ -109,6 +110,11 @@ def draw(results: list[Result], path: Path) -> None:
             handles.setdefault(label, line)
         for target in TARGETS if kind == "pretrained" else ():
             axes.axhline(target, color=base.GREY, linewidth=0.6, zorder=1)
+        # On a linear axis, the accuracies that matter, above 0.85, would lie on top of each other.
+        axes.set_yscale("logit", nonpositive="clip")
+        axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(_TICKS[0], 0.97)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda minute, _: f"{minute:g}"))
