@@ -84,7 +84,7 @@ def test_the_result_of_the_search_is_cached_for_the_same_files(
 
 
 @pytest.mark.parametrize("twins", ["auto", "together", "ignore"])
-def test_twins_at_a_url_are_not_searched_for_and_a_line_says_so(
+def test_twins_at_a_url_are_not_searched_for_and_a_line_says_so_unless_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], twins: str
 ) -> None:
     labels = np.zeros(related.MAX_SEARCHED + 1, np.int32)

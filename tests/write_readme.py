@@ -99,8 +99,8 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "The tables of all shards of a prediction, one after the other, are the whole table.": (
             "test_the_shards_in_order_are_the_whole_table",
         ),
-        "Unless classes are balanced, an epoch has no image twice and leaves out only those of an "
-        "incomplete last batch, from whatever step it starts.": (
+        "Without --sampler=balanced, an epoch has no image twice and leaves out only those of an "
+        "incomplete last batch, whatever step it starts from.": (
             "test_every_epoch_holds_each_index_once",
             "test_starting_at_any_step_continues_the_run",
         ),
@@ -122,7 +122,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Training on a GPU": {
         "Every operation of a train step without XLA has a GPU kernel.": ("test_gpu_kernels.py",),
-        "Every kind of training reaches its end on made-up CUDA libraries without a GPU.": (
+        "Every kind of training runs to its end on stub CUDA libraries, without a GPU.": (
             "test_every_kind_of_run_reaches_its_end",
         ),
         "The training thread waits for nothing between two steps.": (
@@ -165,7 +165,8 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_identical_images_in_both_sides_of_a_split_give_a_warning",
             "test_identical_images_in_two_classes_give_a_warning",
         ),
-        "Wrong labels come first on a page that sends no requests and keeps the decisions.": (
+        "The page of seedtf explore lists suspected labels first, sends no requests and keeps your "
+        "decisions.": (
             "test_flipped_labels_come_first",
             "test_the_page_requests_nothing_and_fits_every_window",
             "test_decisions_by_key_survive_a_reload_and_are_saved",

@@ -1,4 +1,4 @@
-"""What the scripts that benchmark_race.py runs share: arguments, time of the first step, code lines."""
+"""Shared by the scripts that benchmark_race.py starts: arguments, time of first step, code lines."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from seedtf.report import format_bytes, report
 
 __all__ = ["GpuConfig", "describe_result", "run", "utilization_lines"]
 
-_NOT_SHOWN = ("ok", "seconds")
-"""Keys of a result that are no measured differences."""
+_NO_DIFFERENCES = ("ok", "seconds")
+"""Keys of a result that a line "differs: …" leaves out."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def describe_result(result: Mapping[str, Any]) -> str:
     if "ok" in result:
         same = "resumes exactly" if "resumed" in result else "as on the CPU"
         texts.append(same if result["ok"] else f"differs: {_differences(result)}")
+    # In the part about the pipeline, "device" is the images/s of augmentation on the device.
     if "device" in result and isinstance(result["device"], str):
         texts.append(
             f"{result['device']}, {format_bytes(result['memory_bytes'])}, "
@@ -100,7 +101,7 @@ def describe_result(result: Mapping[str, Any]) -> str:
 
 
 def _differences(result: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name} {value}" for name, value in result.items() if name not in _NOT_SHOWN)
+    return "; ".join(f"{name} {value}" for name, value in result.items() if name not in _NO_DIFFERENCES)
 
 
 def utilization_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

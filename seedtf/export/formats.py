@@ -56,7 +56,7 @@ _LOW_PRECISION = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats of ``--format=text`` other than the SavedModel, which is always written.
+    """The formats in ``text``, a value of ``--format``; not the SavedModel, which is always written.
 
     Raises:
         UserError: a name is unknown, or a package that the format needs is not installed.

@@ -90,8 +90,9 @@ def load_preset_weights(layer: KerasHubBackbone, preset: Preset, image_size: int
         else:
             source = layer.backbone
             if accepts_patch_multiples(preset.class_name):
-                # The file has a mask token, and position embeddings for another image size. So it is
-                # loaded into a second backbone that has both, and the weights are copied from there.
+                # The file has a mask token and, with DINOv2, position embeddings for the image size of
+                # pretraining. So it is loaded into a second backbone that is built from the preset and
+                # has both, and the weights are copied from there.
                 config = {**preset.backbone["config"], "image_shape": shape, "dtype": None}
                 source = _construct({**preset.backbone, "config": config})
             source.load_weights(_weights_file(Path(preset.folder)))

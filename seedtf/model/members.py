@@ -24,7 +24,8 @@ def reorder_classes(model: keras.Model, order: Sequence[int]) -> None:
     """Changes the order of a network's classes: output k becomes the one that was ``order[k]``.
 
     The columns of its dense head are reordered, so logits, probabilities and class activation maps
-    follow. Probabilities may differ by rounding, because their sum is computed in another order.
+    follow. Probabilities may differ by rounding, because softmax adds the exponentials in another
+    order.
 
     Example:
         >>> from seedtf.model.network import build_network

@@ -79,7 +79,7 @@ class Probe:
         dataset: the images, without pixels; the first fold is its validation images.
         records: int64 ``[n]``, the images that were divided into folds, which are all but test images.
         folds: int64 ``[n]``, the fold of each image of ``records``, from 0.
-        config: the flags of a training that would fit such a head on this data.
+        config: the flags of a training on this data whose head is fitted as in ``rows``.
     """
 
     rows: tuple[ProbeRow, ...]
@@ -110,8 +110,8 @@ def probe(
 ) -> Probe:
     """Compares networks by the cross-validated accuracy of classifiers on their frozen features.
 
-    Identical files, the images of a group and, unless ``twins`` leaves them out, near duplicates are in
-    the same fold. Features that were computed before are read from the cache.
+    Identical files and the images of a group are in the same fold, and so are near duplicates unless
+    ``twins`` is ``ignore``. Features that were computed before are read from the cache.
 
     Args:
         data_dir: labelled images, as for training.

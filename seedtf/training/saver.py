@@ -33,9 +33,9 @@ class Saver:
 
     A job first writes the pending checkpoints and then the state. So if a state is on disk, the
     checkpoints of its step are too. Only one job runs at a time: ``save_state`` waits for the previous
-    job, and raises its error. If no state follows a checkpoint (``skip_state``), the copied weights are
-    kept in memory and written with the next state, or without a state before the weights of a third
-    epoch are kept.
+    job, and raises its error. If no state follows a checkpoint (``skip_state``), the copied weights
+    wait in memory for the next state. At most two copies wait: before a third one is made, they are
+    written without a state.
 
     Args:
         folder: the folder of states.
@@ -79,7 +79,7 @@ class Saver:
         self.wait()
         shared = None if self._averaged else self._copied_weights
         self._write(capture_state(trainer, epoch=epoch, step=step, facts=facts, weights=shared))
-        self.skip_state()
+        self._copied_weights = None  # training goes on and changes the weights
 
     def skip_state(self) -> None:
         """Makes the next ``save_checkpoint`` copy the weights again.

@@ -37,8 +37,8 @@ class ModuleCost:
 def parse_module(text: str) -> ModuleCost:
     """Counts the kernels and bytes of a module after optimization, as XLA dumps it for a GPU.
 
-    A call of several training steps is a loop over them. So if the body of a loop has more kernels
-    than the rest of the module, one execution of the body is counted instead.
+    With several steps per execution, the module is a loop whose body is one step. So if the body of a
+    loop has more kernels than the rest of the module, one execution of the body is counted instead.
 
     Args:
         text: the content of a file ``*gpu_after_optimizations.txt``.

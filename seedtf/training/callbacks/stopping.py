@@ -55,9 +55,10 @@ class Patience(keras.callbacks.Callback):
 class TimeLimit(keras.callbacks.Callback):
     """Stops training when ``minutes`` have passed since its first ``fit`` started.
 
-    The clock is read before every step and at the end of every epoch. Within an epoch this callback
-    only sets ``reason``. ``SaveState`` then saves the state and ends the ``fit``, so that the run can
-    be resumed at this step. The first epoch of a run is always finished, so that there is a model.
+    The clock is read at the end of every epoch and, after the first epoch, before every call of the
+    train function. Within an epoch this callback only sets ``reason``. ``SaveState`` then saves the
+    state and ends the ``fit``, so that the run can be resumed at this step. The first epoch of a run is
+    always finished, so that there is a model.
 
     Args:
         minutes: the limit, above 0.
@@ -102,7 +103,8 @@ class StopOnNaN(keras.callbacks.Callback):
 
     Keras reports the mean loss since the start of the epoch; after one loss that is not finite, the
     mean is not finite either. On a GPU, ``EachStep`` calls this callback from a thread. The error then
-    reaches the training loop one or two calls later, but names the step whose loss is not finite.
+    reaches the training loop one or two calls of the train function later, but names the step whose
+    loss is not finite.
 
     Args:
         position: the current epoch and step; must come before this callback in the list.

@@ -96,9 +96,9 @@ class TwoHalves:
 
     def _update_replicas(self, strategy: tf.distribute.Strategy, total: Any) -> None:
         """Runs the second half on every replica of this process."""
-        replicas = len(strategy.extended.worker_devices)
+        local_replicas = len(strategy.extended.worker_devices)
         if not self._second_halves:
-            self._second_halves = [self._compile(self._update) for _ in range(replicas)]
+            self._second_halves = [self._compile(self._update) for _ in range(local_replicas)]
         # `update` calls the lambda for one replica after the other, on the device of this replica.
         functions = iter(self._second_halves)
         strategy.extended.update(
@@ -139,7 +139,7 @@ class _GradientCollector:
 
 @contextlib.contextmanager
 def _collect_gradients(trainer: Trainer) -> Iterator[list[Any]]:
-    """Within the ``with`` block, a train step appends its gradients to a list and updates nothing."""
+    """Within the ``with`` block, a train step lists its gradients and updates no trainable variable."""
     gradients: list[Any] = []
     optimizer = trainer.optimizer
     trainer.optimizer = _GradientCollector(gradients)
