@@ -101,7 +101,9 @@ def describe_result(result: Mapping[str, Any]) -> str:
 
 
 def _differences(result: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name} {value}" for name, value in result.items() if name not in _NO_DIFFERENCES)
+    return "; ".join(
+        f"{name} {value}" for name, value in result.items() if name not in _NO_DIFFERENCES
+    )
 
 
 def utilization_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
