@@ -180,10 +180,9 @@ def test_only_a_jpeg_of_inverted_cmyk_has_edits() -> None:
     cmyk = encode("JPEG", "CMYK")
     adobe = cmyk.index(b"\xff\xee")
     inverted = cmyk[:adobe] + cmyk[adobe + 2 + int.from_bytes(cmyk[adobe + 2 : adobe + 4], "big") :]
-    files = tf.constant([encode("JPEG", exif=exif(1)), cmyk, inverted, encode("JPEG")])
-    headers = parse_headers_graph(files)
-    assert headers.status.numpy().tolist() == [0] * 4
-    assert has_edits(files, headers.edits).numpy().tolist() == [False, False, True, False]
+    files = [encode("JPEG", exif=exif(1)), cmyk, inverted, encode("JPEG")]
+    found = [bool(has_edits(tf.constant(data), parse_header_graph(data).edits)) for data in files]
+    assert found == [False, False, True, False]
     assert in_graph(inverted) == in_python(inverted)
     assert in_graph(inverted)[-1] != inverted
 
