@@ -355,7 +355,7 @@ def test_only_an_error_about_the_port_names_the_port(monkeypatch: pytest.MonkeyP
             command._start(tf, command.DataServiceConfig(role="dispatcher", port=port))
 
     def refuse(*_: object) -> None:
-        raise tf.errors.UnimplementedError(None, None, "unknown service")
+        raise NotImplementedError("unknown service")  # as TensorFlow, if another server answers
 
     monkeypatch.setattr(command, "_start_worker", refuse)
     config = command.DataServiceConfig(role="worker", dispatcher="h:1")

@@ -72,15 +72,17 @@ def _start(tf: Any, config: DataServiceConfig) -> Any:
         if config.role == "dispatcher":
             return _start_dispatcher(tf, config)
         return _start_worker(tf, config)
-    except tf.errors.InternalError as error:  # nothing can listen on the port
-        raise UserError(
-            f"--port={config.port}: cannot serve ({first_line(error)}); pass another port"
-        ) from None
-    except tf.errors.OpError as error:
-        cause = f"the {config.role} cannot start ({first_line(error)})"
-        remedy = "pass the host:port that the dispatcher printed"
-        given = f"--dispatcher={config.dispatcher}: {cause}; {remedy}"
-        raise UserError(given if config.dispatcher else cause) from None
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        cause = first_line(error)
+        if "start gRPC server" in cause:  # the RuntimeError of a port on which nothing can listen
+            message = f"--port={config.port}: cannot serve ({cause}); pass another port"
+        elif config.dispatcher:
+            given = f"--dispatcher={config.dispatcher}"
+            remedy = "pass the host:port that the dispatcher printed"
+            message = f"{given}: the worker cannot start ({cause}); {remedy}"
+        else:
+            message = f"the dispatcher cannot start ({cause})"
+        raise UserError(message) from None
 
 
 def _start_dispatcher(tf: Any, config: DataServiceConfig) -> Any:
