@@ -1,6 +1,7 @@
 """Errors that end a command with one line instead of a traceback, and the exit code of each."""
 
 __all__ = [
+    "DataConflictError",
     "DivergedError",
     "OutputError",
     "StoppedError",
@@ -20,6 +21,13 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+
+class DataConflictError(UserError):
+    """A table and the folders contradict each other, or a row of its split has no side.
+
+    For other errors, a table that was only detected is not used. This one ends the command.
+    """
 
 
 class DivergedError(UserError):

@@ -298,6 +298,19 @@ def test_a_row_without_a_side_is_refused_where_the_split_is_used(
         assert list_files(str(root), table, Columns(split="none"), min_images=1)[1] is None
 
 
+def test_a_table_without_a_side_is_refused_beside_class_folders_too(touch: Touch) -> None:
+    names = [f"h{n % 2}/{n}.jpg" for n in range(8)]
+    root = touch(*names)
+    sides = ["train", "test", "train", "val", "train", "test", "train", ""]
+    for label in ("x", "h"):  # as the folders say, or otherwise
+        rows = [f"{name},{label}{name[1]},{side}" for name, side in zip(names, sides, strict=True)]
+        (root / "metadata.csv").write_text("\n".join(["file_name,label,split", *rows[::-1], ""]))
+        with pytest.raises(UserError, match=r"split ''; use train, val or test"):
+            list_files(str(root), min_images=1)
+        catalog, split, *_ = list_files(str(root), layout="folders", min_images=1)
+        assert (catalog.class_names, split) == (("h0", "h1"), None)
+
+
 def test_a_row_without_a_side_is_read_where_a_new_split_is_drawn(
     touch: Touch, tmp_path: Path
 ) -> None:

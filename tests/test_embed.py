@@ -145,6 +145,18 @@ def test_a_folder_without_labels_gives_a_table_without_a_label_column(
     np.testing.assert_allclose(np.load(out), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_table_that_contradicts_the_folders_is_not_taken_for_missing_labels(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    for path in ("train/x/1.png", "train/y/1.png", "test/x/2.png", "test/y/2.png"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        shutil.copyfile(tiny_folder / "alder" / "0.png", tmp_path / path)
+    rows = "train/x/1.png,x,val\ntrain/y/1.png,y,train\ntest/x/2.png,x,test\ntest/y/2.png,y,test\n"
+    (tmp_path / "metadata.csv").write_text(f"file_name,label,split\n{rows}")
+    with pytest.raises(UserError, match="lies in the folder train"):
+        embed_module.list_catalog(str(tmp_path))
+
+
 def test_an_interrupted_call_leaves_no_cache_file(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

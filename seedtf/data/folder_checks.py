@@ -10,7 +10,7 @@ from seedtf.data.found_tables import side_of
 from seedtf.data.label_table import LabelTable
 from seedtf.data.paths import Folder
 from seedtf.data.walk import folder_names, folders_with_images, has_images, has_images_directly
-from seedtf.errors import UserError
+from seedtf.errors import DataConflictError, UserError
 
 __all__ = ["check_classes", "check_table"]
 
@@ -58,23 +58,26 @@ def check_classes(top: Folder, source: str) -> None:
 
 
 def check_table(table: LabelTable, *, is_split: bool) -> None:
-    """Raises UserError if the folders of an image give it another class or side than the table does.
+    """Checks that the folders of each image give it the class and the side that the table gives.
 
     Args:
         table: a table with paths relative to the folder of the class folders, or of the split.
         is_split: whether the first folder of a path is a side of the split, and the second the class.
+
+    Raises:
+        DataConflictError: an image has another class or side.
     """
     catalog, depth = table.catalog, 1 if is_split else 0
     for index, (path, label) in enumerate(zip(catalog.paths, catalog.labels, strict=True)):
         parts, name = path.split("/"), catalog.class_names[label]
         in_folder = parts[depth] if len(parts) > depth + 1 else ""
         if to_nfc(in_folder) != to_nfc(name):
-            raise UserError(
+            raise DataConflictError(
                 f"{table.source}: labels {path!r} as {name!r}, but class folders beside the table say "
                 "otherwise; pass --layout=table or --layout=folders"
             )
         if is_split and table.sides is not None and side_of(parts[0]) != table.sides[index]:
-            raise UserError(
+            raise DataConflictError(
                 f"{table.source}: says that {path!r} is for {table.sides[index]}, but it lies in the "
                 f"folder {parts[0]}; pass --layout=table or --layout=split_folders"
             )

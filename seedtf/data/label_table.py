@@ -20,7 +20,7 @@ from seedtf.data.paths import Folder, RemotePath, folder_at, is_file
 from seedtf.data.table_files import FileFinder
 from seedtf.data.table_text import UTF8, name_table, table_errors
 from seedtf.data.tables import TableFormat, detect_format, read_rows
-from seedtf.errors import UserError
+from seedtf.errors import DataConflictError, UserError
 
 __all__ = ["LabelTable", "read_label_table", "read_split_tables", "sort_class_names"]
 
@@ -159,13 +159,13 @@ class _Rows:
         return is_detected and (not self.format.is_default or "test" in self.sides)
 
     def check_split(self) -> None:
-        """Raises UserError if the split in the table is used, and a row that was read has no side.
+        """Raises DataConflictError if the split is used, and a row that was read has no side.
 
         Only the first lines decide whether a column is a split, so a later cell may be no side.
         """
         column = self.format.columns.split
         if self._wrong_side and column is not None and self.uses_split:
-            raise UserError(
+            raise DataConflictError(
                 f"{self.source}: {self._wrong_side}; use train, val or test, or pass "
                 f"--split_column={NO_SPLIT} if {self.format.column_name(column)} is no split"
             )

@@ -22,7 +22,7 @@ from seedtf.data.walk import (
     has_images_directly,
     image_paths,
 )
-from seedtf.errors import UserError
+from seedtf.errors import DataConflictError, UserError
 
 __all__ = [
     "FLAT",
@@ -218,7 +218,9 @@ class _Finder:
         try:
             return read_found_tables(folder, tables, self.columns) if tables else None
         except UserError as error:
-            if self.choice == TABLE:
+            # With the class folders instead, images for the test would become training images.
+            is_conflict = isinstance(error, DataConflictError)
+            if self.choice == TABLE or (is_conflict and self.choice not in (FOLDERS, FLAT)):
                 raise
             self.table_error = error
             return None

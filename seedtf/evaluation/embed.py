@@ -25,7 +25,7 @@ from seedtf.data.map_files import map_file_batches
 from seedtf.data.paths import folder_at
 from seedtf.data.store import cache_key
 from seedtf.data.walk import image_paths
-from seedtf.errors import UserError
+from seedtf.errors import DataConflictError, UserError
 from seedtf.evaluation.embedder import Embedder, open_embedder
 from seedtf.files import atomic_path, csv_line, write_lines, write_text
 from seedtf.report import report
@@ -120,7 +120,7 @@ def list_catalog(
         folder = folder_at(data_dir)
         labels_expected = labels_csv or layout != "auto" or columns != ANY_COLUMNS
         paths = list(image_paths(folder)) if folder.is_dir() else []
-        if labels_expected or not paths:
+        if labels_expected or not paths or isinstance(error, DataConflictError):
             raise UserError(str(error).replace("--data_dir", "DATA_DIR")) from None
         report("labels", f"none ({error})")
         return Catalog(folder, sorted(paths), np.zeros(len(paths), np.int32), ("",))
