@@ -102,6 +102,9 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
     is_uniform, is_dark, is_white, is_blurred = map(
         _unless_common, (is_uniform, is_dark, is_white, is_blurred)
     )
+    median_sharpness, median_detail = (
+        np.median(values[is_other]) if is_blurred.any() else 0.0 for values in (sharpness, detail)
+    )
     for index in np.flatnonzero(is_uniform | is_dark | is_white | is_blurred).tolist():
         if is_uniform[index]:
             text = f"largest standard deviation of a colour channel: {contrast[index]:.1f} of 255"
@@ -114,10 +117,10 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
             # Both measures are logarithms, so their differences give ratios.
             reasons = []
             if is_soft[index]:
-                ratio = np.exp(sharpness[index] - np.median(sharpness[is_other]))
+                ratio = np.exp(sharpness[index] - median_sharpness)
                 reasons.append(f"variance of the Laplacian: {ratio:.2g} times the folder's median")
             if is_coarse[index]:
-                ratio = np.exp(detail[index] - np.median(detail[is_other]))
+                ratio = np.exp(detail[index] - median_detail)
                 reasons.append(
                     "variance of the Laplacian divided by that at half the size: "
                     f"{ratio:.2g} times the folder's median"
