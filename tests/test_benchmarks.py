@@ -93,6 +93,7 @@ def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys, monkeyp
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"run_dir": "runs/x"}, "--run_dir=runs/x: the benchmark trains in a temporary folder"),
         ({"resume": "runs/x"}, "--resume=runs/x: the benchmark trains a new run"),
         ({"continue_from": "runs/x"}, "--continue_from=runs/x: the benchmark trains a new run"),
         ({"dry_run": True}, "--dry_run=True: a dry run does not train"),

@@ -453,6 +453,7 @@ def test_a_full_disk_gives_one_line_that_names_the_flag(command, failing, capsys
         ("run_dir", ["train"]),
         ("out", ["tune", "folds", "predict", "check", "runs", "benchmark gpu"]),
         ("", ["demo", "models", "completion", "compare", "data_service", "benchmark step"]),
+        ("", ["benchmark epoch"]),
     ],
 )
 def test_a_full_disk_suggests_an_output_flag_that_the_command_has(flag, commands) -> None:

@@ -35,6 +35,7 @@ class EpochConfig(TrainConfig):
     """The flags of ``train`` (all but ``REFUSED``), two of them with other defaults, and ``--json``."""
 
     REFUSED: ClassVar[dict[str, str]] = {
+        "run_dir": "the benchmark trains in a temporary folder; leave it out",
         "resume": "the benchmark trains a new run; leave it out",
         "continue_from": "the benchmark trains a new run; pass --weights and --split_csv instead",
         "dry_run": "a dry run does not train, so it has no epochs to measure; leave it out",

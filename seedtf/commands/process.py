@@ -97,8 +97,11 @@ def _output_flag(command: str, arguments: Sequence[str]) -> str:
     """The flag that names the output of a command; empty if the command has none."""
     name = f"{command}_{arguments[0]}" if command == "benchmark" and arguments else command
     module = sys.modules.get(f"seedtf.commands.{name}")
-    options = dataclasses.fields(find_config_class(module)) if module else ()
-    names = {option.name for option in options}
+    if module is None:
+        return ""
+    config_class = find_config_class(module)
+    refused = getattr(config_class, "REFUSED", {})
+    names = {option.name for option in dataclasses.fields(config_class)} - refused.keys()
     return next((flag for flag in _OUTPUT_FLAGS if flag in names), "")
 
 
