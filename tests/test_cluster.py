@@ -100,6 +100,7 @@ def test_folds_and_trials_are_not_divided_among_the_tasks_of_a_step(
     with pytest.raises(UserError, match=f"^--strategy=auto: {reason} .*, pass --strategy=none$"):
         config_class(data_dir="d")
     config_class(data_dir="d", strategy="none")
+    config_class(data_dir="d", cluster="tf_config")
     slurm("a", "1", 1, 0)
     config_class(data_dir="d")
 

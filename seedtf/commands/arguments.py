@@ -161,14 +161,15 @@ def check_refused(config: Any) -> None:
             raise UserError(f"--{name}={getattr(config, name)}: {remedy}")
 
 
-def check_one_machine(strategy: str, reason: str) -> None:
+def check_one_machine(strategy: str, cluster: str, reason: str) -> None:
     """Raises UserError if each training of this command would use all machines of a cluster.
 
     Args:
         strategy: the value of ``--strategy``; ``auto`` uses the cluster of ``TF_CONFIG`` or ``srun``.
+        cluster: the value of ``--cluster``; with ``tf_config`` the tasks of ``srun`` are no cluster.
         reason: why a training uses one machine, and how the user can use several, for the message.
     """
-    in_cluster = os.environ.get("TF_CONFIG") or in_slurm_step()
+    in_cluster = os.environ.get("TF_CONFIG") or (cluster != "tf_config" and in_slurm_step())
     if strategy == "multi_worker" or (strategy == "auto" and in_cluster):
         raise UserError(
             f"--strategy={strategy}: {reason}, without TF_CONFIG; in an srun of several tasks, pass "

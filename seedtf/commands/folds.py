@@ -66,6 +66,7 @@ class FoldsConfig(TrainConfig):
             raise UserError("--divide_only: needs --out, the folder to write to")
         check_one_machine(
             self.strategy,
+            self.cluster,
             "a fold is trained by one machine; start the command on every machine with the same --out",
         )
 
@@ -89,10 +90,9 @@ def run(arguments: list[str]) -> int:
     over_folds, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
     interval = f"95 % interval {low:.4f} to {high:.4f}"
     report("accuracy", f"{values['accuracy']:.4f} over all images ({interval})")
-    report(
-        "folds",
-        f"{over_folds['accuracy_mean']:.4f} ± {over_folds['accuracy_deviation']:.4f} over the folds",
-    )
+    deviation = over_folds["accuracy_deviation"]
+    spread = "" if deviation is None else f" ± {deviation:.4f}"
+    report("folds", f"{over_folds['accuracy_mean']:.4f}{spread} over the folds")
     report("report", str(RunPaths(folder).report.page))
     report("images", f"{paths.predictions}: each is predicted by the run that did not train on it")
     keys = ("images", "accuracy", "accuracy_interval_95", "macro_f1", "loss", "temperature")

@@ -77,6 +77,7 @@ class TuneConfig(TrainConfig):
         check_refused(self)
         check_one_machine(
             self.strategy,
+            self.cluster,
             "a trial runs on one machine; start the search on every machine with the same --storage",
         )
         if not self.study.strip():
