@@ -204,6 +204,7 @@ def test_the_saved_run_has_the_accuracy_of_its_head_and_can_predict(
     assert main(["predict", str(run_dir), str(data / "ash"), f"--out={table}"]) == 0
     assert len(table.read_text().splitlines()) == 1 + PER_CLASS + 2
     capsys.readouterr()
+    assert read_settings(run_dir)["resolved"]["split"] == "fold"
     config = {name: value for name, value in read_settings(run_dir).items() if name != "resolved"}
     assert TrainConfig(**config).head == "fitted"  # so training with flags.txt fits the head again
 

@@ -18,6 +18,7 @@ from seedtf.runs.folder import create_run_dir, lock_run
 from seedtf.runs.history import HISTORY_COLUMNS
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.records import write_records
+from seedtf.runs.split_origin import FOLD, SPLIT
 
 __all__ = ["save_best_head", "table_lines", "write_probe"]
 
@@ -125,7 +126,7 @@ def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
         network.get_layer(HEAD).set_weights([head.kernel, head.bias])
         set_body_trainable(network, False)
         root = str(dataset.store.catalog.root.resolve())
-        resolved = {"data_root": root, "head_strength": head.inverse_strength}
+        resolved = {"data_root": root, "head_strength": head.inverse_strength, SPLIT: FOLD}
         write_records(paths.root, config, dataset, resolved, embedder.preset)
         is_val = result.folds == 0
         is_correct = row.predicted == result.labels

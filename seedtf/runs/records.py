@@ -42,12 +42,12 @@ def write_records(
         config: the flags of the run.
         dataset: the data of the run.
         resolved: the values that were chosen for the run, such as its learning rate, for config.json.
-            The origin of the split is added to them.
+            If they lack the origin of the split, it is added.
         preset: the KerasHub preset of the network; None writes no preset.json.
     """
     catalog = dataset.store.catalog
     origin = find_split_origin(dataset.split_source, config.split_csv)
-    settings = {**config.as_dict(), "resolved": {**resolved, SPLIT: origin}}
+    settings = {**config.as_dict(), "resolved": {SPLIT: origin, **resolved}}
     paths = RunPaths(run_dir)
     # preset.json is written before config.json: a folder with a config.json counts as a run, and a run
     # whose network is a preset cannot be opened without preset.json.
