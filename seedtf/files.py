@@ -8,6 +8,7 @@ import itertools
 import os
 import secrets
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "lock_folder",
     "numbered_names",
     "remove_leftovers",
+    "unique_name",
     "write_bytes",
     "write_lines",
     "write_text",
@@ -167,6 +169,30 @@ def numbered_names(base: str | os.PathLike[str]) -> Iterator[Path]:
     yield Path(base)
     for number in itertools.count(2):
         yield Path(f"{base}-{number}")
+
+
+def unique_name(stem: str, suffix: str, counts: Counter[str]) -> str:
+    """``stem`` and ``suffix``, with ``~2``, ``~3``, … between them if this name was returned before.
+
+    A stem may itself end in ``~2``, so numbers are tried until one is free.
+
+    Args:
+        stem: the name without its suffix.
+        suffix: the suffix with its dot; may be empty.
+        counts: empty before the first call, and changed by each call. Its keys are the names that were
+            returned; its values are the last numbers that were tried for them.
+
+    Example:
+        >>> counts = Counter()
+        >>> [unique_name(stem, ".png", counts) for stem in ("7", "7~2", "7", "7")]
+        ['7.png', '7~2.png', '7~3.png', '7~4.png']
+    """
+    given = name = stem + suffix
+    while name in counts:
+        counts[given] += 1
+        name = f"{stem}~{counts[given]}{suffix}"
+    counts[name] = 1
+    return name
 
 
 @contextmanager

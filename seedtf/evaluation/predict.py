@@ -22,7 +22,7 @@ from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
 from seedtf.evaluation.prediction_table import check_table_format, open_prediction_table
 from seedtf.evaluation.report import read_thumbnail
-from seedtf.files import check_parent, write_bytes
+from seedtf.files import check_parent, unique_name, write_bytes
 from seedtf.images.header import RefusedError
 from seedtf.plots.heatmap import draw_heatmap, encode_image
 from seedtf.report import is_silent
@@ -244,23 +244,18 @@ def _write_heatmap(
 ) -> str:
     """Writes the image with its heat map and returns the file name; empty if there is no heat map.
 
-    The second and later images of a name get a number. The keys of ``name_counts`` are the names used
-    so far, without suffix; its values are the last numbers that were tried.
+    The second and later images of a name get a number, by ``unique_name`` with ``name_counts``.
     """
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""
     image = read_thumbnail(path, _HEATMAP_SIZE, classifier.fit, classifier.max_pixels)
     if image is None:  # the file has changed since it was predicted
         return ""
-    name = stem = Path(path).stem
-    while name in name_counts:  # a file may itself be named x~2
-        name_counts[stem] += 1
-        name = f"{stem}~{name_counts[stem]}"
-    name_counts[name] = 1
+    name = unique_name(Path(path).stem, ".png", name_counts)
     drawn = encode_image(draw_heatmap(image, prediction.heatmap))
     try:
-        write_bytes(folder / f"{name}.png", drawn)
+        write_bytes(folder / name, drawn)
     except OSError as error:
         cause = error.strerror or error
         raise UserError(f"--heatmaps={folder}: {cause}; pass another folder") from error
-    return f"{name}.png"
+    return name

@@ -17,6 +17,7 @@ from seedtf.data.catalog import Fault
 from seedtf.data.columns import SPLIT_WORDS
 from seedtf.data.image_files import has_image_suffix
 from seedtf.errors import UserError
+from seedtf.files import unique_name
 from seedtf.images.kinds import SNIFFED_BYTES, SUFFIXES, sniff
 
 __all__ = [
@@ -70,7 +71,7 @@ class ImageNamer:
     def __init__(self, folder: str) -> None:
         """All names begin with ``folder``, one of ``image_folders``."""
         self._folder, self._count = folder, 0
-        self._seen: Counter[str] = Counter()
+        self._name_counts: Counter[str] = Counter()
 
     def __call__(self, given: str, data: bytes) -> str:
         """Names the next image.
@@ -91,14 +92,7 @@ class ImageNamer:
             if not suffix:
                 return ""
             name += suffix
-        stem, suffix = os.path.splitext(name)
-        unique = name
-        # The source may itself have an image 7~2.jpg, so numbers are tried until one is free.
-        while unique in self._seen:
-            self._seen[name] += 1
-            unique = f"{stem}~{self._seen[name]}{suffix}"
-        self._seen[unique] = 1
-        return f"{self._folder}/{unique}"
+        return f"{self._folder}/{unique_name(*os.path.splitext(name), self._name_counts)}"
 
 
 def _suffix_of(data: bytes) -> str:
