@@ -104,7 +104,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_every_epoch_holds_each_index_once",
             "test_starting_at_any_step_continues_the_run",
         ),
-        "On a CPU, the same seed gives the same numbers, whatever the number of cores.": (
+        "On a CPU, the same seed and number of threads give the same numbers on any number of cores.": (
             "test_the_flagfile_repeats_the_run_exactly",
             "test_the_history_does_not_depend_on_the_number_of_cores",
         ),

@@ -51,7 +51,8 @@ def configure_tensorflow(settings: Settings) -> None:
     """Sets threads and determinism; checks the weights file, if it is needed, and the data service.
 
     The rounding of TensorFlow's sums on a CPU depends on how many threads share the work, but not on
-    the number of cores. So with a fixed number of threads, another machine computes the same numbers.
+    the number of cores. So with a fixed number of threads, another machine with a processor of the same
+    kind computes the same numbers.
 
     Raises:
         UserError: ``--weights`` is not a weights file, or ``--data_service`` cannot be reached.
