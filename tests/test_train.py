@@ -1,4 +1,4 @@
-"""``seedtf train`` as a whole: files, output, errors and exit codes, with drawn seedlings.
+"""``seedtf train`` as a whole: files, output, errors and exit codes, with synthetic seedlings.
 
 The first run is a new process, as from a shell; most others are forked, or run in this process.
 """
@@ -45,7 +45,7 @@ EXPECTED_FILES = [
 
 @pytest.fixture(scope="module")
 def seedlings(shared) -> Path:
-    """96 drawn images in 12 classes; ``shared`` of conftest.py makes them for all test processes."""
+    """96 synthetic images in 12 classes; conftest.py's ``shared`` makes them for all test processes."""
 
     def draw(folder: Path) -> None:
         write_sample(folder / "s", images_per_class=8, image_size=24)
