@@ -16,10 +16,12 @@ from figures import replace_figures
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from seedtf.compat.tensorflow_env import set_performance_switches
+
 # before anything imports TensorFlow
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# the settings of `seedtf train`, for the runs in this process
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# The settings of `seedtf train`, so that a run in this process has the same bytes as the command's.
+set_performance_switches()
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 
 # The garbage collector is off while pytest imports the tests: the objects made meanwhile stay in use,
