@@ -37,29 +37,24 @@ def check_optimizer(
     """Checks that the optimizer ``name`` is available on ``machine`` and supports the other flags.
 
     Raises:
-        UserError: the optimizer needs TensorFlow Addons, which is not installed; weight decay, clipping
-            or ``body_lr_factor`` is set, but an optimizer of Addons supports none of these; or
-            ``body_lr_factor`` is set in the Keras 2.15 environment.
+        UserError: ``body_lr_factor`` is set in the Keras 2.15 environment; the optimizer needs
+            TensorFlow Addons, which is not installed; or weight decay or clipping is set, but the
+            optimizers of Addons support neither.
     """
-    if needs_addons(name, machine.keras_2):
-        if not machine.addons:
-            raise missing_addons(f"--optimizer={name}")
-        unsupported = {
-            "weight_decay": (weight_decay, 0.0),
-            "clip_norm": (clip_norm, 0.0),
-            "body_lr_factor": (body_lr_factor, 1.0),
-        }
-        for flag, (value, off) in unsupported.items():
-            if value != off:
-                raise UserError(
-                    f"--{flag}={value:g}: not supported by --optimizer={name} of TensorFlow Addons; "
-                    f"pass --{flag}={off:g}, or adam, adamw, sgd or rmsprop"
-                )
     if machine.keras_2 and body_lr_factor != 1.0:
         raise UserError(
             f"--body_lr_factor={body_lr_factor:g}: needs Keras 3, this is Keras 2.15; pass "
             "--body_lr_factor=1"
         )
+    if needs_addons(name, machine.keras_2):
+        if not machine.addons:
+            raise missing_addons(f"--optimizer={name}")
+        for flag, value in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
+            if value:
+                raise UserError(
+                    f"--{flag}={value:g}: not supported by --optimizer={name} of TensorFlow Addons; "
+                    f"pass --{flag}=0, or --optimizer=adam, adamw, sgd or rmsprop"
+                )
 
 
 def check_strategy(name: str, kind: str) -> None:
