@@ -292,7 +292,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
 
     def begin(self: cb.SaveState, batch: int, logs: object = None) -> None:
         if (self._position.epoch, batch) == (epoch, step):
-            self._stop.name = "SIGTERM"
+            self._stop.signal_name = "SIGTERM"
         original(self, batch, logs)
 
     monkeypatch.setattr(cb.SaveState, "on_train_batch_begin", begin)

@@ -650,13 +650,13 @@ def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
     monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
     chief = sync.WorkerSync(TWO, StopSignal())
     chief.on_train_batch_begin(0)
-    assert chief.name == ""
+    assert chief.signal_name == ""
     before = chief.clock()
     chief.on_train_batch_begin(1)
-    assert chief.name == "SIGTERM at worker 1 (b:2)"
+    assert chief.signal_name == "SIGTERM at worker 1 (b:2)"
     assert chief.clock() >= before
     stop = StopSignal()
-    stop.name = "SIGINT"
+    stop.signal_name = "SIGINT"
     worker = sync.WorkerSync(Cluster(TWO.roles, TWO.addresses, 1), stop)
     worker.on_train_batch_begin(0)
     # The first number, the clock, is 0, because only the chief's clock counts.
@@ -685,7 +685,7 @@ def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> No
         signalled[0] = float(signal.NSIG + signal.SIGTERM) if step[0] >= 300 else 0.0
         for worker in workers:
             worker.on_train_batch_begin(step[0])
-            if worker.name:
+            if worker.signal_name:
                 seen.setdefault(id(worker), step[0])
     steps = [calls[index::2] for index in (0, 1)]
     assert steps[0] == steps[1]

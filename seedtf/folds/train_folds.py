@@ -232,7 +232,7 @@ class _Tasks:
         ):
             while (code := process.poll()) is None:
                 claim.heartbeat()
-                if self.stop.name or claim.is_lost():
+                if self.stop.signal_name or claim.is_lost():
                     process.end()
                     self._check_stop(_describe_stop(name))
                     raise UserError(f"{self.paths.root}: another process took over {name}")
@@ -241,7 +241,7 @@ class _Tasks:
                     bar.refresh()
                 time.sleep(POLL_SECONDS)
         if code == StoppedError.exit_code:  # the signal reached only the started process
-            self.stop.name = self.stop.name or "a signal"
+            self.stop.signal_name = self.stop.signal_name or "a signal"
             self._check_stop(_describe_stop(name))
         if code:
             error_type = DivergedError if code == DivergedError.exit_code else UserError
@@ -249,9 +249,9 @@ class _Tasks:
             raise error_type(f"{name}: {reason} (see {log})")
 
     def _check_stop(self, where: str) -> None:
-        if self.stop.name:
+        if self.stop.signal_name:
             raise StoppedError(
-                f"{self.stop.name}: stopped {where}; repeat the same command to continue"
+                f"{self.stop.signal_name}: stopped {where}; repeat the same command to continue"
             )
 
 

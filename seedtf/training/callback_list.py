@@ -177,13 +177,13 @@ def make_callbacks(
         limits.append(cb.Patience(config.patience, log))
     if config.time_limit:
         limits.append(cb.TimeLimit(config.time_limit, position, clock))
-    received_signal = sync or stop  # both have the name of the signal
+    received_signal = sync or stop  # both have ``signal_name``
     policy = cb.SavePolicy(
         config.epochs,
         # On a GPU an epoch may take less time than writing its files, so some epochs are not saved.
         # Several workers save every epoch, because all have to save after the same epochs.
         busy=hooks.is_writing if settings.gpus and not sync else lambda: False,
-        stopping=lambda: bool(received_signal.name or _stop_reason(limits)),
+        stopping=lambda: bool(received_signal.signal_name or _stop_reason(limits)),
     )
     save_state = cb.SaveState(
         hooks.save_state,

@@ -17,12 +17,12 @@ class StopSignal:
     """Records SIGTERM and SIGINT; a SIGINT after the first signal raises KeyboardInterrupt at once.
 
     Attributes:
-        name: name of the signal that was received; empty if none was.
+        signal_name: name of the signal that was received; empty if none was.
     """
 
     def __init__(self, notice: str = "saving after this step") -> None:
         """Starts without a signal; ``notice`` is printed when a signal is received."""
-        self.name = ""
+        self.signal_name = ""
         self._notice = notice
 
     @contextmanager
@@ -42,7 +42,7 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.name and number == signal.SIGINT:
+        if self.signal_name and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
-        report_error(f"\n{self.name}: {self._notice} …")
+        self.signal_name = signal.Signals(number).name
+        report_error(f"\n{self.signal_name}: {self._notice} …")

@@ -219,13 +219,13 @@ class _Searcher:
                 num_reported = len(history)
                 if code is not None:
                     break
-                if self._stop.name:
+                if self._stop.signal_name:
                     process.end()
                     self._check_stop(self._where_stopped(trial.number))
                 self._console.show_progress(self._progress_text(trial.number, history))
                 time.sleep(POLL_SECONDS)
         if code == StoppedError.exit_code:  # Only the process of the trial received the signal.
-            self._stop.name = self._stop.name or "a signal"
+            self._stop.signal_name = self._stop.signal_name or "a signal"
             self._check_stop(self._where_stopped(trial.number))
         if code == DivergedError.exit_code:
             return DIVERGED, history, ""
@@ -299,10 +299,10 @@ class _Searcher:
 
     def _check_stop(self, where: str) -> None:
         """Raises StoppedError if a signal was received; ``where`` completes "stopped …"."""
-        if self._stop.name:
+        if self._stop.signal_name:
             self._console.clear_progress()
             raise StoppedError(
-                f"{self._stop.name}: stopped {where}; repeat the same command to continue"
+                f"{self._stop.signal_name}: stopped {where}; repeat the same command to continue"
             )
 
     def _run_dir(self, number: int) -> Path:

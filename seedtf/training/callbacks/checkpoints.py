@@ -160,9 +160,9 @@ class LimitReachedError(Exception):
 
 
 class ReceivedSignal(Protocol):
-    """Has the name of the signal that was received; ``name`` is empty before that."""
+    """Has the name of the signal that was received; it is empty before that."""
 
-    name: str
+    signal_name: str
 
 
 class SaveState(keras.callbacks.Callback):
@@ -212,7 +212,7 @@ class SaveState(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         epoch, step = self._position.epoch, self._position.step
         is_due = self._seconds and self._clock() - self._saved_at >= self._seconds
-        if self._stop.name or self._stop_reason() or (is_due and step):
+        if self._stop.signal_name or self._stop_reason() or (is_due and step):
             self._save_at(epoch, step)
         if self._stop_reason():
             raise LimitReachedError
@@ -227,9 +227,9 @@ class SaveState(keras.callbacks.Callback):
         """Saves the state; raises StoppedError if a signal was received."""
         self._save(self.model, epoch, step)
         self._saved_at = self._clock()
-        if self._stop.name:
+        if self._stop.signal_name:
             where = f"step {step} of epoch {epoch + 1}" if step else f"the end of epoch {epoch}"
             where = where if epoch or step else "the start, before the first step"
             raise StoppedError(
-                f"{self._stop.name}: saved at {where}; continue with --resume={self._run_dir}"
+                f"{self._stop.signal_name}: saved at {where}; continue with --resume={self._run_dir}"
             )

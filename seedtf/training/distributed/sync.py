@@ -22,7 +22,7 @@ __all__ = ["WorkerSync", "check_equal_across_workers"]
 
 # The seconds between two all-reduces, if a step takes less. Signals are noticed at an all-reduce only.
 _INTERVAL_SECONDS = 0.25
-_EXACT_BITS = 52  # A float64 represents every integer of at most this many bits exactly.
+_EXACT_BITS = 53  # A float64 represents every integer of at most this many bits exactly.
 
 
 class WorkerSync(keras.callbacks.Callback):
@@ -41,13 +41,13 @@ class WorkerSync(keras.callbacks.Callback):
         stop: the signals that this process receives.
 
     Attributes:
-        name: the signal that some worker received, such as ``SIGTERM at worker 1 (host1:2222)``; empty
-            before that.
+        signal_name: the signal that some worker received, such as ``SIGTERM at worker 1 (host1:2222)``;
+            empty before that.
     """
 
     def __init__(self, cluster: Cluster, stop: StopSignal) -> None:
         super().__init__()
-        self.name = ""
+        self.signal_name = ""
         self._cluster = cluster
         self._stop = stop
         self._started = time.monotonic()
@@ -70,7 +70,7 @@ class WorkerSync(keras.callbacks.Callback):
         self._steps_left = self._interval_steps = self._steps_until_next(previous_seconds)
         if code:
             worker, number = divmod(int(code), signal.NSIG)
-            self.name = f"{signal.Signals(number).name} at {self._cluster.name(worker)}"
+            self.signal_name = f"{signal.Signals(number).name} at {self._cluster.name(worker)}"
 
     def _steps_until_next(self, previous_seconds: float) -> int:
         """The number of steps until the next all-reduce, equal on every worker.
@@ -85,9 +85,9 @@ class WorkerSync(keras.callbacks.Callback):
 
     def _signal_code(self) -> float:
         """One number for this worker and the signal that it has received; 0 for no signal."""
-        if not self._stop.name:
+        if not self._stop.signal_name:
             return 0.0
-        return float(self._cluster.index * signal.NSIG + signal.Signals[self._stop.name])
+        return float(self._cluster.index * signal.NSIG + signal.Signals[self._stop.signal_name])
 
 
 def check_equal_across_workers(named_values: Mapping[str, Any], cluster: Cluster | None) -> None:
