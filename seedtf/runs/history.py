@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = [
     "HISTORY_COLUMNS",
-    "METRICS",
+    "LOG_KEYS",
     "TIMING_COLUMNS",
     "best_epoch",
     "read_history",
@@ -19,8 +19,8 @@ __all__ = [
     "strength_varies",
 ]
 
-METRICS = ("lr", "loss", "accuracy", "val_loss", "val_accuracy")
-HISTORY_COLUMNS = ("epoch", *METRICS, "augment_strength")
+LOG_KEYS = ("lr", "loss", "accuracy", "val_loss", "val_accuracy")
+HISTORY_COLUMNS = ("epoch", *LOG_KEYS, "augment_strength")
 TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
 """The columns of timing.csv.
 
@@ -54,7 +54,7 @@ def read_timing(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
-    """The epoch, from 1, with the lowest ``val_loss``, the first of equal ones; None if none is finite.
+    """The number of the first epoch with the lowest finite ``val_loss``; None if no epoch has one.
 
     Example:
         >>> best_epoch([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])

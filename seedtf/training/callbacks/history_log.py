@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from seedtf.files import write_text
-from seedtf.runs.history import HISTORY_COLUMNS, METRICS, TIMING_COLUMNS, read_history
+from seedtf.runs.history import HISTORY_COLUMNS, LOG_KEYS, TIMING_COLUMNS, read_history
 from seedtf.training.callbacks.epoch_timer import EpochTimer
 
 __all__ = ["HistoryLog"]
@@ -61,7 +61,7 @@ class HistoryLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         row: dict[str, float] = {"epoch": epoch + 1}
-        for name in METRICS:
+        for name in LOG_KEYS:
             row[name] = float((logs or {}).get(name, math.nan))
         row["augment_strength"] = float(self._strength(epoch))
         self.rows.append(row)
