@@ -10,7 +10,7 @@ _Z_95 = 1.959963984540054
 """The 0.975 quantile of the standard normal distribution."""
 
 
-def wilson_interval(hits: float, n: int) -> tuple[float, float]:
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % confidence interval of the proportion ``hits / n`` of independent trials.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
@@ -36,7 +36,7 @@ def wilson_interval(hits: float, n: int) -> tuple[float, float]:
     middle = (estimate + z2 / (2 * n)) / (1 + z2 / n)
     variance = estimate * (1 - estimate) / n + z2 / (4 * n * n)
     half_width = _Z_95 / (1 + z2 / n) * math.sqrt(variance)
-    # At 0 or n hits, rounding can put the estimate outside the bounds, so the bounds are clamped.
+    # At 0 or n hits, rounding can put the estimate outside the bounds, so they are widened to it.
     low, high = min(estimate, middle - half_width), max(estimate, middle + half_width)
     return max(0.0, low), min(1.0, high)
 

@@ -33,7 +33,7 @@ def test_bounds_enclose_the_estimate_and_are_symmetric(case: tuple[int, int]) ->
 
 
 def test_more_trials_give_narrower_intervals() -> None:
-    intervals = [wilson_interval(0.9 * n, n) for n in (10, 100, 1000)]
+    intervals = [wilson_interval(9 * n // 10, n) for n in (10, 100, 1000)]
     widths = [high - low for low, high in intervals]
     assert widths == sorted(widths, reverse=True)
 

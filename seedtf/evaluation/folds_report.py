@@ -23,8 +23,8 @@ _RESAMPLES = 2000
 def folds_values(run: Run, report: Report) -> dict[str, Any]:
     """Computes the metrics of each fold and of the worst groups, as JSON for the page and report.json.
 
-    A fold whose images are all left out by ``--fixes`` has no accuracy (None). The deviation over the
-    folds is None if only one fold has images.
+    A fold whose images are all left out by ``--fixes`` has no accuracy (None). The standard
+    deviation of the accuracies is None if only one fold has images.
 
     Args:
         run: a folder of ``seedtf folds``.
@@ -64,28 +64,29 @@ def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | No
     """The interval over all groups, and the accuracy of the worst ones; None if there are no groups."""
     if not any(groups):
         return None
-    # An image without a group is a group of its own.
+    # An image without a group is a group of its own, and is counted in ``number``.
     names = np.array([group or f"\0{row}" for row, group in enumerate(groups)])
     unique, group_of = np.unique(names, return_inverse=True)
-    images = np.bincount(group_of)
-    hits = np.bincount(group_of, weights=correct).astype(int)
-    order = np.lexsort((-images, hits / images))
+    num_images = np.bincount(group_of)
+    num_correct = np.bincount(group_of, weights=correct).astype(int)
+    accuracies = num_correct / num_images
+    order = np.lexsort((-num_images, accuracies))
     worst = [group for group in order if not unique[group].startswith("\0")][:_MAX_WORST_GROUPS]
     return {
         "number": len(unique),
-        "accuracy_interval_95": list(group_interval(hits, images)),
+        "accuracy_interval_95": list(group_interval(num_correct, num_images)),
         "worst": [
             {
                 "group": str(unique[group]),
-                "images": int(images[group]),
-                "accuracy": float(hits[group] / images[group]),
+                "images": int(num_images[group]),
+                "accuracy": float(accuracies[group]),
             }
             for group in worst
         ],
     }
 
 
-def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
+def group_interval(num_correct: np.ndarray, num_images: np.ndarray) -> tuple[float, float]:
     """A 95 % interval of the accuracy that does not assume independent images within a group.
 
     It is the percentile bootstrap over groups (Field and Welsh 2007) with a fixed seed. It is wider
@@ -93,7 +94,8 @@ def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
     wrong.
 
     Args:
-        hits, images: int ``[G]``, the numbers of correctly predicted and of all images of each group.
+        num_correct: int ``[G]``, how many images of each group are predicted correctly.
+        num_images: int ``[G]``, how many images each group has.
 
     Example:
         >>> low, high = group_interval(np.array([8, 9, 10]), np.array([10, 10, 10]))
@@ -103,8 +105,8 @@ def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     accuracies = np.empty(_RESAMPLES)
     for number in range(_RESAMPLES):
-        drawn = rng.integers(0, len(images), len(images))
-        accuracies[number] = hits[drawn].sum() / images[drawn].sum()
+        drawn = rng.integers(0, len(num_images), len(num_images))
+        accuracies[number] = num_correct[drawn].sum() / num_images[drawn].sum()
     low, high = np.quantile(accuracies, [0.025, 0.975])
     return float(low), float(high)
 
