@@ -253,7 +253,10 @@ def write_two_kinds_of_files(folder, png):
         (break_tar, "a.tar: damaged tar"),
         (break_tfrecord, "a.tfrecord: damaged TFRecord"),
         (break_parquet, "a.parquet: damaged table"),
-        (write_two_label_columns, "has the columns label, class; pass --label_column"),
+        (
+            write_two_label_columns,
+            "a.parquet: several label columns (label, class); pass --label_column",
+        ),
         (
             write_two_kinds_of_files,
             "has files of several kinds: TFRecord (a.tfrecord), table (b.parquet)",

@@ -61,8 +61,8 @@ class EvaluateConfig(Flags):
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     out: str = option(
         "",
-        "Folder of the report; default RUN/report, or RUN/report-NAME for a --data_dir called NAME; a "
-        ".keras file, --snapshots, --tta=8 and --fixes append to this name.",
+        "Folder of the report; default RUN/report, or RUN/report-NAME for a --data_dir called NAME, "
+        "with a suffix for a .keras file, --snapshots, --tta=8 and --fixes.",
     )
     overwrite: bool = option(False, "Replace an existing report in --out.")
 
@@ -115,7 +115,7 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     if evaluation.num_snapshots:
         description += f", by the mean of {evaluation.num_snapshots} snapshots"
     if context.skipped:
-        description += f", {len(context.skipped)} could not be read"
+        description += f"; {format_count(len(context.skipped), 'other')} could not be used"
     lines = [
         ("evaluated", f"{len(metrics.losses)} {description}"),
         ("accuracy", f"{metrics.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
@@ -124,7 +124,7 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     if context.skipped:
         lines.insert(1, ("left out", describe_faults(context.skipped)))
     if metrics.reliability_scaled is None:
-        hint = "no temperature is known; for a single run, evaluate without --data_dir fits one"
+        hint = "no temperature; for a single run, seedtf evaluate without --data_dir fits one"
         lines.append(("ECE", f"{metrics.reliability.ece:.4f}, {hint}"))
     else:
         scaled = f"{metrics.reliability_scaled.ece:.4f} with temperature {metrics.temperature:.4f}"
@@ -134,9 +134,10 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
         test = evaluation.test.report
         low, high = test.accuracy_interval
         unused = "used neither for training nor to choose the best epoch"
+        interval = f"95 % interval {low:.4f} to {high:.4f}"
         lines += [
             ("test", f"{format_count(len(test.losses), 'test image')}, {unused}"),
-            ("accuracy", f"{test.accuracy:.4f} on the test images (95 % {low:.4f} to {high:.4f})"),
+            ("accuracy", f"{test.accuracy:.4f} on the test images ({interval})"),
             ("report", str(evaluation.test.page)),
         ]
     return lines

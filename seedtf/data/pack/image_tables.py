@@ -26,21 +26,23 @@ def is_image_table(name: str) -> bool:
 def table_records(
     path: str, folder: str, side: str, name_class: ClassNamer, label_column: str
 ) -> Records:
-    """Yields the images of a table, in its order; one row group is in memory at a time.
+    """Yields the images of a table, in its order.
+
+    At most one row group (Arrow: record batch) is in memory.
 
     The images are in a column of ``{bytes, path}``, or of bytes. The labels are in a column of the type
     ``ClassLabel``, which has a name for each number, or in one called ``label`` or similar.
 
     Args:
         path: the table.
-        folder: the folder of the images' names in the pack.
-        side: the side of all images; empty for none.
-        name_class: converts class numbers to names, if the column of labels has no names itself.
+        folder: what the names of the images in the pack begin with.
+        side: ``train``, ``val`` or ``test``; empty without a split.
+        name_class: converts a label to a class name, unless a ``ClassLabel`` has named it.
         label_column: the column of labels; empty for the usual ones.
 
     Raises:
-        UserError: the table is damaged, has no column of images, or has no column of labels or several;
-            or pyarrow is missing.
+        UserError: the table is damaged, or lacks a column of images or ``label_column``; the latter is
+            empty, but not exactly one column may be that of the labels; or pyarrow is missing.
     """
     pyarrow = import_optional("pyarrow", path, "pack")
     try:
@@ -109,10 +111,10 @@ class _Columns:
         if label_column and label_column not in names:
             raise UserError(f"--label_column={label_column}: {path} has only {listed}")
         if not label_column and len(label_candidates) != 1:
-            found = f"no label, only {listed}"
+            found = f"no label column, only {listed}"
             if label_candidates:
-                found = f"the columns {', '.join(label_candidates)}"
-            raise UserError(f"{path}: has {found}; pass --label_column")
+                found = f"several label columns ({', '.join(label_candidates)})"
+            raise UserError(f"{path}: {found}; pass --label_column")
         self.image, self.label = image_candidates[0], label_column or label_candidates[0]
         self.names = [self.image, self.label]
         self._classes: list[str] = features.get(self.label, {}).get("names") or []
