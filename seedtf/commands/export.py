@@ -68,7 +68,7 @@ class ExportConfig(Flags):
     layout: str = option(AUTO, "Layout of --data_dir, as for seedtf train.", choices=LAYOUTS)
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other."""
+        """Raises UserError for flags that are invalid or do not fit together."""
         super().check_together()
         check_layout(self)
         table_flags = {name: getattr(self, name) for name in ("labels_csv", *LAYOUT_FLAGS)}

@@ -58,7 +58,7 @@ class FoldsConfig(TrainConfig):
     divide_only: bool = option(False, "Divide the images and write folds.csv, but do not train.")
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other and for flags that do not apply."""
+        """Raises UserError for flags that are invalid, do not fit together or do not apply."""
         super().check_together()
         check_refused(self)
         check_folds(self.folds)

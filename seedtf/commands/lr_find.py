@@ -42,7 +42,7 @@ class LrFindConfig(TrainConfig):
     )
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other and for flags that do not apply."""
+        """Raises UserError for flags that are invalid, do not fit together or do not apply."""
         super().check_together()
         check_refused(self)
         if self.end_lr <= self.start_lr:

@@ -43,7 +43,7 @@ COMMANDS = {
     "explore": "review suspected labels, near duplicates and poor images on one page",
     "data_service": "prepare batches on other machines for seedtf train --data_service",
     "preview": "draw what augmentation does to the images",
-    "sample": "draw sample images of seedlings, in class folders",
+    "sample": "generate synthetic images of seedlings, in class folders",
     "completion": "print a script that completes commands and flags in bash, zsh or fish",
 }
 

@@ -59,7 +59,7 @@ class PredictConfig(Flags):
     )
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other."""
+        """Raises UserError for flags that are invalid or do not fit together."""
         super().check_together()
         if self.heatmaps and self.submission:
             raise UserError("--heatmaps excludes --submission; run the command once with each")

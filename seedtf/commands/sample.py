@@ -1,4 +1,4 @@
-"""``seedtf sample``: draws the sample images and writes them as class folders."""
+"""``seedtf sample``: generates synthetic sample images and writes them as class folders."""
 
 from __future__ import annotations
 

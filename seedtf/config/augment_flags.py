@@ -25,22 +25,22 @@ class AugmentFlags(RecipeFlags):
     augment_strength: float | str = option(
         1.0,
         "Factor on all augmentation ranges, 0 to 10; 0 is off. With auto, the factor rises while "
-        "the training accuracy is above the validation accuracy, and falls while it is below, but not "
-        "with --mixup or --cutmix.",
+        "the training accuracy is above the validation accuracy, and, without --mixup and --cutmix, "
+        "falls while it is below.",
         low=0.0,
         high=10.0,
     )
     flip: str = option(
         "both",
         "Directions of random flips, each of which is applied to half of the images, or fewer with "
-        "--augment_strength below 1. Choose both if the images have no fixed orientation, such as "
+        "--augment_strength below 1; both suits only images without a fixed orientation, such as "
         "photos from above.",
         choices=FLIPS,
     )
     crop: float = option(
         0.2,
-        "Largest fraction of each side that is cropped away, 0 to 0.9. --stretch crops one of the "
-        "sides further, with both defaults up to 24 % in all.",
+        "Largest fraction of each side that is cropped away, 0 to 0.9. --stretch crops one side "
+        "further: by default, up to 24 % of it is lost.",
         low=0.0,
         high=0.9,
     )

@@ -46,10 +46,16 @@ PATH_FLAGS = (
     *("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "fixes", "pseudo_labels"),
     "cache_dir",
 )
-"""Flags with paths of data or cache. A resumed run may change them, as it compares the data itself."""
+"""Flags that are paths of data or of the cache.
+
+A resumed run may change them: it compares the data, not the paths.
+"""
 
 LAYOUT_FLAGS = ("layout", "file_column", "label_column", "split_column")
-"""Flags about how the data is read. A resumed run may change them, as it compares the data itself."""
+"""Flags about how the data is read.
+
+A resumed run may change them: it compares the data, not these flags.
+"""
 
 LAYOUTS = (AUTO, FOLDERS, SPLIT_FOLDERS, TABLE, FLAT)
 LABELS_CSV_HELP = (
@@ -62,10 +68,14 @@ FIXES_HELP = (
     "and label. It relabels images or leaves them out; no image file is changed."
 )
 SPLIT_COLUMN_HELP = (
-    "Column of the table with train, val or test: its header or number; none for no split."
+    "Column of the table with train, val or test: its header or its number from 1; 'none' for no "
+    "split."
 )
 SPLIT_FLAGS = ("group_by", "group_regex", "test_fraction", "twins")
-"""Flags that decide the split. A resumed run may change them, because it compares the split itself."""
+"""Flags that decide the split.
+
+A resumed run may change them: it compares the split, not these flags.
+"""
 
 TWINS = (AUTO, "together", "ignore")
 SAMPLERS = ("shuffle", BALANCED)
@@ -188,7 +198,7 @@ class DataFlags(Flags):
         return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other."""
+        """Raises UserError for flags that are invalid or do not fit together."""
         super().check_together()
         check_local("cache_dir", self.cache_dir)
         if self.val_dir and self.split_csv:

@@ -119,7 +119,7 @@ class Flags:
         self.check_together()
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other.
+        """Raises UserError for flags that are invalid or do not fit together.
 
         Each group calls ``super().check_together()`` and then checks its own flags. So a class that
         combines groups runs the checks of all of them.

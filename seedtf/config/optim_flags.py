@@ -153,7 +153,7 @@ class OptimFlags(RecipeFlags):
         return default_decay(self.optimizer) if isinstance(given, str) else given
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other."""
+        """Raises UserError for flags that are invalid or do not fit together."""
         super().check_together()
         if self.lr is not None and self.min_lr > self.lr:
             raise UserError(f"--min_lr={self.min_lr:g} exceeds --lr={self.lr:g}; lower --min_lr")

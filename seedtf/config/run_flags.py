@@ -71,7 +71,7 @@ class RunFlags(Flags):
     show: bool = option(False, "Open a window with the live curves if there is a display.")
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other."""
+        """Raises UserError for flags that are invalid or do not fit together."""
         super().check_together()
         check_local("run_dir", self.run_dir)
         self._normalize_trackers()

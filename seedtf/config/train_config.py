@@ -45,7 +45,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
     HEADING: ClassVar[str] = ""
 
     def check_together(self) -> None:
-        """Raises UserError for flags of different groups that exclude each other."""
+        """Raises UserError if the data is missing or flags of different groups do not fit together."""
         super().check_together()
         if not (self.data_dir or self.resume or self.continue_from):
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")
