@@ -35,15 +35,15 @@ def import_tensorflow() -> None:
     """Imports TensorFlow with fast kernels, finds its devices, and hides its log lines.
 
     Keras gets the settings that seedtf needs; the messages of ``override_keras_settings`` go to stderr.
-    ``keras.wrappers`` cannot be used afterwards, because scikit-learn is hidden from Keras, unless it
-    was imported before.
+    Unless scikit-learn was imported before, it is hidden from Keras, so ``keras.wrappers`` cannot be
+    used.
     Every command that needs TensorFlow calls this function before anything else imports TensorFlow.
 
     Tried with TensorFlow 2.15 and 2.21; tested by ``tests/test_tensorflow_env.py``.
     """
     is_first_import = "tensorflow" not in sys.modules
     set_performance_switches()
-    import_matplotlib()  # Keras imports it too, and TensorFlow imports Keras
+    import_matplotlib()  # first, because Keras's import of it would fail with an unknown MPLBACKEND
     with silent_start(), _without_garbage_collection(), _without_packages(_NOT_IMPORTED):
         notes = override_keras_settings()
         import tensorflow as tf
@@ -138,7 +138,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def _without_packages(names: Iterable[str]) -> Iterator[None]:
-    """Lets the import of these packages fail inside the block as if they were not installed.
+    """Makes the import of these packages fail inside the block, as if they were not installed.
 
     A package that is already imported stays available.
     """

@@ -32,7 +32,9 @@ _WEIGHTS_SUFFIXES = (".json", ".h5", ".safetensors")
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network without its head. It is built only when needed, as for features that are not cached.
+    """A network without its head.
+
+    The network is built only when needed, for example to compute features that are not cached.
 
     Attributes:
         name: the name of the network, to be shown.

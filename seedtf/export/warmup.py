@@ -33,8 +33,8 @@ def write_warmup(saved_model: Path, size: int, max_pixels: int) -> None:
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    # The JPEG has twice the side of the input, if ``max_pixels`` allows that, so that its requests also
-    # run the resizing.
+    # The JPEG has twice the input's side, or the most ``max_pixels`` allows, so that decoding is
+    # followed by a resize.
     encoded = example_jpeg(min(2 * size, math.isqrt(max_pixels)))
     pixels = np.zeros([1, size, size, 3], np.uint8)
     with tf.io.TFRecordWriter(str(path)) as writer:

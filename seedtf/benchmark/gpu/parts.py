@@ -65,12 +65,13 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
         Part(
             "epoch_host", "runs:measure_epoch", {"flags": [*epoch_flags, "--placement=host"]}, 200
         ),
+        # Without --deterministic, as in seedtf train by default.
         Part("resume_default", "runs:check_resume", {"flags": resume_flags}, 240),
     ]
 
 
 def choose_parts(parts: Sequence[Part], only: str) -> list[Part]:
-    """The parts that ``--only`` names, separated by commas; all if it is empty.
+    """The parts in the comma-separated list ``only``, in the order of ``parts``; all if it is empty.
 
     Raises:
         UserError: ``only`` has a name that is not a part.

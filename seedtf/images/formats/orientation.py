@@ -43,8 +43,8 @@ def read_exif(block: bytes) -> int:
     """The orientation tag of a TIFF block (TIFF 6.0, section 2).
 
     Returns:
-        The value; 0 if the tag is missing or the block is damaged before it; 1 if the value is 0,
-        missing, not an integer of 16 or 32 bits, or a list of more than 4 bytes.
+        The value; 0, so that XMP is read, if the tag is missing or cut off; 1 if the value is 0, has
+        a count of 0, is no integer of 16 or 32 bits, or exceeds 4 bytes.
     """
     tiff = block
     for _ in range(MAX_PREFIXES):
