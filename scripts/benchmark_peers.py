@@ -8,10 +8,10 @@
 brightness, contrast, saturation and hue. Each library runs in its own process, warmed up, and they
 take turns: a round measures each once. The table has the speed of seedtf divided by that of each
 library, as the median over the rounds. Between its turns a process is paused (SIGSTOP) with its child
-processes, because it would otherwise fill its queues while another is measured. The libraries whose
-titles say so do not rotate, because that would take them another pass; ImageDataGenerator zooms instead
-of cropping, changes neither contrast, saturation nor hue, and its images already have 224². The
-libraries of the environment "torch" need ``--python``.
+processes, because it would otherwise fill its queues while another is measured. Libraries marked
+"(no rotation)" in the table do not rotate, because that would take them another pass;
+ImageDataGenerator zooms instead of cropping, changes neither contrast, saturation nor hue, and its
+images already have 224². The libraries of the environment "torch" need ``--python``.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def read_pythons(parser: argparse.ArgumentParser, values: list[str]) -> dict[str
         name, _, path = value.partition("=")
         if name not in ENVIRONMENTS or name in pythons:
             others = ", ".join(other for other in ENVIRONMENTS if other != "seedtf")
-            parser.error(f"--python={value}: write NAME=PATH, once for each of {others}")
+            parser.error(f"--python={value}: write NAME=PATH, at most once for each of {others}")
         if not Path(path).is_file():
             parser.error(f"--python={value}: {path or 'an empty path'} is not a file")
         # Links are not resolved, because the Python of a venv is a link to one outside the venv.
@@ -121,8 +121,8 @@ def read_peers(
     for name in names:
         if (environment := PEERS[name].environment) not in pythons:
             file = ENVIRONMENTS[environment].requirements
-            parser.error(f"--peers={name}: give --python={environment}=PATH, the Python of an "
-                         f"environment with scripts/{file}")  # fmt: skip
+            parser.error(f"--peers={name}: give --python={environment}=PATH, a Python for which "
+                         f"scripts/{file} was installed")  # fmt: skip
     return names
 
 

@@ -49,10 +49,13 @@ def test_every_requirement_of_an_environment_is_among_its_reported_packages(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--peers=kornia"], "--python=torch=PATH, the Python of an environment with scripts/"),
+        (["--peers=kornia"], "--python=torch=PATH, a Python for which scripts/"),
         (["--peers=korina"], "--peers=korina: unknown; choose from"),
-        (["--python=jax=/bin/sh"], "--python=jax=/bin/sh: write NAME=PATH, once for each of"),
-        (["--python=torch=/bin/sh", "--python=torch=/bin/sh"], "once for each of torch"),
+        (
+            ["--python=jax=/bin/sh"],
+            "--python=jax=/bin/sh: write NAME=PATH, at most once for each of",
+        ),
+        (["--python=torch=/bin/sh", "--python=torch=/bin/sh"], "at most once for each of torch"),
         (["--python=torch=no/python"], "--python=torch=no/python: no/python is not a file"),
     ],
 )

@@ -104,12 +104,10 @@ def test_a_worker_answers_and_is_paused_in_between(script: ModuleType) -> None:
         script.Worker("echo", [sys.executable, "-c", "print('no')"], 1)
 
 
-def test_two_folders_with_the_same_last_name_are_refused(
-    script: ModuleType, tmp_path: Path
-) -> None:
+def test_two_folders_with_the_same_name_are_refused(script: ModuleType, tmp_path: Path) -> None:
     from serving_peers.exports import write_exports
 
-    message = "--kinds=a/leaves,b/leaves: two kinds have the same last name"
+    message = "--kinds=a/leaves,b/leaves: two folders have the same name"
     with pytest.raises(SystemExit, match=message):
         write_exports("resnet50", tmp_path, ["a/leaves", "b/leaves"])
 

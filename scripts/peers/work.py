@@ -1,4 +1,4 @@
-"""The work that scripts/benchmark_peers.py gives to each library: images, sizes, strengths.
+"""The work that scripts/benchmark_peers.py gives to each library: images, sizes, augmentations.
 
 The modules of this folder import a library inside the function that uses it: each library is imported
 only by the process that measures it, and some are installed in other environments than seedtf.
@@ -13,17 +13,17 @@ from typing import Any
 
 IN_SIZE, OUT_SIZE, BATCH_SIZE, NUM_IMAGES = 256, 224, 64, 512
 
-# Strengths, as seedtf's flags define them: CROP is the largest fraction of each side that is cut away,
-# STRETCH the largest relative change of the ratio of width to height, and HUE is in degrees.
+# Augmentation strengths, as seedtf's flags define them: CROP is the largest fraction of each side that
+# is cut away, STRETCH the largest relative change of the ratio of width to height; HUE is in degrees.
 CROP, STRETCH, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.1, 0.1, 0.1, 0.1, 5.0
 
-# CROP and STRETCH as ranges, for libraries that keep a window of the image: AREA is the area of the
-# window relative to that of the image, RATIO the width of the window relative to its height.
+# CROP and STRETCH as the ranges of a random resized crop: AREA is the area of the crop relative to that
+# of the image, RATIO its width relative to its height.
 AREA, RATIO = ((1 - CROP) ** 2, 1.0), (1 / (1 + STRETCH), 1 + STRETCH)
 
-# CROP and STRETCH for libraries that rotate and scale in one pass: they first cut out OUT_SIZE² pixels,
-# then enlarge width and height by independent factors in this range. With the largest factor, 1 - CROP
-# of each side of the image is visible, as in the smallest window that AREA allows.
+# CROP and STRETCH for libraries that rotate and scale in one pass: they first crop a square of side
+# OUT_SIZE, then scale width and height by independent factors in this range. The largest factor leaves
+# 1 - CROP of each side of the image visible, like the smallest AREA.
 SCALE = (1.0, OUT_SIZE / IN_SIZE / (1 - CROP))
 
 Batches = Iterator[Any]

@@ -50,7 +50,7 @@ def build(network: str, files: list[bytes]) -> Any:
     """The network; its batch normalizations have the statistics of ``files``.
 
     With the initial mean 0 and variance 1, the probabilities would hardly depend on the image, so that
-    even a wrong runtime would return almost the same ones.
+    even a runtime with a fault would return almost the same probabilities.
     """
     import tensorflow as tf
 
@@ -91,18 +91,19 @@ def write_jpegs(folder: Path, kind: str) -> None:
 def write_exports(network: str, folder: Path, kinds: Sequence[str]) -> None:
     """Writes the JPEG files of each kind to ``jpeg/KIND/``, and the network in each format.
 
-    A kind is the side of square images to make, or a folder of JPEG files, whose last name is KIND.
+    A kind is the side in pixels of square images to make, or a folder of JPEG files; KIND is that
+    number or the folder's name.
 
     ``model.keras``, ``saved_model/`` and ``model.onnx`` are the network; the SavedModel and the ONNX
-    file are those that ``seedtf export`` writes. ``classes.txt`` has the names of the classes.
-    ``check.jpg`` has the size of the network's input: libraries round differently when they resize,
-    which changes the probabilities of a random network.
+    file are made with the functions of ``seedtf export``. ``classes.txt`` has the names of the classes.
+    The runtimes must agree on ``check.jpg``. It has the size of the network's input, because libraries
+    resize with different rounding.
     """
-    last_names = [Path(kind).name for kind in kinds]
-    if len(set(last_names)) < len(last_names):
+    folder_names = [Path(kind).name for kind in kinds]
+    if len(set(folder_names)) < len(folder_names):
         raise SystemExit(
-            f"--kinds={','.join(kinds)}: two kinds have the same last name; pass folders whose last "
-            "names differ"
+            f"--kinds={','.join(kinds)}: two folders have the same name; pass folders with "
+            "different names"
         )
     from seedtf.compat.tensorflow_env import import_tensorflow
 
