@@ -1,6 +1,6 @@
 """Replaces the commands that ``seedtf folds`` starts: ``fake_folds.py KIND ARGUMENT…``.
 
-``divide`` assigns eight images to folds. ``train`` writes a computed history of four epochs; on resume,
+``divide`` assigns eight images to folds. ``train`` writes a made-up history of four epochs; on resume,
 it adds the missing ones. ``evaluate`` writes all histories, as JSON, in place of the predictions.
 FAKE_SLEEP in the environment is the duration of an epoch in seconds, and FAKE_TRAINED is a file that
 gets a line for each fold that is trained to its end.

@@ -1,4 +1,4 @@
-"""Replaces ``seedtf train`` in the tests of the search: writes a computed history without training.
+"""Replaces ``seedtf train`` in the tests of the search: writes a made-up history without training.
 
 The variable ``FAKE`` in the environment is a JSON object. ``exit`` maps the number of a trial to its
 exit code: with 2 the trial ends at once, with any other code after its last epoch. ``signal`` is

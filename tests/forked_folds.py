@@ -1,8 +1,8 @@
-"""Runs ``seedtf folds`` in a forked process and forks its trainings too: TensorFlow is imported once.
+"""Runs ``seedtf folds`` and the commands it starts in forked processes: TensorFlow is imported once.
 
-A forked command differs from one in a new interpreter only in the modules that are already imported:
-it too is the leader of a process session (``os.setsid``), writes to its log, and gets a signal when its
-parent dies.
+A forked command differs from one in a new interpreter only in the imported modules and the replaced
+figures: it too is the leader of a process session (``os.setsid``), writes to its log, and gets a signal
+when its parent dies.
 """
 
 from __future__ import annotations

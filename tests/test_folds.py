@@ -124,7 +124,7 @@ def test_a_claim_that_another_machine_stops_touching_is_taken_over(tmp_path: Pat
     assert claims.take("fold-0") is not None
 
 
-# Sharing, with processes that write computed histories instead of training
+# Sharing: fake commands write made-up histories instead of training
 
 
 def test_machines_share_the_folds_and_train_each_once(
@@ -225,7 +225,7 @@ def test_other_flags_than_those_of_the_folder_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("saved", "given"), [("2", "groups"), ("groups", "2")])
-def test_folds_of_groups_are_not_continued_by_a_number_or_the_reverse(
+def test_folds_of_groups_and_folds_by_number_do_not_continue_each_other(
     tmp_path: Path, saved: str, given: str
 ) -> None:
     paths = FoldsPaths(tmp_path / "f")
@@ -298,7 +298,7 @@ def test_a_bad_table_of_folds_is_named_by_its_path(
 
 
 class InThisProcess:
-    """Replaces ``TrainProcess``: runs the same command line in this process, before it returns."""
+    """Replaces ``TrainProcess``: its constructor runs the command in this process, to its end."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         assert list(command[:3]) == [sys.executable, "-m", "seedtf"]
@@ -340,7 +340,9 @@ def make_folds(folder: Path, tiny_folder: Path) -> Path:
     return folder
 
 
-def test_every_image_has_one_row_by_a_run_that_did_not_train_on_it(folds: Path) -> None:
+def test_every_non_test_image_is_predicted_once_by_a_run_that_did_not_train_on_it(
+    folds: Path,
+) -> None:
     paths = FoldsPaths(folds)
     table = {row.file: row for row in paths.read_table()}
     with paths.predictions.open(newline="", encoding="utf-8") as file:
@@ -392,7 +394,7 @@ def test_a_fold_whose_images_are_all_left_out_has_no_accuracy(
     from seedtf.evaluation.report import OUT_OF_FOLD, ReportContext, write_report
     from seedtf.runs.open import Run
 
-    # Every fold has 4 images. One prediction in fold 0 is wrong, and two are in fold 1.
+    # Every fold has 4 images. Fold n predicts n + 1 of them wrongly; those of the last are left out.
     paths, count = FoldsPaths(tmp_path), len(accuracies)
     images = [(f"{fold}-{n}.png", fold, n) for fold in range(count) for n in range(4)]
     paths.write_table(FoldRow(file, "ab"[n % 2], str(fold), "") for file, fold, n in images)
@@ -486,7 +488,7 @@ def test_the_same_command_again_changes_nothing(folds: Path, tiny_folder: Path) 
 def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
     folds: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    """Kills the command, the process that it started, or both, as a power failure would."""
+    """Sends SIGKILL to the command, to the process that it started, or to both (a power failure)."""
     rng, folder, killed = random.Random(2), tmp_path / "killed", 0
     arguments, paths = ["folds", *folds_arguments(folder, tiny_folder)], FoldsPaths(folder)
     # Each kill waits for a file that exists once a fold, the report or the division has begun. Without

@@ -90,7 +90,7 @@ def test_each_format_agrees_in_its_own_runtime(
     row = compare_pixels(name, OPTIONAL_FORMATS[name].runtime, path, pixels, expected)
     assert not row.fault
     assert row.images == 60
-    # The predictions of another model must not pass.
+    # Expected values with reversed classes must not pass.
     assert compare_here(name, path, pixels, expected[:, ::-1]).fault
 
 

@@ -130,6 +130,7 @@ def test_rejection_keeps_as_many_as_the_precision_allows():
     assert rule is not None
     assert (rule.threshold, rule.kept, rule.kept_correct) == (0.6, 4, 3)
     assert rejection_threshold(confidence, np.zeros(5, bool), 0.75) is None
+    # 55 of 100 reaches 0.55, although 0.55 · 100 is above 55 in float64.
     exact = rejection_threshold(np.full(100, 0.9), np.arange(100) < 55, 0.55)
     assert exact is not None
     assert (exact.kept, exact.kept_correct) == (100, 55)

@@ -1,4 +1,4 @@
-"""``import seedtf`` imports neither TensorFlow nor modules of seedtf, and offers every public name."""
+"""``import seedtf`` imports neither TensorFlow nor a submodule, and offers every public name."""
 
 from __future__ import annotations
 

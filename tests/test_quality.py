@@ -27,7 +27,7 @@ GOOD = [measure_quality(np.asarray(image)) for image in PHOTOGRAPHS]
 
 
 def faults(*images: np.ndarray) -> list[tuple[int, str]]:
-    """Index and fault of each poor one of ``images``, measured in a folder with the 60 good ones."""
+    """Index and fault of each of ``images`` that is poor when judged with the 60 good images."""
     measured = [measure_quality(np.asarray(image, np.uint8)) for image in images]
     return [(index - 60, fault) for index, fault, _ in find_poor(np.array(GOOD + measured))]
 
@@ -80,7 +80,7 @@ def test_measures_agree_with_scipy(number: int, factor: float, offset: int) -> N
     np.testing.assert_allclose(contrast, image.reshape(-1, 3).std(0).max(), rtol=1e-4)
 
 
-def test_the_detail_of_a_blurred_image_names_the_measure_that_was_the_reason() -> None:
+def test_the_text_for_a_blurred_image_names_each_measure_that_is_too_low() -> None:
     low = [[3, 0, 200, 0, 30], [5, -1, 200, 0, 30], [3, -1, 200, 0, 30]]  # sharpness, detail, both
     found = find_poor(np.array(low + 40 * [[5, 0, 200, 0, 30]], np.float32))
     sharpness = "variance of the Laplacian: 0.14 times the folder's median"

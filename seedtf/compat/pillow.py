@@ -33,14 +33,14 @@ class MissingDecoderError(Exception):
 def open_image(data: bytes, kind: str) -> Image.Image:
     """Opens a file as ``kind``, a key of ``_CLASSES`` or ``heic``, without decoding its pixels.
 
-    ``Image.open`` is not used: it tries all formats, and refuses images above a size limit of its own.
+    ``Image.open`` is not used, because it refuses images above a size limit of its own.
 
     Raises:
         MissingDecoderError: this installation has no decoder for ``kind``.
         Exception: Pillow raises errors of many types for a damaged file.
 
     Tried with Pillow 13.0.0 and pillow-heif 1.8.1; tested by
-    ``test_a_heic_photograph_is_shown_as_its_encoder_got_it``.
+    ``test_a_heic_photograph_decodes_to_nearly_the_encoded_pixels``.
     """
     # Warnings such as "tag 274 had too many entries" are hidden, because they do not name the file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
