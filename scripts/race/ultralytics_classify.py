@@ -15,7 +15,10 @@ from ultralytics.models.yolo.classify import ClassificationTrainer
 
 
 class LiteNetwork(torch.nn.Module):
-    """EfficientNet-Lite0 for images in 0–1, as one layer of an Ultralytics model."""
+    """EfficientNet-Lite0 for images in 0–1, as one layer of an Ultralytics model.
+
+    Its weights are those in ``file``, or random if ``file`` is empty.
+    """
 
     def __init__(self, file: str, classes: int) -> None:
         super().__init__()
@@ -24,7 +27,7 @@ class LiteNetwork(torch.nn.Module):
         self.f, self.i, self.type = -1, 0, "timm"
         overlay = {"file": file}
         self.net = timm.create_model(
-            "tf_efficientnet_lite0", True, pretrained_cfg_overlay=overlay, num_classes=classes
+            "tf_efficientnet_lite0", bool(file), pretrained_cfg_overlay=overlay, num_classes=classes
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
