@@ -32,7 +32,7 @@ _PALETTE = (
     base.BEST_COLOR,
     base.STRENGTH_COLOR,
 )
-_TICKS = (0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+_TICKS = (0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97)
 COLORS = dict(zip(TOOL_NAMES, _PALETTE, strict=True))
 TITLES = {"pretrained": "ImageNet weights", "scratch": "random weights"}
 
@@ -97,7 +97,8 @@ def draw(results: list[Result], path: Path) -> None:
     panels = figure.subplots(1, max(len(kinds), 1), squeeze=False)[0]
     handles: dict[str, Any] = {}
     for kind, axes in zip(kinds, panels, strict=False):
-        for result in (r for r in results if r["weights"] == kind and r["history"]):
+        shown = [result for result in results if result["weights"] == kind and result["history"]]
+        for result in shown:
             tool, is_best = result["tool"], result["setting"] == "best"
             minutes = [row["seconds"] / 60 for row in result["history"]]
             (line,) = axes.plot(
@@ -112,9 +113,12 @@ def draw(results: list[Result], path: Path) -> None:
             axes.axhline(target, color=base.GREY, linewidth=0.6, zorder=1)
         # On a linear axis, the accuracies that matter, above 0.85, would lie on top of each other.
         axes.set_yscale("logit", nonpositive="clip")
-        axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+        best = max(row["accuracy"] for result in shown for row in result["history"])
+        top = min((tick for tick in _TICKS if tick > best), default=_TICKS[-1])
+        ticks = [tick for tick in _TICKS[:-1] if tick <= top]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(_TICKS[0], 0.97)
+        axes.set_ylim(_TICKS[0], top)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda minute, _: f"{minute:g}"))
