@@ -195,7 +195,7 @@ def test_the_help_says_how_much_of_a_side_crop_and_stretch_remove_together() -> 
     policy = TrainConfig(data_dir="x").make_policy()
     scale = make_parameters(policy, tf.fill([12, 1], 1 - 2.0**-24)).scale_y
     (crop,) = (field for field in dataclasses.fields(TrainConfig) if field.name == "crop")
-    assert f"up to {round(100 * (1 - float(scale[0])))} % in all" in crop.metadata["help"]
+    assert f"up to {round(100 * (1 - float(scale[0])))} % of it is lost" in crop.metadata["help"]
 
 
 @given(policies, st.integers(0, 2**31), st.integers(0, 1000))
