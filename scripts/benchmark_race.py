@@ -62,7 +62,7 @@ def seedtf_command(training: Training) -> list[str]:
     flags += [f"--model={training.prepared['preset']}", f"--run_dir={training.out / 'run'}"]
     flags += [f"--image_size={training.image_size}", f"--epochs={training.epochs}"]
     flags += [] if training.pretrained else ["--weights=none"]
-    # From random weights, images of two thirds of the size cost more accuracy than they save time.
+    # From random weights at 64 px, half of the epochs would be at 32 px, which cost 14 points.
     flags += ["--progressive_sizes=auto"] if training.is_best and training.pretrained else []
     return [sys.executable, "-u", str(RUNNERS / "seedtf_train.py"), str(training.out), *flags]
 

@@ -65,6 +65,7 @@ def main(settings: dict[str, Callable[[RaceArgs], None]]) -> None:
     name, pretrained = values.pop("setting"), bool(values["pretrained"])
     train = settings.get(f"{name}_pretrained" if pretrained else name, settings[name])
     args = RaceArgs(**{**values, "pretrained": pretrained})
+    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "lines").write_text(str(count_lines(train)))
     train(args)
 

@@ -114,7 +114,7 @@ def draw(results: list[Result], path: Path) -> None:
         # On a linear axis, the accuracies that matter, above 0.85, would lie on top of each other.
         axes.set_yscale("logit", nonpositive="clip")
         best = max(row["accuracy"] for result in shown for row in result["history"])
-        top = min((tick for tick in _TICKS if tick > best), default=_TICKS[-1])
+        top = min((tick for tick in _TICKS[1:] if tick > best), default=_TICKS[-1])
         ticks = [tick for tick in _TICKS[:-1] if tick <= top]
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.yaxis.set_minor_locator(NullLocator())

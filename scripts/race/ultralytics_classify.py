@@ -15,10 +15,7 @@ from ultralytics.models.yolo.classify import ClassificationTrainer
 
 
 class LiteNetwork(torch.nn.Module):
-    """EfficientNet-Lite0 for images in 0–1, as one layer of an Ultralytics model.
-
-    Its weights are those in ``file``, or random if ``file`` is empty.
-    """
+    """EfficientNet-Lite0 for images in 0–1, as one layer of an Ultralytics model."""
 
     def __init__(self, file: str, classes: int) -> None:
         super().__init__()
@@ -26,6 +23,7 @@ class LiteNetwork(torch.nn.Module):
         # index, and its type.
         self.f, self.i, self.type = -1, 0, "timm"
         overlay = {"file": file}
+        # If ``file`` is empty, the weights are random.
         self.net = timm.create_model(
             "tf_efficientnet_lite0", bool(file), pretrained_cfg_overlay=overlay, num_classes=classes
         )

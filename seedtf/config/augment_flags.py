@@ -33,7 +33,7 @@ class AugmentFlags(RecipeFlags):
     flip: str = option(
         "both",
         "Directions of random flips, each of which is applied to half of the images, or fewer with "
-        "--augment_strength below 1; both suits only images without a fixed orientation, such as "
+        "--augment_strength below 1; 'both' suits only images without a fixed orientation, such as "
         "photos from above.",
         choices=FLIPS,
     )

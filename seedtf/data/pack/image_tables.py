@@ -41,8 +41,9 @@ def table_records(
         label_column: the column of labels; empty for the usual ones.
 
     Raises:
-        UserError: the table is damaged, or lacks a column of images or ``label_column``; the latter is
-            empty, but not exactly one column may be that of the labels; or pyarrow is missing.
+        UserError: the table is damaged; it lacks a column of images or ``label_column``;
+            ``label_column`` is empty and no column, or several, may hold the labels; or pyarrow is
+            missing.
     """
     pyarrow = import_optional("pyarrow", path, "pack")
     try:
