@@ -26,7 +26,8 @@ def help_text(config_class: type, command: str, positionals: Sequence[str] = ())
     Args:
         config_class: a dataclass of ``option``s.
         command: the name of the command.
-        positionals: the fields that positional arguments set, as in ``parse_given_flags``.
+        positionals: the fields that positional arguments set, as in ``parse_given_flags``; the last
+            name ends in ``...`` if its field takes several arguments.
     """
     own, inherited = _shown_flags(config_class, positionals)
     width = min(shutil.get_terminal_size().columns, _WIDTH)

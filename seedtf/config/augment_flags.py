@@ -26,7 +26,7 @@ class AugmentFlags(RecipeFlags):
         1.0,
         "Factor on all augmentation ranges, 0 to 10; 0 is off. With auto, the factor rises while "
         "the training accuracy is above the validation accuracy, and, without --mixup and --cutmix, "
-        "falls while it is below.",
+        "falls while the training accuracy is below.",
         low=0.0,
         high=10.0,
     )
@@ -39,8 +39,8 @@ class AugmentFlags(RecipeFlags):
     )
     crop: float = option(
         0.2,
-        "Largest fraction of each side that is cropped away, 0 to 0.9. --stretch crops one side "
-        "further: by default, up to 24 % of it is lost.",
+        "Largest fraction of each side that is cropped away, 0 to 0.9. To change the aspect ratio, "
+        "--stretch crops one side further: with both defaults, up to 24 % of it is lost.",
         low=0.0,
         high=0.9,
     )

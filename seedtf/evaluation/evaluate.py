@@ -75,12 +75,12 @@ class Report:
         scores: precision, recall, F1 and support per class; ``macro_f1`` is the mean F1.
         losses: cross-entropy of each image in nats, float64 ``[N]``; ``loss`` is the mean.
         margins: the true class's probability minus the highest other one, float64 ``[N]``.
-        temperature: the divisor of the logits, fitted on validation images; None if there is none, as
-            are then the attributes that end in ``_scaled``.
+        temperature: the divisor of the logits, fitted on validation images. If there is none, it and
+            the attributes that end in ``_scaled`` are None.
         reliability, reliability_scaled: calibration of the model's probabilities, and of the
             temperature-scaled ones.
-        precision_target: wanted fraction of correct predictions among the accepted ones, whose
-            confidence reaches the threshold.
+        precision_target: wanted fraction of correct predictions among the accepted ones. A prediction
+            is accepted if its confidence reaches a threshold.
         reject, reject_scaled: the thresholds that reach ``precision_target`` with the model's
             probabilities, and with the temperature-scaled ones; None if no threshold does.
     """
@@ -151,7 +151,7 @@ def make_mean_predict_fn(
 def predict_store(
     predict: PredictFn, store: Store, records: np.ndarray, batch_size: int
 ) -> Predictions:
-    """Predicts the images ``records``, int64 ``[n]``, of a store, in this order.
+    """Predicts the images of a store whose indices are ``records``, int64 ``[n]``, in this order.
 
     Raises:
         UserError: the model returns NaN or infinity.

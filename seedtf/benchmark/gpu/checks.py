@@ -36,6 +36,7 @@ def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
 
     def augment_on(device_name: str, whole_batch: bool) -> tuple[np.ndarray, np.ndarray]:
         augment = make_augmentation(_POLICY, 7, image_size, "fused", whole_batch=whole_batch)
+        # As in training, XLA compiles the drawing only if it augments the whole batch at once.
         draw = tf.function(lambda *given: draw_uniforms(7, *given), jit_compile=whole_batch)
         with tf.device(device_name):
             epoch, records = tf.constant(3, tf.int64), tf.range(count, dtype=tf.int64)
@@ -58,7 +59,7 @@ def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> di
     """Compares the loss and a gradient of one batch on the GPU with those on the CPU in float32.
 
     The GPU computes them in each precision policy, with and without XLA. The gradient is that of the
-    last kernel.
+    weights of the last layer, without its bias.
 
     Returns:
         For each of these cases the relative differences ``loss`` and ``gradient``, or an ``error``.
@@ -89,12 +90,12 @@ def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> di
     ) -> tuple[float, np.ndarray]:
         for variable, value in zip(network.variables, weights, strict=True):
             variable.assign(value)
-        last_kernel = network.trainable_variables[-2].value
+        last_weights = network.trainable_variables[-2].value
 
         def run(x: tf.Tensor, y: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 loss = CrossEntropy()(y, network(x, training=True))
-            return loss, tape.gradient(loss, last_kernel)
+            return loss, tape.gradient(loss, last_weights)
 
         with tf.device(device_name):
             loss, gradient = tf.function(run, jit_compile=compiled)(

@@ -38,7 +38,8 @@ def parse_module(text: str) -> ModuleCost:
     """Counts the kernels and bytes of a module after optimization, as XLA dumps it for a GPU.
 
     With several steps per execution, the module is a loop whose body is one step. So if the body of a
-    loop has more kernels than the rest of the module, one execution of the body is counted instead.
+    loop has more kernels than the rest of the module, one execution of this body is counted, not the
+    module.
 
     Args:
         text: the content of a file ``*gpu_after_optimizations.txt``.
@@ -66,7 +67,7 @@ def parse_module(text: str) -> ModuleCost:
 
 
 def largest_module(folder: Path) -> ModuleCost | None:
-    """The cost of the module with the most kernels that XLA dumped to ``folder``; None without any."""
+    """The cost of the module in ``folder`` that has the most kernels; None if XLA dumped no module."""
     paths = folder.glob("*gpu_after_optimizations.txt")
     modules = [parse_module(path.read_text(encoding="utf-8")) for path in paths]
     return max(modules, key=lambda module: module.kernels, default=None)

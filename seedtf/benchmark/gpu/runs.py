@@ -43,21 +43,23 @@ def measure_epoch(flags: Sequence[str]) -> dict[str, Any]:
 
 
 def check_resume(flags: Sequence[str]) -> dict[str, Any]:
-    """Compares three runs with the same flags; the third one is stopped by SIGTERM and resumed.
+    """Compares three runs with the same flags: ``first``, ``again``, and ``resumed``.
+
+    ``resumed`` is stopped by SIGTERM in its second epoch, and then resumed.
 
     Returns:
-        ``again`` and ``resumed``: for the second and the third run, whether ``history`` (each byte) and
-        ``weights`` (each number) equal those of the first run. ``ok``: whether all do.
+        ``again`` and ``resumed``: for each of these runs, whether ``history`` (each byte) and
+        ``weights`` (each number) equal those of ``first``. ``ok``: whether all do.
     """
     root = _part_folder()
-    first, repeated, stopped = (root / name for name in ("first", "again", "stopped"))
-    for run in (first, repeated):
+    first, again, resumed = (root / name for name in ("first", "again", "resumed"))
+    for run in (first, again):
         _train([*flags, f"--run_dir={run}"])
-    _stop_in_second_epoch([*flags, f"--run_dir={stopped}"], RunPaths(stopped).history)
-    _train([f"--resume={stopped}"])
+    _stop_in_second_epoch([*flags, f"--run_dir={resumed}"], RunPaths(resumed).history)
+    _train([f"--resume={resumed}"])
     expected_history, expected_weights = RunPaths(first).history.read_bytes(), _read_weights(first)
     result: dict[str, Any] = {}
-    for name, run in (("again", repeated), ("resumed", stopped)):
+    for name, run in (("again", again), ("resumed", resumed)):
         pairs = zip(_read_weights(run), expected_weights, strict=True)
         result[name] = {
             "history": RunPaths(run).history.read_bytes() == expected_history,

@@ -21,7 +21,7 @@ EXIF_PREFIX = b"Exif\0\0"
 MAX_PREFIXES = 3
 """How many prefixes of an EXIF block are skipped. Some programs write the prefix twice."""
 
-# The byte order and the number 42, which Pillow accepts in either byte order.
+# The letters of the byte order, then the number 42, whose two bytes Pillow accepts in either order.
 _BYTE_ORDERS = {b"II*\0": "<", b"II\0*": "<", b"MM\0*": ">", b"MM*\0": ">"}
 # The integer types of TIFF 6.0 with more than one byte: SHORT, LONG, SSHORT, SLONG.
 _INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
@@ -43,8 +43,9 @@ def read_exif(block: bytes) -> int:
     """The orientation tag of a TIFF block (TIFF 6.0, section 2).
 
     Returns:
-        The value; 0, so that XMP is read, if the tag is missing or cut off; 1 if the value is 0, has
-        a count of 0, is no integer of 16 or 32 bits, or exceeds 4 bytes.
+        The value. If the tag is missing or cut off, 0, so that XMP is read. If the tag has no usable
+        value, 1, so that XMP is not read: the value is 0 or no integer of 16 or 32 bits, or the entry's
+        count is 0 or means more than 4 bytes.
     """
     tiff = block
     for _ in range(MAX_PREFIXES):

@@ -28,8 +28,8 @@ class LearningRate(keras.callbacks.Callback):
         per_step: whether to evaluate the schedule before every step, at
             ``epoch + step / steps_per_epoch``; otherwise once, at the start of the epoch.
         steps_per_epoch: training steps in one epoch; None takes the number that ``fit`` reports.
-        position: the current epoch and step; must come before this callback in the list. It may be None
-            if every ``fit`` starts at the beginning of an epoch.
+        position: the callback that knows the current epoch and step; it must come before this one in
+            the list of callbacks. It may be None if every ``fit`` starts at the beginning of an epoch.
 
     Raises:
         ValueError: at the start of ``fit``, if ``per_step`` needs the number of steps and Keras does
@@ -83,8 +83,9 @@ class LearningRate(keras.callbacks.Callback):
         position = self._position
         self.model.optimizer.learning_rate = self.rate(position.epoch, position.step)
         if self._train_step_sets_rate:
-            rates = [self.rate(position.epoch, step) for step in range(self._steps_per_epoch)]
-            self.model.rates.start(rates, position.step)
+            steps = range(self._steps_per_epoch)
+            rate_of_steps = [self.rate(position.epoch, step) for step in steps]
+            self.model.rates.start_epoch(rate_of_steps, position.step)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if self._moves_position:

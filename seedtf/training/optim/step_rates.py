@@ -22,7 +22,7 @@ class StepRates:
 
     Example:
         >>> rates, optimizer = StepRates(3), tf.keras.optimizers.SGD()
-        >>> rates.start([0.3, 0.2, 0.1], step=1)
+        >>> rates.start_epoch([0.3, 0.2, 0.1], step=1)
         >>> rates.set_next(optimizer)
         >>> round(float(optimizer.learning_rate), 6)
         0.2
@@ -33,7 +33,7 @@ class StepRates:
         # int64, because TensorFlow keeps int32 variables in the memory of the host.
         self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
 
-    def start(self, rates: Sequence[float], step: int = 0) -> None:
+    def start_epoch(self, rates: Sequence[float], step: int = 0) -> None:
         """Starts an epoch with one rate for each of its steps; ``step`` is the next step, from 0."""
         self._table.assign(rates)
         self._step.assign(step)

@@ -46,7 +46,8 @@ class TrackerGroup:
 
     Args:
         names: the names of the trackers, such as ``mlflow``.
-        run: the run to record; its ``parent_search`` is filled in for each tracker.
+        run: the run to record. If it is a trial of a search, each tracker gets the values that identify
+            the search in it (``TrackedRun.parent_search``).
         make_tracker: creates the tracker with the given name; tests pass another function.
     """
 
