@@ -9,13 +9,13 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "Environments": {
         "A notebook: `MPLBACKEND` of another environment; a `matplotlibrc` with LaTeX.": (
             "test_a_command_works_with_all_hostile_settings_at_once",
-            "test_matplotlib_is_imported_whatever_mplbackend_names",
+            "test_matplotlib_can_be_imported_with_any_value_of_mplbackend",
             "test_a_figure_does_not_depend_on_the_users_style",
             "test_a_notebook_trains",
         ),
         "`KERAS_BACKEND`, or a `keras.json` of another project.": (
             "test_settings_of_keras_do_not_reach_a_command",
-            "test_a_function_called_from_python_refuses_settings_of_keras_by_name",
+            "test_a_function_called_from_python_names_the_keras_setting_it_refuses",
             "test_a_keras_json_that_keras_cannot_read_is_named",
         ),
         "A container: no `HOME`, a read-only one, 64 MB of `/dev/shm`, another user.": (
@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_every_command_has_help_in_a_hostile_environment",
             "test_a_folder_with_an_umlaut_can_be_made_in_a_locale_without_utf_8",
         ),
-        "`TF_CPP_MIN_LOG_LEVEL=3`.": ("test_with_level_3_tensorflow_logs_nothing",),
+        "`TF_CPP_MIN_LOG_LEVEL=3`.": ("test_with_tf_cpp_min_log_level_3_tensorflow_logs_nothing",),
         "A folder whose name is not UTF-8.": ("test_a_path_that_is_not_utf_8_is_refused_by_name",),
         "`--data_dir=~/data`.": (
             "test_a_tilde_is_the_home_folder_in_every_path_flag",
@@ -54,7 +54,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "One folder too high; several folders with the same class folders.": (
             "test_one_wrapping_folder_is_entered_and_printed",
             "test_a_validation_folder_may_lie_in_another_folder",
-            "test_folders_that_all_have_the_same_folders_are_no_classes",
+            "test_folders_that_all_have_the_same_subfolders_are_no_classes",
         ),
         "`--data_dir=.` with `runs/`; folders of the system.": (
             "test_system_folders_are_no_classes_and_are_printed",
@@ -87,7 +87,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_test_rows_of_a_table_are_evaluated",
         ),
         "Accents in NFC in one folder and in NFD in another.": (
-            "test_a_class_with_separate_accents_is_the_one_with_composed_accents",
+            "test_composed_accents_in_train_and_separate_ones_in_val_name_one_class",
             "test_class_folders_with_composed_and_separate_accents_are_one_class",
         ),
         "Line separators in the name of a class.": (
@@ -140,7 +140,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_ids_without_suffix_and_with_folders_are_matched",
             "test_one_column_for_each_class_receives_the_probabilities",
         ),
-        "Quoted patterns; one file through two folders.": (
+        "Quoted patterns; a file that is named twice, also through a link.": (
             "test_a_quoted_pattern_is_expanded",
             "test_each_file_comes_once_in_the_order_given",
         ),
@@ -149,33 +149,36 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "`lr_find`, `tune` and `preview` on tiny folders.": (
             "test_lr_find_shrinks_the_default_batch_as_train_does",
-            "test_a_trial_of_tune_does_not_pass_the_default_batch_size",
+            "test_the_flags_of_a_trial_leave_out_the_default_batch_size",
             "test_preview_draws_a_folder_of_four_images_and_needs_data_dir",
         ),
     },
     "Images": {
-        "EXIF twice, late, of another type, in XMP; CMYK without a marker; alpha in WebP and GIF; "
-        "animations; BMP with a tail, a palette or 16 bits; TIFF, AVIF, PGM: as Pillow shows them.": (
+        "Two EXIF blocks, a late one, an orientation of another type or in XMP; CMYK without a marker; "
+        "alpha in WebP and GIF; animations; BMP with a tail, a palette or 16 bits; TIFF, AVIF, PGM: "
+        "all have the pixels that Pillow gives.": (
             "test_a_file_is_shown_as_pillow_shows_it_or_refused",
             "test_orientation_and_transparency_change_the_pixels",
         ),
         "The same pixels or the same refusal in an export.": (
             "test_an_exported_graph_gives_the_pixels_and_statuses_of_training",
-            "test_both_agree_on_hostile_files",
-            "test_both_agree_on_damaged_files",
+            "test_graph_and_python_agree_on_hostile_files",
+            "test_graph_and_python_agree_on_damaged_files",
         ),
         "Frames, chunks and bytes that hide how large an image is.": (
             "test_only_the_first_frame_of_a_gif_is_decoded",
             "test_decompression_bombs_and_an_empty_file_are_refused_with_the_right_fault",
-            "test_an_avif_whose_items_repeat_its_bytes_is_refused_quickly",
+            "test_an_avif_of_900_overlapping_or_empty_items_is_refused_quickly",
             "test_a_png_must_start_with_its_header_chunk",
-            "test_a_stuffed_zero_byte_is_skipped_without_a_length",
+            "test_the_bytes_ff_00_are_skipped_and_have_no_length_field",
             "test_a_graph_refuses_an_image_of_another_size_than_its_header",
         ),
-        "64 kB of nearly empty scans or of compressed texts; a limit of pixels for an export.": (
+        "64 kB of nearly empty scans or of compressed texts.": (
             "test_jpeg_scans_and_the_first_gif_frame_are_limited",
             "test_compressed_texts_are_not_decompressed",
-            "test_a_format_that_disagrees_is_left_out_and_the_rest_kept",
+        ),
+        "An export with a limit of pixels that some images exceed.": (
+            "test_a_format_that_disagrees_with_the_model_is_left_out_and_the_rest_exported",
         ),
         "64 kB of tiny parts, to block a server.": (
             "test_a_file_of_many_tiny_parts_is_parsed_in_50_ms_of_processor_time",
@@ -189,9 +192,9 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_without_its_extra_a_heic_file_is_refused_with_what_to_install",
         ),
         "Images that are not square.": (
-            "test_each_fit_resizes_as_tensorflow_does",
-            "test_a_fit_keeps_the_aspect_ratio",
-            "test_a_fit_gives_the_same_pixels_alone_and_in_a_batch",
+            "test_every_value_of_fit_resizes_as_tensorflow_does",
+            "test_pad_and_crop_keep_the_aspect_ratio",
+            "test_every_value_of_fit_gives_the_same_pixels_alone_and_in_a_batch",
         ),
     },
 }

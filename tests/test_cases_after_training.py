@@ -344,7 +344,7 @@ def test_lr_find_shrinks_the_default_batch_as_train_does(photos, tmp_path, monke
     assert "--batch_size=32: more than the 6 training images" in capsys.readouterr().err
 
 
-def test_a_trial_of_tune_does_not_pass_the_default_batch_size():
+def test_the_flags_of_a_trial_leave_out_the_default_batch_size():
     config = TrainConfig(data_dir="sample")
     assert "batch_size" not in trial_config(config, {"lr": 0.1}, Path("trial")).to_flagfile()
     assert first_values([SEARCHABLE["batch_size"]], config) == {"batch_size": 32}

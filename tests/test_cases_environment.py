@@ -65,8 +65,9 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
-# Starts a process as in a container: its user has no name, and may read everything but write only to
-# folders of their own and those of all users; /dev/shm has the 64 MB of Docker. Only root can start it.
+# Starts a process as in a container: its user has no name and may read every file, but write only to
+# folders that belong to this user or are writable for all; /dev/shm has the 64 MB of Docker. Only root
+# can start it.
 USER = 54321
 CONTAINER = (
     *("unshare", "--mount", "sh", "-c"),
@@ -183,7 +184,8 @@ def test_commands_work_with_a_home_folder_that_is_read_only(
     changes = {"HOME": str(home), "XDG_CACHE_HOME": None}
     shown = run_commands(lines, folder, changes, CONTAINER)
     assert (shown["preview"].code, shown["preview"].err) == (0, "")
-    assert (shown["check"].code, shown["check"].err.strip()) == (1, "")  # tiny images
+    # Exit code 1, because check reports that the images are tiny.
+    assert (shown["check"].code, shown["check"].err.strip()) == (1, "")
     refused = f"seedtf lr_find: --cache_dir={home}/.cache/seedtf: Permission denied; pass another"
     assert shown["lr_find"].code == 2
     assert shown["lr_find"].err.strip().startswith(refused)
@@ -213,12 +215,12 @@ def test_a_backend_in_keras_json_is_reported_unless_keras_backend_is_set(tmp_pat
     assert notes == [[expected], []]
 
 
-def test_with_level_3_tensorflow_logs_nothing(hostile) -> None:
+def test_with_tf_cpp_min_log_level_3_tensorflow_logs_nothing(hostile) -> None:
     lines = [line for line in hostile["check"].err.splitlines() if line]
     assert all("is ignored" in line for line in lines), lines
 
 
-def test_matplotlib_is_imported_whatever_mplbackend_names(tmp_path: Path) -> None:
+def test_matplotlib_can_be_imported_with_any_value_of_mplbackend(tmp_path: Path) -> None:
     code = "import seedtf.plots.training, os; print(os.environ['MPLBACKEND'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -257,7 +259,7 @@ def test_a_figure_does_not_depend_on_the_users_style() -> None:
         ({"KERAS_BACKEND": "tensorflow", "KERAS_HOME": "."}, "floatx=float16"),
     ],
 )
-def test_a_function_called_from_python_refuses_settings_of_keras_by_name(
+def test_a_function_called_from_python_names_the_keras_setting_it_refuses(
     variables, message, tmp_path: Path
 ) -> None:
     (tmp_path / "keras.json").write_text(KERAS_JSON)
@@ -526,7 +528,7 @@ def test_check_refuses_its_output_before_it_reads_an_image(tiny_copy, monkeypatc
     assert "is in the data folder" in capsys.readouterr().err
 
 
-def test_python_w_error_does_not_make_warnings_errors(tmp_path: Path) -> None:
+def test_a_warning_is_no_error_if_python_runs_with_w_error(tmp_path: Path) -> None:
     code = (
         "from seedtf.commands.main import main; import warnings; main(['--version']);"
         "warnings.warn('old', DeprecationWarning)"

@@ -378,7 +378,7 @@ def test_the_sample_itself_can_be_listed(touch: Touch) -> None:
 COMPOSED, SEPARATE = "S\u00e9n\u00e9", "Se\u0301ne\u0301"  # the same name in the forms NFC and NFD
 
 
-def test_a_class_with_separate_accents_is_the_one_with_composed_accents(touch: Touch) -> None:
+def test_composed_accents_in_train_and_separate_ones_in_val_name_one_class(touch: Touch) -> None:
     train = scan_folder(touch(f"{COMPOSED}/1.jpg", "Mais/2.jpg", root="train"))
     val = scan_folder(touch(f"{SEPARATE}/3.jpg", "Mais/4.jpg", root="val"))
     aligned = align_labels(val, train.class_names, "--val_dir")

@@ -334,7 +334,7 @@ def test_layout_table_needs_a_table(write: Write) -> None:
     )
 
 
-def test_folders_that_all_have_the_same_folders_are_no_classes(write: Write) -> None:
+def test_folders_that_all_have_the_same_subfolders_are_no_classes(write: Write) -> None:
     root = write(*(f"fold{k}/{path}" for k in "12345" for path in IN_FOLDERS))
     message = refusal(root)
     assert "fold1, fold2, … have the same folders (cat, dog); pass one of them, or --lay" in message

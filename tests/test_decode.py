@@ -196,7 +196,7 @@ WIDE = smooth(80, 40)
 
 
 @pytest.mark.parametrize("image", [WIDE, WIDE.transpose(1, 0, 2)], ids=["wide", "tall"])
-def test_each_fit_resizes_as_tensorflow_does(image: np.ndarray) -> None:
+def test_every_value_of_fit_resizes_as_tensorflow_does(image: np.ndarray) -> None:
     whole = tf.constant(image)
     height, width = image.shape[:2]
     square = image[(height - 40) // 2 :, (width - 40) // 2 :][:40, :40]
@@ -208,7 +208,7 @@ def test_each_fit_resizes_as_tensorflow_does(image: np.ndarray) -> None:
 
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.sampled_from(["pad", "crop"]))
-def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: str) -> None:
+def test_pad_and_crop_keep_the_aspect_ratio(height: int, width: int, size: int, fit: str) -> None:
     """A white image covers the square after crop; after pad, a part with the image's proportions."""
     white = tf.fill([height, width, 3], tf.constant(255, tf.uint8))
     result = resize_image(white, size, fit).numpy()
@@ -227,7 +227,9 @@ def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: s
 
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
-def test_a_fit_gives_the_same_pixels_alone_and_in_a_batch(fit: str, tmp_path: Path) -> None:
+def test_every_value_of_fit_gives_the_same_pixels_alone_and_in_a_batch(
+    fit: str, tmp_path: Path
+) -> None:
     files = [LOSSLESS["png"], LOSSLESS["png turned 6"], LOSSY["jpeg"]]
     decode, paths = make_decoder(SIZE, fit=fit), []
     for number, data in enumerate(files):

@@ -422,7 +422,7 @@ def test_an_export_that_sees_other_pixels_is_refused(
 
 
 @pytest.mark.usefixtures("_worker_in_this_process")
-def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
+def test_a_format_that_disagrees_with_the_model_is_left_out_and_the_rest_exported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")

@@ -278,7 +278,7 @@ def avif(sizes: int, *items: bytes) -> bytes:
     ],
     ids=["parts without bytes", "whole files", "overlapping parts"],
 )
-def test_an_avif_whose_items_repeat_its_bytes_is_refused_quickly(data: bytes) -> None:
+def test_an_avif_of_900_overlapping_or_empty_items_is_refused_quickly(data: bytes) -> None:
     start = time.process_time()
     assert refusal(data)[0] == "corrupt"
     assert time.process_time() - start < 0.2

@@ -153,7 +153,7 @@ def parse_together(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 @pytest.mark.parametrize("data", [*UNDAMAGED, *NOT_IMAGES])
-def test_both_agree_on_undamaged_images_and_other_files(data: bytes) -> None:
+def test_graph_and_python_agree_on_undamaged_images_and_other_files(data: bytes) -> None:
     assert in_graph(data) == in_python(data)
 
 
@@ -197,7 +197,7 @@ def test_the_files_cover_every_status() -> None:
 
 @settings(max_examples=400)
 @given(st.data())
-def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
+def test_graph_and_python_agree_on_damaged_files(data: st.DataObject) -> None:
     damaged = bytearray(data.draw(st.sampled_from(UNDAMAGED)))
     if data.draw(st.booleans()):
         del damaged[data.draw(st.integers(1, min(len(damaged), 400))) :]
@@ -268,7 +268,7 @@ def test_a_png_with_an_unknown_critical_or_a_repeated_chunk_is_refused(name: byt
     assert in_graph(data) == in_python(data) == ("unsupported variant",)
 
 
-def test_a_stuffed_zero_byte_is_skipped_without_a_length() -> None:
+def test_the_bytes_ff_00_are_skipped_and_have_no_length_field() -> None:
     """FF 00 has no length field, so the frame header after it (7×9 pixels) counts.
 
     A parser that took the two bytes after FF 00 for a length would skip this frame header, and find the
@@ -289,7 +289,7 @@ def test_bytes_before_a_marker_are_skipped(count: int, filling: bytes) -> None:
 
 @settings(max_examples=200)
 @given(st.data())
-def test_both_agree_on_damaged_frames_and_scans(data: st.DataObject) -> None:
+def test_graph_and_python_agree_on_damaged_frames_and_scans(data: st.DataObject) -> None:
     files = [gif(9_000, 4_000, *[(9_000, 4_000)] * 2), JPEG + (RESTART + SCAN) * 101 + END]
     damaged = bytearray(data.draw(st.sampled_from(files)))
     for _ in range(data.draw(st.integers(0, 3))):
@@ -299,7 +299,7 @@ def test_both_agree_on_damaged_frames_and_scans(data: st.DataObject) -> None:
     assert in_graph(bytes(damaged)) == in_python(bytes(damaged))
 
 
-def test_both_agree_on_hostile_files() -> None:
+def test_graph_and_python_agree_on_hostile_files() -> None:
     results = {name: (in_graph(data), in_python(data)) for name, data in hostile_files()}
     assert len(results) >= 200
     assert {name: graph for name, (graph, python) in results.items() if graph != python} == {}

@@ -83,6 +83,7 @@ def test_every_offered_network_resolves_in_any_case() -> None:
 
 
 def test_the_error_for_an_unknown_network_suggests_similar_names() -> None:
+    # The last character of resnet5O is the letter O.
     with pytest.raises(UserError, match=r"--model=resnet5O .*ResNet50") as raised:
         resolve_model_name("resnet5O")
     assert "\n" not in str(raised.value)
@@ -285,7 +286,7 @@ def test_the_weights_of_a_body_are_loaded_from_every_type_of_file(
     assert_same(body_weights(model), stock_mobilenet.get_weights())
 
 
-def test_weights_files_of_efficientnet_warn_about_the_missing_scaling(
+def test_weights_files_of_efficientnet_warn_that_a_scaling_layer_may_be_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "body.weights.h5"
@@ -426,7 +427,7 @@ BRANCH_ENDS = {
     "Xception": (r"block([5-9]|1[0-2])_sepconv3_bn", 8),  # the other branches end in pooling
     "MobileNetV2": (r"block_\d+_project_BN", 10),
     "MobileNetV3Small": (r"expanded_conv_\d+.project.*", 6),
-    # the other sums of NASNet add two branches, neither of which is a shortcut
+    # only these sums of NASNet add a shortcut to a branch; its other sums add two branches
     "NASNetMobile": (r"separable_conv_2_bn_normal_left5_\d+", 12),
     "ConvNeXtTiny": ("", 0),  # has no batch normalisation
 }
@@ -449,7 +450,7 @@ def test_residual_branches_are_zero_at_first_but_not_the_output(model: str) -> N
     pattern, count = BRANCH_ENDS[model]
     assert [name for name in zeroed if not re.fullmatch(pattern, name)] == []
     assert len(zeroed) == count
-    # With initial weights and without the statistics of the batch (``training=False``), a deep network
-    # would give all images equal outputs.
+    # ``training=True`` normalizes by the statistics of the batch. Without them, a deep network with
+    # initial weights would give all images equal outputs.
     probabilities = np.asarray(network(random_images(size, 4).astype(np.float32), training=True))
     assert np.ptp(probabilities, axis=0).max() > 0.01

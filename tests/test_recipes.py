@@ -11,7 +11,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.runs.saved_config import continued_config, load_resumed, resumed_config
 
 
-def test_every_recipe_sets_the_same_flags_whose_own_default_is_none() -> None:
+def test_every_recipe_sets_the_same_flags_and_only_those_without_a_default() -> None:
     fields = {each.name: each for each in dataclasses.fields(TrainConfig)}
     for values in RECIPES.values():
         assert set(values) == set(RECIPES["fast"])
@@ -43,7 +43,7 @@ def test_the_recipe_original_is_the_kaggle_solution() -> None:
     assert (config.cycle_epochs, config.cycle_decay) == (10.0, 0.8)
 
 
-def test_a_flag_overrides_its_recipe_even_with_another_recipes_value() -> None:
+def test_a_given_flag_overrides_the_recipe_even_with_a_value_of_another_recipe() -> None:
     config = TrainConfig(data_dir="x", recipe="fast", epochs=7, label_smoothing=0.0)
     assert (config.epochs, config.label_smoothing) == (7, 0.0)
     assert config.optimizer == RECIPES["fast"]["optimizer"]
@@ -86,7 +86,7 @@ def test_the_fast_recipe_has_the_measured_values() -> None:
     assert (config.weight_decay, config.bn_momentum) == ("auto", "auto")
 
 
-def test_images_without_a_fixed_orientation_are_rotated_when_finetuning() -> None:
+def test_finetune_rotates_by_up_to_180_degrees_if_flip_is_both() -> None:
     angles = {flip: AugmentFlags(rotate="auto", flip=flip).rotation for flip in ("both", "none")}
     assert angles == {"both": 180.0, "none": 0.0}
     assert AugmentFlags(rotate=15.0, flip="both").rotation == 15.0

@@ -25,7 +25,8 @@ SMALL = (
     # Most of these options have a state or random numbers of their own.
     "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
     "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5 "
-    "--augment_impl=tf_image"  # with --augment_strength=auto, fused would be traced in every epoch
+    # With --augment_strength=auto, --augment_impl=fused would be traced in every epoch.
+    "--augment_impl=tf_image"
 )
 FLAGS = os.environ.get("SEEDTF_KILL_FLAGS", SMALL).split()
 
@@ -51,7 +52,10 @@ def start(arguments: list[str]) -> forked.Process:
 
 
 def run(arguments: list[str], fatal_write: int = 0) -> subprocess.CompletedProcess:
-    """Runs a command that kills itself at write ``fatal_write``, or never if 0; see killed_run.py."""
+    """Runs a command that kills itself at its write number ``fatal_write``, counted from 1; 0 is never.
+
+    ``killed_run.py`` says which calls count as writes.
+    """
     return forked.run("killed_run:main", [str(fatal_write), *arguments])
 
 
@@ -64,7 +68,7 @@ def finish(arguments: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(data, shared) -> Path:
-    """A run that is not interrupted, in a new interpreter, which hashes strings differently."""
+    """An uninterrupted run in a new interpreter, whose string hashes differ from the forked runs'."""
 
     def train(folder: Path) -> None:
         command = [sys.executable, HERE / "killed_run.py", "0", *train_flags(data, folder / "run")]
@@ -254,7 +258,7 @@ def test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning(finished,
     assert_same(end_of(finished), wanted)
 
 
-def test_new_states_replace_damaged_ones_of_later_epochs(undisturbed, tmp_path) -> None:
+def test_writing_states_removes_damaged_ones_of_later_epochs(undisturbed, tmp_path) -> None:
     from dataclasses import replace
 
     from seedtf.training.state import StateFolder, load_newest_state, read_state
@@ -310,7 +314,7 @@ def test_a_run_without_state_starts_again_from_its_pretrained_weights(
     flags = [f"--data_dir={data}", f"--run_dir={run_dir}", f"--weights={undisturbed}", *small]
     finish(["train", *flags])
     history = (run_dir / "history.csv").read_bytes()
-    # What a run has that was killed in its first epoch:
+    # A run that was killed in its first epoch has neither of these files.
     for path in [*run_dir.glob("state/*.state"), run_dir / "history.csv"]:
         path.unlink()
     assert "no state was saved yet" in finish(["train", f"--resume={run_dir}"])

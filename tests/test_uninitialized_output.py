@@ -38,7 +38,7 @@ def through_variable(value: tf.Tensor) -> tf.Tensor:
 
 @pytest.fixture
 def ordinary_name(monkeypatch):
-    """Replaces the name of anonymous variables by an ordinary one, which all calls would share."""
+    """Replaces the name that makes variables anonymous, so that all calls would share one variable."""
     monkeypatch.setattr(compat, "_ANONYMOUS", "an_ordinary_name")
     compat._creates_anonymous_variables.cache_clear()
     yield
@@ -66,16 +66,16 @@ def test_the_memory_is_released() -> None:
     assert psutil.Process().memory_info().rss - before < 60 << 20
 
 
-def test_without_anonymous_variables_the_result_is_returned(ordinary_name) -> None:
+def test_if_calls_would_share_a_variable_the_result_is_returned(ordinary_name) -> None:
     arguments = []
-    result = uninitialized_output(
-        lambda memory: arguments.append(memory) or tf.zeros([2, 2]), [2, 2]
+    returned = uninitialized_output(
+        lambda result: arguments.append(result) or tf.zeros([2, 2]), [2, 2]
     )
     assert arguments == [None]
-    assert result.shape == [2, 2]
+    assert returned.shape == [2, 2]
 
 
 def test_a_result_of_unknown_size_is_returned() -> None:
     arguments = []
-    uninitialized_output(lambda memory: arguments.append(memory) or tf.zeros([2, 2]), [None, 2])
+    uninitialized_output(lambda result: arguments.append(result) or tf.zeros([2, 2]), [None, 2])
     assert arguments == [None]

@@ -69,7 +69,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "A damaged state is skipped, and the one before it is complete.": (
             "test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning",
-            "test_new_states_replace_damaged_ones_of_later_epochs",
+            "test_writing_states_removes_damaged_ones_of_later_epochs",
         ),
         "A full disk or a removed folder gives a one-line error, and the last good state is kept.": (
             "test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state",
@@ -207,7 +207,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_empty_inputs_and_wrong_shapes_fail_the_whole_request",
         ),
         "A format that disagrees with the model is not kept.": (
-            "test_a_format_that_disagrees_is_left_out_and_the_rest_kept",
+            "test_a_format_that_disagrees_with_the_model_is_left_out_and_the_rest_exported",
             "test_each_format_agrees_in_its_own_runtime",
         ),
         "OpenVINO runs the network of an export without TensorFlow.": (

@@ -79,7 +79,7 @@ def check_keras_settings() -> None:
     checked, because Keras will read them. ``epsilon`` is not checked, because seedtf works with any.
 
     Tried with Keras 3.15.1; tested by
-    ``test_a_function_called_from_python_refuses_settings_of_keras_by_name``.
+    ``test_a_function_called_from_python_names_the_keras_setting_it_refuses``.
     """
     keras = sys.modules.get("keras")
     if keras is None:

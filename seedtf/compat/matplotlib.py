@@ -40,7 +40,8 @@ def import_matplotlib() -> None:
     Raises:
         UserError: Matplotlib cannot read the user's matplotlibrc.
 
-    Tried with Matplotlib 3.11; tested by ``test_matplotlib_is_imported_whatever_mplbackend_names``.
+    Tried with Matplotlib 3.11; tested by
+    ``test_matplotlib_can_be_imported_with_any_value_of_mplbackend``.
     """
     if "matplotlib.figure" in sys.modules:
         return
