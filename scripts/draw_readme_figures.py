@@ -37,8 +37,8 @@ from seedtf.runs.paths import RunPaths
 MEASURED = Path(__file__).resolve().parent / "measured"
 
 WIDTHS, COLORS, MAX_BYTES = (1000, 900, 800, 700), (256, 128, 64), 150_000
-"""A figure gets the largest width in pixels, and then the most colours, that fit in ``MAX_BYTES``;
-the last of both if none fit."""
+"""A figure gets the largest width in pixels, and then the most colours, that fit in ``MAX_BYTES``; if
+none fit, the smallest width with the fewest colours."""
 
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
