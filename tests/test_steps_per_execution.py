@@ -123,7 +123,7 @@ def test_steps_in_one_call_train_as_single_steps_do() -> None:
 def make_trainer() -> Trainer:
     trainer = Trainer(build_network(model="tiny", num_classes=3, image_size=16, weights="none"))
     trainer.rates = StepRates(5)
-    trainer.rates.start([0.1, 0.2, 0.05, 0.1, 0.3])
+    trainer.rates.start_epoch([0.1, 0.2, 0.05, 0.1, 0.3])
     trainer.compile_for(keras.optimizers.SGD(0.5), jit_compile=False)
     build_optimizer(trainer.optimizer, trainer.trainable_variables)
     build_metrics(trainer)
