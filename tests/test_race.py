@@ -130,6 +130,20 @@ def test_the_figure_is_drawn_from_partial_results(summary: ModuleType, tmp_path:
     assert (tmp_path / "a.png").stat().st_size > (tmp_path / "b.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    ("best", "top"), [(0.03, 0.2), (0.59, 0.6), (0.6, 0.7), (0.95, 0.97), (0.99, 0.97)]
+)
+def test_the_axis_ends_at_the_first_tick_above_the_best_accuracy(
+    summary: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: float, top: float
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(summary, "save_figure", lambda figure, path: figures.append(figure))
+    summary.draw([make_result("seedtf", [0.01, best])], tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert axes.get_ylim() == (0.05, top)
+    assert max(axes.get_yticks()) <= top
+
+
 SCRIPT = '''
 from __future__ import annotations
 import json

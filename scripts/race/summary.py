@@ -111,14 +111,7 @@ def draw(results: list[Result], path: Path) -> None:
             handles.setdefault(label, line)
         for target in TARGETS if kind == "pretrained" else ():
             axes.axhline(target, color=base.GREY, linewidth=0.6, zorder=1)
-        # On a linear axis, the accuracies that matter, above 0.85, would lie on top of each other.
-        axes.set_yscale("logit", nonpositive="clip")
-        best = max(row["accuracy"] for result in shown for row in result["history"])
-        top = min((tick for tick in _TICKS[1:] if tick > best), default=_TICKS[-1])
-        ticks = [tick for tick in _TICKS[:-1] if tick <= top]
-        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(_TICKS[0], top)
+        _scale_accuracies(axes, max(row["accuracy"] for r in shown for row in r["history"]))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda minute, _: f"{minute:g}"))
@@ -142,3 +135,14 @@ def draw(results: list[Result], path: Path) -> None:
         frameon=False,
     )
     save_figure(figure, path)
+
+
+def _scale_accuracies(axes: Any, best: float) -> None:
+    """Makes the vertical axis end at the first tick above ``best``, the highest accuracy shown."""
+    # On a linear axis, the accuracies that matter, above 0.85, would lie on top of each other.
+    axes.set_yscale("logit", nonpositive="clip")
+    top = min((tick for tick in _TICKS[1:] if tick > best), default=_TICKS[-1])
+    ticks = [tick for tick in _TICKS[:-1] if tick <= top]  # 0.97 would touch the label of 0.95
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(_TICKS[0], top)
