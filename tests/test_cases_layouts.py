@@ -276,7 +276,7 @@ def test_a_split_column_with_an_unknown_word_is_refused(touch: Touch, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("cell", "before", "after"), [("", 30, 0), ("", 5, 5), ("extra", 30, 5)], ids=str
+    ("cell", "before", "after"), [("", 30, 0), ("", 5, 5), ("extra", 30, 5), ("extra", 5, 5)], ids=str
 )
 def test_a_row_without_a_side_is_refused_where_the_split_is_used(
     touch: Touch, tmp_path: Path, cell: str, before: int, after: int

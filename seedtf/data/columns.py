@@ -226,10 +226,10 @@ class _Picker:
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates, flag)
 
     def pick_split(self, given: str) -> int | None:
-        """The column of the split, or None; a detected one contains only ``SPLIT_WORDS``.
+        """The column of the split, or None; a detected one contains some of ``SPLIT_WORDS``.
 
-        It may have empty cells, which ``label_table`` refuses: without the split, rows of test images
-        would become training images.
+        It may have empty cells and other words, which ``label_table`` refuses: without the split, rows
+        of test images would become training images.
         """
         if given == NO_SPLIT:
             return None
@@ -237,8 +237,8 @@ class _Picker:
             return _find_named("split_column", given, self.header, self.source)
         for group in _SPLIT_NAMES:
             for index, name in enumerate(self.header):
-                cells = {cell_at(row, index).lower() for row in self.rows} - {""}
-                if _matches(name, (group,)) and cells and cells <= SPLIT_WORDS.keys():
+                cells = {cell_at(row, index).lower() for row in self.rows}
+                if _matches(name, (group,)) and cells & SPLIT_WORDS.keys():
                     return index
         return None
 
