@@ -54,17 +54,17 @@ class _PixelBudget:
 
 
 pixel_budget = _PixelBudget(2 * MAX_PIXELS)
-"""All threads that fill a cache or predict files decode at most this many pixels at a time, such as two
-images of ``MAX_PIXELS`` or many small ones; or one image that has more."""
+"""The threads that fill a cache or predict files together decode at most this many pixels at a time,
+such as two images of ``MAX_PIXELS`` or many small images. A larger image is decoded alone."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
     """Decodes one image to the pixels that image viewers show, with TensorFlow ops only.
 
     Args:
-        contents: string scalar, a whole file, from ``transcode.to_decodable``.
-        header: int32 ``[4]``, ``Header.for_decoder`` of the file: width and height, which the decoded
-            image must have, the orientation, and whether to blend alpha over white.
+        contents: string scalar, the bytes of a whole file, from ``transcode.to_decodable``.
+        header: int32 ``[4]``, ``Header.for_decoder`` of the file: the width and height that the decoded
+            image must have, its orientation, and whether to blend alpha over white (1 or 0).
 
     Returns:
         uint8 ``[H, W, 3]``, RGB, upright.
@@ -214,7 +214,7 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) ->
 
 @functools.cache
 def _decode_graph(fit: str) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A graph that decodes and resizes to any size; tracing it takes 0.3 s, so it is kept."""
+    """A graph that decodes an image and resizes it to any size; cached, because tracing takes 0.3 s."""
     spec = [
         tf.TensorSpec([], tf.string),
         tf.TensorSpec([4], tf.int32),
@@ -234,16 +234,16 @@ def _over_white(image: tf.Tensor) -> tf.Tensor:
     100 megapixels would take gigabytes.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
-    rows = tf.maximum(_STRIP_PIXELS // tf.maximum(width, 1), 1)
-    count = (height + rows - 1) // rows
-    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
+    strip_height = tf.maximum(_STRIP_PIXELS // tf.maximum(width, 1), 1)
+    num_strips = (height + strip_height - 1) // strip_height
+    strips = tf.TensorArray(tf.uint8, num_strips, infer_shape=False, element_shape=[None, None, 3])
 
     def blend_strip(index: tf.Tensor, strips: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        strip = image[index * rows : (index + 1) * rows]
+        strip = image[index * strip_height : (index + 1) * strip_height]
         return index + 1, strips.write(index, _blend_over_white(strip))
 
     _, strips = tf.while_loop(
-        lambda index, _: index < count, blend_strip, (0, strips), parallel_iterations=1
+        lambda index, _: index < num_strips, blend_strip, (0, strips), parallel_iterations=1
     )
     return strips.concat()
 
@@ -252,8 +252,9 @@ def _blend_over_white(image: tf.Tensor) -> tf.Tensor:
     """``round(rgb·a + 255·(1 − a))`` with alpha a from 0 to 1, in integers."""
     pixels = tf.cast(image, tf.uint16)
     white, half, shift = (tf.constant(value, tf.uint16) for value in (255, 128, 8))
-    # rgb·a + 255·(1 − a) = 255 − a·(255 − rgb) = white − darkening.
-    # round(x / 255) is (y + y // 256) // 256 with y = x + 128, for x up to 255².
+    # rgb·a + 255·(1 − a) = 255 − a·(255 − rgb) = white − darkening. As alpha is stored as 255·a, the
+    # product below is x = 255·darkening. For x up to 255², round(x / 255) is (y + y // 256) // 256 with
+    # y = x + 128.
     darkening = pixels[..., 3:] * (white - pixels[..., :3]) + half
     darkening = tf.bitwise.right_shift(darkening + tf.bitwise.right_shift(darkening, shift), shift)
     return tf.cast(white - darkening, tf.uint8)

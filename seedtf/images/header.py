@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 MAX_PIXELS = 100_000_000
-"""Largest width × height that is decoded by default; ``images/README.md`` has the memory it takes."""
+"""Largest width × height that is decoded by default; ``images/README.md`` lists its cost."""
 
 STRETCH, PAD, CROP = FIT_MODES = ("stretch", "pad", "crop")
 """How ``images.decode.resize_image`` makes a square of an image that is not square."""
@@ -61,9 +61,9 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         max_pixels: the largest width × height that is accepted.
 
     Raises:
-        RefusedError: the file is empty, has no known format, ends inside its header, has a damaged one,
-            is too large, or is of a variant that neither TensorFlow nor Pillow decodes to what image
-            viewers show.
+        RefusedError: the file is empty, is not an image, has an incomplete or damaged header, is too
+            large, or is of a variant that neither TensorFlow nor Pillow decodes to what image viewers
+            show.
 
     Example:
         >>> from pathlib import Path
@@ -82,7 +82,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     try:
         header = _READERS[kind](data)
     except (struct.error, IndexError, OverflowError):
-        # A field of the header lies after the end of the file, or points to a position after it.
+        # A field of the header lies, or points to a position, after the end of the file.
         raise RefusedError("truncated", "ends inside the header") from None
     if kind == "webp" and not DECODES_WEBP:
         header = dataclasses.replace(header, needs_pillow=True)

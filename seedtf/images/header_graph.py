@@ -1,10 +1,11 @@
 """``images.header.read_header`` with TensorFlow ops, so that an exported graph checks files itself.
 
-Both give the same result for every file; a test compares them on whole, damaged and hostile files.
-The one exception is a kind or variant that only Pillow decodes: the graph calls every such file, also a
-damaged one, an unsupported variant.
-No function needs AutoGraph, here or in ``images.graph``: they call ``tf.cond`` and ``tf.while_loop``
-themselves, because AutoGraph takes longer to translate a function than TensorFlow takes to trace it.
+The graph and ``read_header`` give the same result for every file; a test compares them on intact,
+damaged and hostile files. The one exception is a file of a kind or variant that only Pillow decodes.
+The graph reports such a file as an unsupported variant, even if the file is damaged.
+
+The functions here and in ``images.graph`` call ``tf.cond`` and ``tf.while_loop`` themselves. They do
+not use AutoGraph, which takes longer to translate a function than TensorFlow takes to trace it.
 """
 
 from __future__ import annotations
@@ -57,23 +58,24 @@ _HEADER = HeaderStatus(_SCALAR, _SCALAR, _SCALAR, _SCALAR, tf.TensorSpec([], tf.
 def parse_headers_graph(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> HeaderStatus:
     """Parses the headers of many files, string ``[B]``; each field of the result is ``[B, …]``.
 
-    The fields are those of ``parse_header_graph`` for each file. Plain JPEGs are parsed together, which
-    takes less time.
+    The fields are those of ``parse_header_graph`` for each file. Plain JPEGs are parsed together,
+    because this takes less time than one file after another.
     """
     limit = tf.constant(max_pixels, tf.int64)
     plain = read_plain_jpegs(contents)
     pixels = plain.width * plain.height
     is_plain = plain.is_plain & (pixels >= 1) & (pixels <= limit)
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
+    # These edits change nothing: each replaces no bytes, at the end of the file, by an empty text.
     spans = tf.tile(length[:, tf.newaxis, tf.newaxis], [1, MAX_EDITS, 2])
     texts = tf.fill(tf.stack([tf.size(contents), MAX_EDITS]), b"")
     headers = HeaderStatus(
-        tf.zeros_like(length),
-        plain.width,
-        plain.height,
-        tf.ones_like(length),
-        tf.zeros_like(is_plain),
-        Edits(spans, texts),
+        status=tf.zeros_like(length),
+        width=plain.width,
+        height=plain.height,
+        orientation=tf.ones_like(length),
+        has_alpha=tf.zeros_like(is_plain),
+        edits=Edits(spans, texts),
     )
 
     def parse_others() -> HeaderStatus:
@@ -93,8 +95,8 @@ def parse_headers_graph(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> He
 @tf.function(
     autograph=False,
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
-    # Inlining would put its thousands of operations into the graph of the caller, where they take time
-    # even in a request that does not need them.
+    # Inlining would copy the thousands of operations of this function into the graph of the caller,
+    # where they would take time even in a request that does not need them.
     experimental_attributes={"_noinline": True},
 )
 def parse_header_graph(
@@ -105,7 +107,7 @@ def parse_header_graph(
     If the status is ``OK``, decode ``apply_edits(contents, header.edits)``.
     """
     file = open_bytes(contents)
-    # The empty start matches every file, so that `_read_other` gets the files of all other kinds.
+    # The empty last start matches every file, so `_read_other` gets the files of all other kinds.
     starts = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF", b""]
     matches = tf.stack([matches_at(file, 0, start) for start in starts])
     reader = tf.argmax(tf.cast(matches, tf.uint8), output_type=tf.int32)
@@ -137,7 +139,7 @@ def parse_header_graph(
 
 
 def _read_webp(file: FileBytes) -> HeaderStatus:
-    """Parses a WebP, and refuses it if this TensorFlow cannot decode it."""
+    """Parses a WebP; if this version of TensorFlow cannot decode WebP, the status is ``BY_PILLOW``."""
     header = read_webp(file)
     if DECODES_WEBP:
         return header
@@ -146,7 +148,7 @@ def _read_webp(file: FileBytes) -> HeaderStatus:
 
 
 def _read_other(file: FileBytes) -> HeaderStatus:
-    """The status of a file of another kind: an image that TensorFlow cannot decode, or no image."""
+    """The header status of an image of a kind that TensorFlow cannot decode, or of no image."""
     is_brand = tf.reduce_any([matches_at(file, 8, brand) for brand in PILLOW_BRANDS])
     start = peek(file, 0, 4)
     is_pnm = (start[0] == ord("P")) & is_in(start[1], tuple(b"56"))

@@ -1,8 +1,8 @@
 """Recognises the kind of an image file by its first bytes.
 
-TensorFlow decodes the kinds in ``TENSORFLOW_KINDS``, except for some variants. Pillow decodes these
-variants and the kinds in ``PILLOW_KINDS`` before training or prediction. Other kinds are recognised
-only so that an error can name them.
+TensorFlow decodes most files of the kinds in ``TENSORFLOW_KINDS``. Pillow decodes the files in variants
+that TensorFlow does not support, and those of the kinds in ``PILLOW_KINDS``. Other kinds are
+recognised only so that an error can name them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SUFFIXES = {
     "jpeg 2000": (".jp2", ".j2k", ".jpx"),
     "jpeg xl": (".jxl",),
 }
-"""The usual suffixes of each kind, in lower case; files that are not images do not have them."""
+"""The usual suffixes of each kind, in lower case; no other type of file uses these suffixes."""
 
 IMAGE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 """A file with one of these suffixes is listed as an image without being opened."""
@@ -62,7 +62,7 @@ BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _PNM = re.compile(rb"P[56][\t-\r ][0-9#]")
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")
-# Brands of AVIF and of HEIC; the list of compatible brands tells which of the two a file is.
+# Brands that AVIF and HEIC share. For these, the list of compatible brands in the file decides.
 _SHARED_BRANDS = (b"mif1", b"msf1")
 
 OTHER_MAGIC = tuple(magic for magic, _ in _OTHER_MAGIC)
@@ -73,7 +73,10 @@ PILLOW_BRANDS = (*_AVIF_BRANDS, *_HEIC_BRANDS, *_SHARED_BRANDS)
 
 
 def sniff(start: bytes) -> str:
-    """The kind of a file that begins with ``start``, at least 64 bytes or the whole file.
+    """The kind of a file, from its first bytes.
+
+    Args:
+        start: the first 64 bytes of the file or more; the whole file if it is shorter.
 
     Returns:
         A key of ``SUFFIXES``, ``photoshop``, or an empty string if the file is not an image.
@@ -95,7 +98,7 @@ def sniff(start: bytes) -> str:
 
 
 def _sniff_brand(start: bytes) -> str:
-    """Tells AVIF, HEIC and other files made of boxes (ISO 14496-12), such as videos, apart."""
+    """The kind of a file made of boxes (ISO 14496-12): avif, heic, or empty for other files."""
     brand = start[8:12]
     if brand in _AVIF_BRANDS:
         return "avif"

@@ -21,8 +21,8 @@ __all__ = ["to_decodable"]
 
 _STRIP_PIXELS = 1 << 20
 _BMP_HEADER_BYTES = 54
-_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes
-_BITS_PER_SAMPLE = 258  # a tag of TIFF
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes for grey of 16 bits
+_BITS_PER_SAMPLE = 258  # the number of a TIFF tag
 
 
 def to_decodable(
@@ -36,9 +36,9 @@ def to_decodable(
         max_pixels: the largest width × height that is decoded.
 
     Returns:
-        The bytes of the file with ``Header.edits`` applied, which are unchanged for most files; or, if
-        ``header.needs_pillow``, a BMP of the image. In the BMP, samples of 16 bits are reduced to their
-        high byte, and floating-point numbers from 0 to 1 become 0 to 255.
+        The bytes of the file with ``Header.edits`` applied; most files have no edits. If
+        ``header.needs_pillow``, the bytes of a BMP of the image instead. In the BMP, samples of 16 bits
+        are reduced to their high byte, and floating-point numbers from 0 to 1 become 0 to 255.
 
     Raises:
         RefusedError: Pillow cannot decode the file, a decoder is not installed, the decoded image is
@@ -58,11 +58,11 @@ def to_decodable(
     try:
         image = open_image(apply_edits(data, header.edits), header.format)
         check_size(*image.size, max_pixels)
-        # In place, because a copy would have neither the format nor the tags that _to_8_bits reads.
+        # In place, because a copy would lack the format and the tags that `_to_8_bits` reads.
         ImageOps.exif_transpose(image, in_place=True)
         image = _to_8_bits(image)
         width, height = image.size
-        row_bytes = -(-3 * width // 4) * 4
+        row_bytes = -(-3 * width // 4) * 4  # A row of a BMP is padded to a multiple of 4 bytes.
         size = _BMP_HEADER_BYTES + row_bytes * height
         file_header = struct.pack("<2sIHHI", b"BM", size & 0xFFFFFFFF, 0, 0, _BMP_HEADER_BYTES)
         # The negative height says that the top row comes first.
@@ -107,7 +107,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _bgr_strips(image: Image.Image, row_bytes: int) -> Iterator[bytes]:
-    """Yields the rows of a BMP, about a million pixels at a time, blended over white."""
+    """Yields the rows of a BMP, blended over white, in strips of about a million pixels."""
     width, height = image.size
     is_transparent = (
         image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info

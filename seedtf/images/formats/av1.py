@@ -16,7 +16,7 @@ def largest_frame(data: bytes, start: int, end: int) -> tuple[int, int]:
     """Width and height of the largest frame that the sequence headers between two positions declare.
 
     Raises:
-        RefusedError: the length of a part (OBU) is damaged.
+        RefusedError: the length of a part (open bitstream unit, OBU) is damaged.
         IndexError: the file ends inside the data.
     """
     largest = (0, 0)
@@ -24,7 +24,7 @@ def largest_frame(data: bytes, start: int, end: int) -> tuple[int, int]:
         header = data[start]
         start += 2 if header & 4 else 1  # The flag 4 announces a second byte of the header.
         length = end - start
-        if header & 2:  # The length is given; otherwise this part reaches to the end.
+        if header & 2:  # The part has a length; a part without a length reaches to `end`.
             length, start = _read_leb128(data, start)
         if header >> 3 & 15 == _SEQUENCE_HEADER:
             size = _sequence_size(_Bits(data[start : start + min(length, _MAX_HEADER_BYTES)]))
@@ -34,7 +34,7 @@ def largest_frame(data: bytes, start: int, end: int) -> tuple[int, int]:
 
 
 class _Bits:
-    """Reads unsigned integers of any number of bits; zeros follow the data."""
+    """Reads unsigned integers of any number of bits; after the end of the data, the bits are 0."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -59,7 +59,7 @@ def _read_leb128(data: bytes, start: int) -> tuple[int, int]:
 def _sequence_size(bits: _Bits) -> tuple[int, int]:
     """The largest width and height that a sequence header allows."""
     bits.read(4)  # profile, and whether it is a still image
-    if bits.read(1):  # the short header of a still image
+    if bits.read(1):  # a still image has a short header
         bits.read(5)
     else:
         _skip_operating_points(bits)
@@ -90,7 +90,7 @@ def _skip_operating_points(bits: _Bits) -> None:
 
 def _skip_uvlc(bits: _Bits) -> None:
     """Skips a number of variable length (uvlc): n zeros, a one, and n more bits."""
-    zeros = 0
-    while not bits.read(1) and zeros < 32:
-        zeros += 1
-    bits.read(zeros)
+    num_zeros = 0
+    while not bits.read(1) and num_zeros < 32:
+        num_zeros += 1
+    bits.read(num_zeros)

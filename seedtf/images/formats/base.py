@@ -30,16 +30,15 @@ class Header:
     """What a decoder needs to know about a file before it decodes it.
 
     Attributes:
-        format: the kind of the file, which its first bytes tell, see ``images.kinds``.
+        format: the kind of the file according to its first bytes, a key of ``images.kinds.SUFFIXES``.
         width, height: size in pixels as stored, before the orientation is applied.
         orientation: the EXIF orientation, 1 to 8; 1 is upright.
-        has_alpha: whether TensorFlow decodes the file with a fourth channel, which is then blended
-            over white.
-        edits: sorted replacements that make TensorFlow, or Pillow for AVIF, decode the file to what
+        has_alpha: whether TensorFlow decodes the file with an alpha channel, which seedtf uses to blend
+            the image over white.
+        edits: sorted replacements after which a decoder (TensorFlow, or Pillow for AVIF) returns what
             image viewers show. They leave one still image of an animation, make a GIF's transparent
-            colour white, cut off bytes after the pixels, remove what the pixels do not depend on, such
-            as the texts of a PNG, or mark a CMYK JPEG as inverted. The orientation is read before the
-            edits are applied.
+            colour white, cut off bytes after the pixels, remove texts of a PNG, and mark a CMYK JPEG as
+            inverted. The orientation is read before the edits are applied.
         needs_pillow: whether Pillow has to decode the file, because TensorFlow cannot.
     """
 

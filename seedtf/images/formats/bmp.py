@@ -9,16 +9,17 @@ from seedtf.images.formats.base import Header, RefusedError
 __all__ = ["read_bmp"]
 
 _FILE_HEADER_BYTES = 14
-# OS/2 1.x: sizes of 16 bits and no compression.
+# The length of the header of OS/2 1.x, which has sizes of 16 bits and no compression.
 _CORE_HEADER_BYTES = 12
 
 
 def read_bmp(data: bytes) -> Header:
     """Parses a file that starts as a BMP.
 
-    TensorFlow decodes 24 and 32 bits a pixel without compression, if the file ends with the pixels. So
-    ``Header.edits`` cut off the bytes after the pixels; Photoshop writes two. Pillow decodes palettes,
-    16 bits a pixel, run lengths, bit fields and all files of OS/2 1.x.
+    TensorFlow decodes a BMP of 24 or 32 bits per pixel without compression if the file ends with the
+    pixels. So ``Header.edits`` cut off the bytes after the pixels, such as the two bytes that Photoshop
+    writes there. Pillow decodes palettes, 16 bits per pixel, run lengths, bit fields and all files of
+    OS/2 1.x.
 
     Raises:
         RefusedError: the pixels would begin inside the header.

@@ -18,8 +18,9 @@ def read_avif(data: bytes) -> Header:
     claim. The returned header therefore has the larger size of the two.
 
     Raises:
-        RefusedError: no size is found, a box is missing, a box, the list of items or the data exceed
-            the file, items share their data or have equal parts, or a length in the AV1 data is wrong.
+        RefusedError: no size is found; a box is missing; a box, the list of items or the image data
+            exceed the file; several items share data; several parts of an item have neither offset nor
+            length; or a length in the AV1 data is wrong.
         struct.error, IndexError: the file ends inside a field of a box.
     """
     width, height = _largest_size(data)
@@ -76,7 +77,7 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
 def _find_box(data: bytes, *path: bytes) -> tuple[int, int]:
     """Start and end of the content of a box.
 
-    ``path`` has the kinds of the boxes around it, the outermost first, and then its own kind.
+    ``path`` has the kinds of the boxes that lead to the box: the outermost first, the box itself last.
 
     Raises:
         RefusedError: there is no such box.
@@ -94,7 +95,7 @@ def _find_box(data: bytes, *path: bytes) -> tuple[int, int]:
 def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields start and end of each part of the items that hold AV1 data."""
     meta = _find_box(data, b"meta")
-    coding_of = {}  # item ID → how its data are coded
+    coding_of = {}  # the ID of each item → how the data of the item are coded
     start, end = _find_box(data, b"meta", b"iinf")
     # Skip the number of items, which takes 4 bytes from version 1 on.
     start += 2 if data[start - 4] == 0 else 4
@@ -123,9 +124,9 @@ def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
-    """Yields for each item its ID, whether its data are in the box idat, and its parts.
+    """Yields for each item its ID, whether its data are in the box ``idat``, and its parts.
 
-    A part is an offset and a length in bytes.
+    A part is the offset and the length, in bytes, of a piece of the item's data.
     """
     position, end = _find_box(data, b"meta", b"iloc")
     version = data[position - 4]
@@ -144,12 +145,12 @@ def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]
     for _ in range(read_uint(id_bytes)):
         item_id = read_uint(id_bytes)
         method = read_uint(2) & 15 if version else 0
-        read_uint(2)  # Skip the number of the file that holds the data, 0 for this one.
+        read_uint(2)  # Skip the number of the file that has the data, which is 0 for this file.
         base = read_uint(base_size)
         extents = []
         count = read_uint(2)
-        # If offset and length take no bytes, the entry of a part takes none, and a tiny file could
-        # list 65,535 parts of each item.
+        # If offset and length take no bytes, the entry of a part takes no bytes either. A tiny file
+        # could then list 65,535 parts of each item.
         if count > 1 and not offset_size + length_size:
             raise RefusedError("corrupt", f"AVIF with {count} equal parts of an item")
         for _ in range(count):

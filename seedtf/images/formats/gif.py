@@ -25,9 +25,9 @@ def read_gif(data: bytes) -> Header:
     this colour. If the first frame covers only a part of the canvas, Pillow decodes the file.
 
     Raises:
-        RefusedError: there is no frame; the first frame has two transparent colours, exceeds the
-            canvas, or covers only a part of it without a transparent colour, so that viewers disagree
-            on the colour of the rest.
+        RefusedError: there is no frame, or the first frame has two transparent colours or exceeds the
+            canvas. The file is also refused if the first frame covers only a part of the canvas and
+            has no transparent colour, because viewers disagree on the colour of the rest.
         IndexError, struct.error: the file ends before its first frame does.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)

@@ -24,14 +24,14 @@ MAX_SCANS = 100
 decoder still makes a pass over the whole image."""
 
 MAX_SCANS_IF_LARGE = 20
-"""``MAX_SCANS`` of a JPEG with many pixels."""
+"""Number of scans that is accepted in a JPEG with any number of pixels."""
 
 MAX_SCANNED_PIXELS = 20_000_000
-"""Largest product of pixels and scans; ``MAX_SCANS_IF_LARGE`` scans are accepted with any number of
-pixels. To decode a scan takes up to a nanosecond of CPU time per pixel, even if it has few bytes."""
+"""Largest product of pixels and scans in a JPEG with more than ``MAX_SCANS_IF_LARGE`` scans. Decoding a
+scan takes up to a nanosecond of CPU time per pixel, even if the scan has few bytes."""
 
 ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
-"""The segment by which Adobe marks four components as inverted CMYK."""
+"""The segment (APP14) by which Adobe's programs mark four components as inverted CMYK."""
 
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -49,9 +49,9 @@ _MIN_ADOBE_BYTES = 14
 def read_jpeg(data: bytes) -> Header:
     """Parses a file that starts as a JPEG.
 
-    The first EXIF block and the first XMP packet before the scan are used. Four components are CMYK,
-    which every viewer takes to be inverted. TensorFlow does so only if the file has Adobe's segment,
-    so ``Header.edits`` add it where it is missing.
+    The first EXIF block and the first XMP packet before the first scan are used. Four components are
+    CMYK, which every viewer reads as inverted. TensorFlow does so only if the file has Adobe's segment,
+    so ``Header.edits`` add this segment where it is missing.
 
     Raises:
         RefusedError: the samples do not have 8 bits, there are too many scans, or there is no frame.
@@ -106,12 +106,12 @@ def max_scans(pixels: int) -> int:
 
 def _has_many_scans(data: bytes, position: int, limit: int) -> bool:
     """Whether more than ``limit`` scans follow the frame header that ends at ``position``."""
-    scans = 0
-    while scans <= limit:
+    num_scans = 0
+    while num_scans <= limit:
         marker = _MARKER_AFTER_SCAN.search(data, position)
         if marker is None or marker[0] == b"\xff\xd9" or marker.end() + 2 > len(data):
             return False
-        scans += marker[0] == b"\xff\xda"
+        num_scans += marker[0] == b"\xff\xda"
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return True
 
@@ -119,8 +119,8 @@ def _has_many_scans(data: bytes, position: int, limit: int) -> bool:
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yields each segment before the first scan: marker, position, length.
 
-    ``position`` is where the two bytes of the length are; they count towards the length, and the
-    payload follows them.
+    At ``position``, after the marker, are the two bytes of the length, which count towards the length.
+    The payload follows.
 
     Raises:
         IndexError, struct.error: the file ends before its first scan.

@@ -29,7 +29,7 @@ _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def upright_orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """The orientation, 1 to 8, from an EXIF block, otherwise from an XMP packet; by default 1.
+    """The orientation, 1 to 8, from an EXIF block, otherwise from an XMP packet, otherwise 1.
 
     Example:
         >>> upright_orientation(b"", b'<rdf:Description tiff:Orientation="6"/>')
@@ -43,9 +43,10 @@ def read_exif(block: bytes) -> int:
     """The orientation tag of a TIFF block (TIFF 6.0, section 2).
 
     Returns:
-        The value. If the tag is missing or cut off, 0, so that XMP is read. If the tag has no usable
-        value, 1, so that XMP is not read: the value is 0 or no integer of 16 or 32 bits, or the entry's
-        count is 0 or means more than 4 bytes.
+        The value of the tag. If the tag is missing or cut off, 0, so that the caller reads XMP. If the
+        tag has no usable value, 1, so that the caller does not read XMP. A value is not usable if it is
+        0, if it is not an integer of 16 or 32 bits, or if it is a list that is empty or has more than
+        4 bytes.
     """
     tiff = block
     for _ in range(MAX_PREFIXES):
@@ -55,14 +56,14 @@ def read_exif(block: bytes) -> int:
         return 0
     try:
         (offset,) = struct.unpack_from(f"{byte_order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{byte_order}H", tiff, offset)
-        for entry in range(offset + 2, offset + 2 + 12 * count, 12):
-            tag, kind, number = struct.unpack_from(f"{byte_order}HHI", tiff, entry)
+        (num_entries,) = struct.unpack_from(f"{byte_order}H", tiff, offset)
+        for entry in range(offset + 2, offset + 2 + 12 * num_entries, 12):
+            tag, kind, num_values = struct.unpack_from(f"{byte_order}HHI", tiff, entry)
             value = tiff[entry + 8 : entry + 12]
             if tag == ORIENTATION and len(value) == 4:
                 integer = _INTEGERS.get(kind)
                 # A list that takes more than 4 bytes is stored elsewhere, and is not read.
-                if integer is None or not 1 <= number <= 4 // struct.calcsize(integer):
+                if integer is None or not 1 <= num_values <= 4 // struct.calcsize(integer):
                     return 1
                 return struct.unpack_from(byte_order + integer, value)[0] or 1
     except struct.error:

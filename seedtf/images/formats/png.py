@@ -14,7 +14,8 @@ XMP_KEY = b"XML:com.adobe.xmp\0\0"
 """The start of an iTXt chunk with an XMP packet that is not compressed."""
 
 COMPRESSED_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
-"""Chunks that libpng decompresses, though no pixel depends on them: 64 kB of them take 0.3 s."""
+"""Chunks that libpng decompresses, although no pixel depends on them. Decompressing 64 kB of these
+chunks takes 0.3 s."""
 
 _FIRST_CHUNK = b"\0\0\0\x0dIHDR"
 _ALPHA_TYPES = (4, 6)
@@ -26,15 +27,15 @@ _ANCILLARY = 0x20
 def read_png(data: bytes) -> Header:
     """Parses a file that starts as a PNG.
 
-    ``has_alpha`` is set for any tRNS chunk, although libpng, which decodes the image, ignores a tRNS
-    chunk after the pixels or before the palette. Checksums are not compared, and a compressed XMP
-    packet is not read. If there are compressed texts, ``Header.edits`` remove the chunks that no pixel
-    depends on.
+    ``has_alpha`` is true if there is any tRNS chunk, although libpng, which decodes the image, ignores
+    a tRNS chunk after the pixels or before the palette. Checksums are not verified, and a compressed
+    XMP packet is not read. If there are compressed texts, ``Header.edits`` remove the chunks that no
+    pixel depends on.
 
     Raises:
-        RefusedError: the first chunk is not the header, a chunk exceeds the file, there are two EXIF
-            chunks, two tRNS chunks, two palettes before the pixels, or an unknown chunk that no decoder
-            may skip.
+        RefusedError: the first chunk is not the header (IHDR); a chunk exceeds the file; there are two
+            EXIF chunks, two tRNS chunks or two palettes before the pixels; or there is an unknown chunk
+            that no decoder may skip.
         struct.error: the file ends before its last chunk.
     """
     first_chunk = data[8:16]
@@ -60,7 +61,7 @@ def read_png(data: bytes) -> Header:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields kind, start and end of every chunk up to IEND: eXIf may also follow the pixels.
+    """Yields kind, start and end of every chunk up to IEND, because EXIF may also follow the pixels.
 
     Raises:
         RefusedError: a chunk exceeds the file.
@@ -96,9 +97,10 @@ def _edits(data: bytes, is_alpha_type: bool) -> tuple[Edit, ...]:
         is_needed = kind in (b"IHDR", b"IEND", b"IDAT")
         if b"IDAT" not in seen:
             is_needed |= kind == b"PLTE" or (kind == b"tRNS" and not is_alpha_type)
-        is_first, is_next = kind not in seen, kind == b"IDAT" and start == kept_end
+        is_first = kind not in seen
+        continues_data = kind == b"IDAT" and start == kept_end
         seen.add(kind)
-        if is_needed and (is_first or is_next):
+        if is_needed and (is_first or continues_data):
             if kept_end < start:
                 edits.append((kept_end, start, b""))
             kept_end = end

@@ -20,8 +20,8 @@ _SEARCHED_BYTES = 4096
 def read_pnm(data: bytes) -> Header:
     """Parses a file that starts as a binary PGM or PPM.
 
-    Samples of 8 bits are accepted, and grey of 16 bits. Others are refused, because Pillow converts
-    each of their samples in Python, which takes a second for each megapixel.
+    Samples of 8 bits are accepted, and grey samples of 16 bits. Samples with another range are refused,
+    because Pillow converts each of them in Python, which takes a second for each megapixel.
 
     Raises:
         RefusedError: the header is damaged, the samples have another range, or the file is too short.

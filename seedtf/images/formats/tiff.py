@@ -23,8 +23,8 @@ def read_tiff(data: bytes) -> Header:
 
     Raises:
         RefusedError: the first page is a preview, as in camera raw files; there are more than 4096
-            tags, or they claim more bytes than the file has; or a tile has more pixels than the image
-            and than 2^24.
+            tags; the tags claim more bytes than the file has; or a tile has more pixels than the image
+            and also more than 2^24.
         struct.error: the file ends inside its directory.
     """
     values: dict[int, int] = {}
@@ -39,15 +39,18 @@ def read_tiff(data: bytes) -> Header:
     tile = values.get(_TILE_WIDTH, 0), values.get(_TILE_HEIGHT, 0)
     if tile[0] * tile[1] > max(width * height, _ACCEPTED_TILE_PIXELS):
         raise RefusedError("too large", f"TIFF with tiles of {tile[0]}×{tile[1]} pixels")
-    # Pillow reads every tag into memory, also tags that point to the same bytes of the file. Together
-    # they could take more memory than the file.
+    # Pillow reads every tag into memory. Many tags that point to the same bytes of the file could take
+    # more memory than the file.
     if tag_bytes > len(data):
         raise RefusedError("corrupt", f"TIFF with {tag_bytes} bytes of tags in {len(data)}")
     return Header("tiff", width, height, needs_pillow=True)
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields for each tag its number, its first value (0 if not unsigned), and its size in bytes."""
+    """Yields for each tag its number, its first value and the size of all its values in bytes.
+
+    The first value is 0 if the type of the tag is not an unsigned integer.
+    """
     order = "<" if data[:2] == b"II" else ">"
     is_bigtiff = 43 in data[2:4]  # the version number, which is 42 in TIFF
     offset_code, count_code, start = ("Q", "Q", 8) if is_bigtiff else ("I", "H", 4)

@@ -18,9 +18,9 @@ _FRAME_HEADER_BYTES = 16
 def read_webp(data: bytes) -> Header:
     """Parses a file that starts as a WebP.
 
-    EXIF and XMP are used only where libwebp finds them: their flag is set, and they lie inside the size
-    that the file claims. ``Header.edits`` turn the first frame of an animation into a still image; if
-    that frame does not cover the canvas, Pillow decodes the file.
+    EXIF and XMP are used only where libwebp finds them too: their flag is set, and they lie inside the
+    size that the file claims. ``Header.edits`` turn the first frame of an animation into a still image.
+    If this frame does not cover the canvas, Pillow decodes the file instead.
 
     Raises:
         RefusedError: the kind of the first chunk is unknown, the image is transparent without the flag
@@ -42,7 +42,7 @@ def read_webp(data: bytes) -> Header:
 
 def _read_extended(data: bytes) -> Header:
     flags = data[20]
-    width, height = (_read_24(data, position) + 1 for position in (24, 27))
+    width, height = (_read_uint24(data, position) + 1 for position in (24, 27))
     exif: bytes | None = None
     xmp: bytes | None = None
     image: tuple[bytes, int, int] | None = None
@@ -65,7 +65,7 @@ def _read_extended(data: bytes) -> Header:
 
 
 def _check_alpha_flag(kind: bytes, flags: int) -> None:
-    """Raises RefusedError for transparency without its flag, which only some decoders show."""
+    """Raises RefusedError for an alpha chunk without its flag: only some decoders show such alpha."""
     if kind == b"ALPH" and not flags & _ALPHA:
         raise RefusedError("unsupported variant", "WebP with transparency but without its flag")
 
@@ -83,7 +83,7 @@ def _read_animation(
     end, first = start + length, start + _FRAME_HEADER_BYTES
     if end > len(data) or length < _FRAME_HEADER_BYTES + 8:
         raise RefusedError("truncated", "ends inside the first frame of a WebP")
-    x, y, *sides = (_read_24(data, position) for position in range(start, start + 12, 3))
+    x, y, *sides = (_read_uint24(data, position) for position in range(start, start + 12, 3))
     if (x, y, sides[0] + 1, sides[1] + 1) != (0, 0, width, height):
         return Header("webp", width, height, orientation, needs_pillow=True)
     kind = data[first : first + 4]
@@ -98,7 +98,7 @@ def _read_animation(
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields kind, position of the payload and its length for each chunk of the container."""
+    """Yields for each chunk its kind, the position of its payload, and the length of the payload."""
     (riff_bytes,) = struct.unpack_from("<I", data, 4)
     position, end = 12, min(len(data), 8 + riff_bytes)
     while position + 8 <= end:
@@ -112,7 +112,7 @@ def _lossless_has_alpha(data: bytes, position: int) -> bool:
     return len(data) > position + 4 and bool(data[position + 4] >> 4 & 1)
 
 
-def _read_24(data: bytes, position: int) -> int:
+def _read_uint24(data: bytes, position: int) -> int:
     if position + 3 > len(data):
         raise IndexError("ends inside the header")
     return int.from_bytes(data[position : position + 3], "little")

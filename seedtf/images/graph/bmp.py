@@ -23,8 +23,13 @@ _FILE_HEADER_BYTES, _CORE_HEADER_BYTES = 14, 12
 
 
 def read_bmp(file: FileBytes) -> HeaderStatus:
-    """Parses a file that starts with ``BM``; it is an image only if its header has a known length."""
-    # The fields of these bytes: offset, header length, width, height, planes, bits, compression.
+    """Parses a file that starts with ``BM``.
+
+    A text can start with ``BM`` too, so the file is an image only if its header has a length of
+    ``BMP_HEADERS``.
+    """
+    # The fields of these bytes: position of the pixels (offset), length of the header, width, height,
+    # planes, bits per pixel, compression.
     head = peek(file, 10, 24)
     offset, header_bytes, width, height = (little_endian(head[at : at + 4]) for at in (0, 4, 8, 12))
     bits, compression = little_endian(head[18:20]), little_endian(head[20:])

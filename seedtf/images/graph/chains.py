@@ -2,8 +2,9 @@
 
 A loop with a step for each part is too slow: a step of a TensorFlow loop takes up to 0.2 ms, and a file
 of many tiny parts would block a server. Here the position of the next part is computed for all
-positions of a window at once, and the chain is followed by doubling: the tensor of
-these positions, gathered from itself k times, has the positions 2^k parts later.
+positions of a window at once, and the chain is followed by doubling. For each position, the tensor
+``following`` has the position one part later. ``tf.gather(following, following)`` has the position two
+parts later, and after k such steps the tensor has the position 2^k parts later.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ WINDOW = 4096
 """Number of consecutive positions in a window. A larger window takes longer for files of large parts, a
 smaller one for files of tiny parts."""
 
-# Longer steps are cut to this length, so that sums cannot overflow int32. It is longer than any window.
+# Longer steps are cut to this length, so that sums cannot overflow int32. A step of this length still
+# leaves the window, so the cut does not change the result.
 _MAX_STEP = 1 << 24
 
 
 def follow_chain(
     steps: tf.Tensor, is_stop: tf.Tensor, length: int = WINDOW, start: tf.Tensor | int = 0
 ) -> tf.Tensor:
-    """Follows a chain to the first position at which it has to stop, or to its last in the window.
+    """Follows a chain to the first position at which it has to stop.
+
+    If there is no such position in the window, the chain is followed to its last position there.
 
     Args:
         steps: integers ``[n]``, the distance from each position to the next part, at least 1.
@@ -32,7 +36,7 @@ def follow_chain(
         start: the position at which the chain starts.
 
     Returns:
-        The position, int64.
+        The position that was reached, int64.
     """
     count = tf.size(steps)
     here = tf.range(count)

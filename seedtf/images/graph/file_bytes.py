@@ -25,7 +25,7 @@ __all__ = [
     "window",
 ]
 
-_PADDING = 64
+_PADDING = 64  # the zeros after the bytes of a file, see `FileBytes`
 _BYTES = [bytes([value]) for value in range(256)]
 
 
@@ -77,8 +77,8 @@ def little_endian(values: Sequence[tf.Tensor]) -> tf.Tensor:
 def window(file: FileBytes, start: tf.Tensor, size: int, ahead: int = 0) -> tf.Tensor:
     """Reads the eight bytes that start at each of many consecutive positions.
 
-    These are the n positions of ``[start, start + size)`` that are in the file (at least one), and the
-    next ``ahead`` positions.
+    The positions are the n positions of ``[start, start + size)`` that are in the file (at least one),
+    and the ``ahead`` positions that follow them.
 
     Returns:
         int64 ``[n + ahead]``: the eight bytes at each position as one big-endian integer.
@@ -117,12 +117,12 @@ def has_text(values: tf.Tensor, first: int, text: bytes, count: tf.Tensor) -> tf
 
 
 def big_endian_code(name: bytes) -> int:
-    """The integer that ``field`` or ``window`` returns for these bytes, at most eight."""
+    """The integer that ``field`` or ``window`` returns for the bytes ``name``, at most eight."""
     return int.from_bytes(name, "big", signed=len(name) == 8)
 
 
 def text_between(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    """The bytes ``[start, end)`` of the file, or those that exist, as a string scalar."""
+    """The bytes ``[start, end)`` that are in the file, as a string scalar."""
     start, end = tf.minimum(start, file.length), tf.minimum(end, file.length)
     return tf.strings.substr(file.contents, start, tf.maximum(end - start, 0))
 

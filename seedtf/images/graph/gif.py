@@ -39,7 +39,7 @@ _WHITE = b"\xff\xff\xff"
 
 
 def read_gif(file: FileBytes) -> HeaderStatus:
-    """Parses a file with the signature of a GIF; what follows its first frame is not read."""
+    """Parses a file that starts as a GIF, up to the end of its first frame."""
     screen = peek(file, 6, 5)
     width, height = little_endian(screen[:2]), little_endian(screen[2:4])
     first_block = 13 + _table_bytes(screen[4])
@@ -71,10 +71,17 @@ def _make_edits(
 ) -> Edits:
     """Edits that keep only the first frame, and make its transparent colour white.
 
-    They remove the extensions before the frame, which starts at ``start``, and the bytes after its
-    ``end``. ``color`` is the position of the transparent colour in its table; -1 for none.
+    The edits remove the extensions before the frame and all bytes after the frame.
+
+    Args:
+        file: the GIF.
+        first_block: the position of the first extension, or of the frame if there is no extension.
+        start, end: the positions where the frame starts and ends.
+        color: the position of the three bytes of the transparent colour in the colour table; -1 if
+            there is none.
     """
-    has_color, is_before = color >= 0, (color >= 0) & (color < first_block)
+    has_color = color >= 0
+    is_before = has_color & (color < first_block)
     extensions, nothing = tf.stack([first_block, start]), tf.stack([start, start])
     white = tf.where(has_color, tf.stack([color, color + 3]), nothing)
     text = tf.where(has_color, _WHITE, b"")
@@ -97,8 +104,8 @@ def _find_frame(file: FileBytes, position: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     """Skips the extensions from ``position`` on.
 
     Returns:
-        The position of the block after them; the number of the transparent colour, or -1; whether more
-        than one of the extensions has a transparent colour.
+        The position of the block after the extensions; the number of the transparent colour, or -1;
+        whether more than one of the extensions has a transparent colour.
     """
     start = _Search(position, int64(-1), *(tf.constant(flag) for flag in (False, False, True)))
     (found,) = tf.while_loop(
@@ -128,7 +135,10 @@ class _Search(NamedTuple):
 
 
 def _search_window(file: FileBytes, search: _Search) -> _Search:
-    """Follows the extensions of a window to the next one that matters, and reads it."""
+    """Follows the extensions of a window to the next part that matters, and reads this part.
+
+    The part is an extension with a transparent colour, or the first block that is no extension.
+    """
     position, in_sub_block = search.position, search.in_sub_block
     # Where the next part starts depends on whether a block or a sub-block starts at position p. The
     # chain therefore has two places for p: 2p for a block, and 2p + 1 for a sub-block.
@@ -136,8 +146,8 @@ def _search_window(file: FileBytes, search: _Search) -> _Search:
     first = field(part, 0, 1)
     is_extension = first == _EXTENSION
     is_control = (field(part, 0, 3) == _CONTROL) & (field(part, 3, 1) % 2 == 1)
-    # The steps lead from an extension to its first sub-block, two bytes later; from a sub-block to the
-    # next one; and from the last sub-block, which is empty, to the next block.
+    # The steps lead from an extension to its first sub-block, which starts two bytes later; from a
+    # sub-block to the next sub-block; and from the last sub-block, which is empty, to the next block.
     block_steps = tf.fill([tf.size(first)], int64(2 * 2 + 1))
     sub_block_steps = 2 * (1 + first) - tf.cast(first == 0, tf.int64)
     steps = tf.reshape(tf.stack([block_steps, sub_block_steps], 1), [-1])

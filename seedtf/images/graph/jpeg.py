@@ -50,8 +50,9 @@ _ARITHMETIC = (0xC9, 0xCA)
 _END, _SCAN, _APP1, _APP14 = 0xD9, 0xDA, 0xE1, 0xEE
 _ADOBE_PREFIX = b"Adobe"
 _MIN_ADOBE_BYTES = 14
-# The longest text that is compared begins 4 bytes after the start of a segment. An element of a window
-# has 8 bytes, so the last 8 bytes of the text are in the element this many positions further on.
+# The longest text that is compared, XMP_PREFIX, begins 4 bytes after the start of a segment. `window`
+# returns the 8 bytes that start at each position. To compare the whole text, `has_text` also needs the
+# element with its last 8 bytes, which is this many positions after the start of the segment.
 _BYTES_AHEAD = 4 + len(XMP_PREFIX) - 8
 _SEARCHED_BYTES = 1 << 16
 
@@ -63,7 +64,7 @@ class _Segments(NamedTuple):
         status: an index into ``STATUSES``, or PARSING.
         position: where the next segment is searched.
         width, height, components: the fields of the frame, or 0.
-        exif, xmp: results of ``read_exif`` and ``read_xmp``, or 0.
+        exif, xmp: results of ``read_exif`` and ``read_xmp``; 0 before such a segment was read.
         has_frame, has_exif, has_xmp, has_adobe: whether there was a segment of this kind.
         has_arithmetic: whether the frame is coded arithmetically.
     """
@@ -165,9 +166,10 @@ def _payload_starts(file: FileBytes, after: tf.Tensor, size: tf.Tensor, prefix: 
 
 
 def _skip_irrelevant(file: FileBytes, seen: _Segments) -> tf.Tensor:
-    """The position after the segments in a window that do not change the result.
+    """The position of the next segment in a window that may change the result.
 
-    A second frame, EXIF block, XMP packet or segment of Adobe does not change it.
+    If there is none, the position of the last segment in the window. A second frame, EXIF block, XMP
+    packet or segment of Adobe does not change the result.
     """
     part = window(file, seen.position, WINDOW, _BYTES_AHEAD)
     count = tf.size(part) - _BYTES_AHEAD
@@ -213,7 +215,7 @@ def _has_many_scans(file: FileBytes, position: tf.Tensor, limit: tf.Tensor) -> t
     position = tf.minimum(position, file.length)
     looks_like_scan = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == _SCAN)
     # Some of these bytes may be inside other segments or after the image. So if there are more than
-    # `limit`, the scans are counted exactly, which takes longer.
+    # `limit` such places, the scans are counted exactly, which takes longer.
     return tf.cond(
         tf.math.count_nonzero(looks_like_scan) > limit,
         lambda: tf.cast(_count_scans(file, position), tf.int64) > limit,
@@ -229,7 +231,7 @@ def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     )
     is_end = (code == _END) | (markers + 4 > file.length)
     target = tf.minimum(markers + 2 + 256 * high + low, file.length)
-    # The marker that follows a marker is the first one after its segment.
+    # A marker is followed by the first marker after its segment.
     following = tf.where(is_end, tf.range(tf.size(markers)), tf.searchsorted(markers, target))
     return sum_along_chain(following, tf.cast((code == _SCAN) & ~is_end, tf.int32))
 

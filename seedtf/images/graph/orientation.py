@@ -21,7 +21,9 @@ __all__ = ["read_exif", "read_xmp", "upright_orientation"]
 # The first four bytes of a TIFF block: II (little-endian) or MM (big-endian), then the number 42, which
 # is accepted in either byte order.
 _LITTLE, _BIG = (0x49492A00, 0x4949002A), (0x4D4D002A, 0x4D4D2A00)
+# TIFF types of 16 bits and of 32 bits, each without and with a sign.
 _SHORTS, _LONGS = (3, 8), (4, 9)
+# What may follow the name of the property: an XML attribute (="6) or an XML element (>6).
 _XMP_VALUES = tuple(b'="%d' % digit for digit in range(10)) + tuple(
     b">%d" % digit for digit in range(10)
 )
@@ -84,7 +86,8 @@ def read_xmp(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
 def _value_of_entry(entry: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
     """The value of an entry of 12 bytes.
 
-    1 if it is 0, missing, not an integer of 16 or 32 bits, or a list of more than 4 bytes.
+    If the entry has no usable value, the result is 1: the value is 0 or not an integer of 16 or 32
+    bits, or the entry is a list that is empty or has more than 4 bytes.
     """
     kind, count = _to_integer(entry[2:4], is_little), _to_integer(entry[4:8], is_little)
     is_short = is_in(kind, _SHORTS) & (count >= 1) & (count <= 2)
@@ -95,5 +98,5 @@ def _value_of_entry(entry: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
 
 
 def _to_integer(values: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
-    """The unsigned integer of some bytes, whose byte order is given by a bool tensor."""
+    """The unsigned integer that ``values``, bytes from ``peek``, form in the given byte order."""
     return tf.where(is_little, little_endian(values), big_endian(values))

@@ -1,8 +1,8 @@
 """Parses the headers of many plain JPEG files at once, with TensorFlow ops.
 
 ``read_jpeg`` handles every JPEG, but runs hundreds of operations for each file, which take 1 to 2 ms.
-Here each operation handles all files, so that the headers of 32 files take about as long as that of
-one. A file that is not plain (see ``read_plain_jpegs``) is left to ``read_jpeg``.
+Here each operation handles all files, so 32 headers take about as long as one header. A file that is
+not plain (see ``read_plain_jpegs``) is left to ``read_jpeg``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ __all__ = ["PlainJpegs", "read_plain_jpegs"]
 _MAX_SEGMENTS = 32
 _SCAN = 0xFFDA
 _SKIPPED, _FRAME = 1, 2
-# Frames are Huffman-coded: baseline, extended, progressive. Skipped are Huffman tables, quantization
-# tables, the restart interval, comments, and the APP segments except APP1, which may turn the image.
+# _FRAME: the frames with Huffman coding (baseline, extended and progressive). _SKIPPED: Huffman tables,
+# quantization tables, the restart interval, comments, and all APP segments but APP1, which may have an
+# orientation.
 _KINDS = dict.fromkeys(
     (0xC4, 0xDB, 0xDD, 0xFE, 0xE0, *range(0xE2, 0xF0)), _SKIPPED
 ) | dict.fromkeys((0xC0, 0xC1, 0xC2), _FRAME)
@@ -45,8 +46,9 @@ def read_plain_jpegs(contents: tf.Tensor) -> PlainJpegs:
     """Parses files, string ``[B]``, and finds the plain JPEGs among them.
 
     Before its first scan, a plain JPEG has at most 32 segments of known kinds, each inside the file.
-    One of them is a frame, Huffman-coded, of 8 bits and at most three components; none is APP1, which
-    holds EXIF or XMP. The file has no more scans than ``max_scans`` allows.
+    Exactly one segment is a frame; it has Huffman coding, 8 bits per sample and at most three
+    components. No segment is APP1, which has EXIF or XMP. The file has no more scans than ``max_scans``
+    allows.
     """
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
     zeros = tf.zeros_like(length)
@@ -76,11 +78,11 @@ def read_plain_jpegs(contents: tf.Tensor) -> PlainJpegs:
     fields = tf.unstack(_bytes(contents, length, frame, 10), axis=1)
     frame_bytes, height, width = (256 * fields[at] + fields[at + 1] for at in (2, 5, 7))
     is_plain = (frame > 0) & is_at_scan & (frame_bytes >= 8) & (fields[4] == 8) & (fields[9] <= 3)
-    # All bytes that look like the start of a scan are counted, so no scan is missed. The
-    # number can be too high, if some are no scans; then the file is left to `read_jpeg`.
+    # All bytes that look like the start of a scan are counted, so no scan is missed. Some may be other
+    # data; if this makes the number too high, the file is left to `read_jpeg`.
     searched = tf.where(is_plain, contents, b"")
-    scans = tf.strings.split(searched, b"\xff\xda", MAX_SCANS + 1).row_lengths() - 1
-    return PlainJpegs(is_plain & (scans <= max_scans(width * height)), width, height)
+    num_scans = tf.strings.split(searched, b"\xff\xda", MAX_SCANS + 1).row_lengths() - 1
+    return PlainJpegs(is_plain & (num_scans <= max_scans(width * height)), width, height)
 
 
 def _words(

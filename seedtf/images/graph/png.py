@@ -39,6 +39,7 @@ _ALPHA_TYPES = (4, 6)
 _NAMES = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"iTXt")
 _IHDR, _PLTE, _IDAT, _IEND, _TRNS, _EXIF, _ITXT = (big_endian_code(name) for name in _NAMES)
 _TEXTS = tuple(big_endian_code(name) for name in COMPRESSED_TEXTS)
+# The bit that makes the first letter of a chunk's name lower case: decoders may skip such a chunk.
 _ANCILLARY = big_endian_code(b"\x20\0\0\0")
 # The key of an XMP packet begins 8 bytes after the start of its chunk, and `window` returns the 8 bytes
 # that start at each position. To compare a whole key, `has_text` also needs the element that starts 8
@@ -52,14 +53,15 @@ class _Chunks(NamedTuple):
     Attributes:
         status: int64, an index into ``STATUSES``, or PARSING.
         position: int64, where the next chunk is searched.
-        exif, xmp: int64, results of ``read_exif`` and ``read_xmp``, or 0.
+        exif, xmp: int64, results of ``read_exif`` and ``read_xmp``; 0 before such a chunk was read.
         kept: int64, the end of the last chunk that the pixels depend on.
-        gaps: int64 ``[MAX_EDITS, 2]``, start and stop of the bytes that no pixel depends on before
-            the palette, the transparency, the pixels and the end. They are removed only if there was a
-            compressed text, which libpng would decompress.
+        gaps: int64 ``[MAX_EDITS, 2]``, start and stop of bytes that no pixel depends on. The rows are
+            for the bytes before the palette, the transparency, the pixels and the end. These bytes are
+            removed only if there was a compressed text, which libpng would decompress.
         has_exif, has_xmp, has_palette, has_trns: bool, whether there was a chunk of this kind.
         has_compressed: bool, whether there was a compressed text.
-        has_data, has_all_data: bool, whether there were pixels, and a chunk after them.
+        has_data: bool, whether there was an IDAT chunk, which has pixels.
+        has_all_data: bool, whether another chunk has followed the IDAT chunks.
     """
 
     status: tf.Tensor
@@ -94,7 +96,7 @@ def read_png(file: FileBytes) -> HeaderStatus:
         lambda seen: (_read_chunk(file, seen, is_alpha_type),),
         (_Chunks(status, int64(8), int64(0), int64(0), int64(33), gaps, *flags),),
     )
-    # The gaps are disjoint, so that sorting each column sorts them.
+    # The gaps are disjoint. So sorting each column on its own keeps start and stop of a gap together.
     spans = tf.where(seen.has_compressed, tf.sort(seen.gaps, axis=0), file.length)
     return make_header_status(
         file,
@@ -129,7 +131,8 @@ def _read_chunk(file: FileBytes, seen: _Chunks, is_alpha_type: tf.Tensor) -> _Ch
     is_after_data = seen.has_data & ~seen.has_all_data & ~is_data
     # All IDAT chunks up to the first other chunk after them are kept.
     kept = tf.where(is_after_data, position, seen.kept)
-    # Row k of `gaps` is set when `firsts[k]` is true: at the palette, transparency, pixels and end.
+    # Row k of `gaps` is set when `firsts[k]` is true: at the palette, the transparency, the first IDAT
+    # chunk and the end.
     firsts = tf.stack(
         [
             is_palette & ~seen.has_palette & ~seen.has_data,
@@ -162,11 +165,15 @@ def _is_unknown_critical(kind: tf.Tensor, position: tf.Tensor | int) -> tf.Tenso
 
 
 def _skip_irrelevant(file: FileBytes, seen: _Chunks) -> tf.Tensor:
-    """The position after the chunks in a window that do not change the result."""
+    """The position of the next chunk in a window that may change the result.
+
+    If there is none, the position of the last chunk in the window.
+    """
     part = window(file, seen.position, WINDOW, _BYTES_AHEAD)
     count = tf.size(part) - _BYTES_AHEAD
     length, kind = field(part[:count], 0, 4), field(part[:count], 4, 4)
-    # The chain always stops at these kinds; stops are few, because a second such chunk is refused.
+    # The chain stops at each of these kinds. Such stops are few, because a file with a second chunk of
+    # one of these kinds is refused.
     is_stop = is_in(kind, (_IEND, _EXIF, _TRNS)) | ((kind == _PLTE) & ~seen.has_data)
     # Compare the whole key. Each stop costs a loop step, and with a shorter comparison a hostile file
     # could have many stops.

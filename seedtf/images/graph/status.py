@@ -45,14 +45,15 @@ PARSING = -1
 """The status of a header that is still being parsed."""
 
 BY_PILLOW = len(STATUSES)
-"""The status of a complete header that only Pillow decodes; ``header_graph`` makes it UNSUPPORTED."""
+"""The status of a complete header of a file that only Pillow decodes; ``header_graph`` replaces this
+status by UNSUPPORTED."""
 
 MAX_EDITS = 4
 """The largest number of edits of one file."""
 
 
 class Edits(NamedTuple):
-    """``Header.edits`` as tensors, filled up with edits that replace nothing.
+    """``Header.edits`` as tensors, filled up to ``MAX_EDITS`` with edits that change nothing.
 
     Attributes:
         spans: int64 ``[MAX_EDITS, 2]``, start and stop of the bytes that each edit replaces.
@@ -66,11 +67,12 @@ class Edits(NamedTuple):
 class HeaderStatus(NamedTuple):
     """A parsed header: scalars, int64 except ``has_alpha`` (bool), and the edits.
 
-    ``parse_headers_graph`` puts many headers into one, with one more axis.
+    ``parse_headers_graph`` returns the headers of B files in one ``HeaderStatus``, whose tensors have
+    an additional first axis of length B.
 
     ``status`` is an index into ``STATUSES``, or ``BY_PILLOW`` before ``header_graph`` replaces it. The
-    other fields are those of ``images.header.Header`` and are meaningful only if the status is ``OK``;
-    width and height also if it is ``BY_PILLOW``.
+    other fields are those of ``images.header.Header``. They are meaningful only if the status is
+    ``OK``, except that width and height are meaningful with ``BY_PILLOW`` too.
     """
 
     status: tf.Tensor
@@ -82,7 +84,7 @@ class HeaderStatus(NamedTuple):
 
     @property
     def for_decoder(self) -> tf.Tensor:
-        """int32 ``[4]``, or ``[B, 4]`` of many: width, height, orientation and has_alpha."""
+        """Width, height, orientation and has_alpha: int32 ``[4]``, or ``[B, 4]`` for many headers."""
         values = [self.width, self.height, self.orientation, tf.cast(self.has_alpha, tf.int64)]
         return tf.cast(tf.stack(values, axis=-1), tf.int32)
 
@@ -106,7 +108,10 @@ def make_header_status(
 
 
 def first_status(*cases: tuple[tf.Tensor, int], default: int = OK) -> tf.Tensor:
-    """The status, int64, of the first of ``(condition, status)`` whose condition is true."""
+    """The status, int64, of the first case ``(condition, status)`` whose condition is true.
+
+    If no condition is true, the status is ``default``.
+    """
     status = int64(default)
     for condition, value in reversed(cases):
         status = tf.where(condition, int64(value), status)
@@ -124,10 +129,10 @@ def make_edits(file: FileBytes, *edits: tuple[tf.Tensor, tf.Tensor, tf.Tensor | 
 
 
 def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
-    """Applies ``edits`` to ``contents``, a string scalar; without edits, returns the same tensor."""
+    """Applies ``edits`` to ``contents``, a string scalar; without edits, returns it unchanged."""
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
 
-    def edited() -> tf.Tensor:
+    def replace_parts() -> tf.Tensor:
         parts, position = [], tf.constant(0, tf.int64)
         for edit in range(MAX_EDITS):
             start, stop = tf.unstack(edits.spans[edit])
@@ -136,11 +141,11 @@ def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
         rest = tf.strings.substr(contents, position, length - position)
         return tf.strings.join([*parts, rest])
 
-    return tf.cond(has_edits(contents, edits), edited, lambda: contents)
+    return tf.cond(has_edits(contents, edits), replace_parts, lambda: contents)
 
 
 def has_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
-    """Whether ``edits`` change ``contents``: a bool, or bool ``[B]`` for files, string ``[B]``."""
+    """Whether ``edits`` change ``contents``: a bool for one file, bool ``[B]`` for string ``[B]``."""
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
     has_spans = tf.reduce_any(edits.spans != length[..., tf.newaxis, tf.newaxis], [-2, -1])
     return has_spans | tf.reduce_any(edits.texts != b"", -1)

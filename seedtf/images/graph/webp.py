@@ -71,11 +71,11 @@ def read_webp(file: FileBytes) -> HeaderStatus:
     frame = peek(file, image, _FRAME_HEADER_BYTES + 4)
     payload = tf.where(is_animated, image + _FRAME_HEADER_BYTES + 8, image)
     image_code = tf.where(is_animated, little_endian(frame[_FRAME_HEADER_BYTES:]), image_kind)
-    has_plane = is_extended & (image_code == _ALPHA_PLANE)
-    has_flag = is_extended & _has_flag(flags, _ALPHA)
+    has_alpha_plane = is_extended & (image_code == _ALPHA_PLANE)
+    has_alpha_flag = is_extended & _has_flag(flags, _ALPHA)
     # A lossless image (VP8L) has a transparency bit of its own.
     has_lossless_bit = peek(file, payload + 4, 1)[0] // 16 % 2 == 1
-    has_plane_or_flag = tf.where(is_animated, has_plane, has_flag)
+    has_plane_or_flag = tf.where(is_animated, has_alpha_plane, has_alpha_flag)
     has_alpha = tf.where(image_code == _LOSSLESS, has_lossless_bit, has_plane_or_flag)
 
     length = little_endian(peek(file, image - 4, 4))
@@ -89,7 +89,7 @@ def read_webp(file: FileBytes) -> HeaderStatus:
         (is_animated & (image_kind != _FRAME), CORRUPT),
         (is_animated & ((end > file.length) | (length < _FRAME_HEADER_BYTES + 8)), TRUNCATED),
         (is_animated & ~is_whole, BY_PILLOW),
-        (has_plane & ~has_flag, UNSUPPORTED),
+        (has_alpha_plane & ~has_alpha_flag, UNSUPPORTED),
     )
     # The first frame of an animation becomes a still image.
     first_flags = tf.where(has_alpha, bytes([_ALPHA, 0, 0, 0]), bytes(4))
@@ -116,10 +116,11 @@ class _Chunks(NamedTuple):
 
     Attributes:
         position: where the next chunk is searched.
-        image, image_kind: the position of the payload of the first image or frame, and its kind; 0 if
-            there was none.
+        image, image_kind: the position of the payload of the first image or frame, and the kind of its
+            chunk; 0 if there was none.
         exif, xmp: the orientations in EXIF and in XMP; 0 if missing.
-        wants_exif, wants_xmp: bool, whether such a chunk is announced and was not found yet.
+        wants_exif, wants_xmp: bool, whether a flag announces a chunk with EXIF or XMP that was not
+            found yet.
     """
 
     position: tf.Tensor
@@ -144,7 +145,7 @@ def _find_chunks(file: FileBytes, flags: tf.Tensor) -> _Chunks:
 
 
 def _read_chunk(file: FileBytes, seen: _Chunks, end: tf.Tensor) -> _Chunks:
-    """Reads the next chunk that changes the result; the chunks end at ``end``."""
+    """Reads the next chunk that may change the result; the last chunk ends at ``end``."""
     part = window(file, seen.position, WINDOW)
     kind, size = (
         little_endian([field(part, at, 1) for at in range(first, first + 4)]) for first in (0, 4)
