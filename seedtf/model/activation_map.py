@@ -1,7 +1,7 @@
 """Class activation maps: how much each place of an image adds to the logit of a class.
 
 The head is global average pooling and a dense layer. So the logit of a class is the mean over all
-places of ``features · kernel[:, class]``, plus the bias. The map holds the terms of this mean; no
+places of ``features · kernel[:, class]``, plus the bias. The map has this product at each place, so no
 gradient is needed. B. Zhou et al., "Learning deep features for discriminative localization", 2016.
 """
 
@@ -106,7 +106,7 @@ def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = 
 
 
 def mean_map(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
-    """The mean of maps, float32 ``[B, h, w]``; smaller maps are resized to the size of the largest."""
+    """The mean of maps, float32 ``[B, h, w]``, which are resized to the size of the largest map."""
     largest = max(tuple(heat.shape[1:]) for heat in maps)
     resized = [
         heat

@@ -1,7 +1,7 @@
 """Checks a model or weights file before Keras loads it: only known layers and numbers are allowed.
 
 Keras instantiates every class that the configuration in a file names, and allocates every array that
-the file declares. A hostile file could thus run code or fill the memory. So the members of the archive,
+the file declares. A hostile file could thus run code or fill the memory. So the files in the archive,
 the classes and the declared sizes are checked first, without extracting anything.
 """
 
@@ -28,8 +28,8 @@ _MODULES = re.compile(
     r"keras|keras\.(layers|initializers|activations|regularizers|constraints|mixed_precision)|"
     r"keras\.src\.(models|engine|applications|ops)\..+|seedtf\.model\.\w+"
 )
-# The layers that keras.applications uses. Lambda, TFSMLayer and some others are not among them: they
-# contain code or read files.
+# The layers that keras.applications uses. Lambda, TFSMLayer and some other layers of Keras are not
+# allowed, because they contain code or read files.
 _LAYERS = re.compile(
     "Activation|Add|Concatenate|Cropping2D|Dense|Dropout|Flatten|InputLayer|LeakyReLU|Multiply|"
     "Permute|ReLU|Rescaling|Reshape|Softmax|ZeroPadding2D|(Batch|Layer)?Normalization|"
@@ -46,7 +46,8 @@ def check_model_archive(path: str | os.PathLike[str]) -> None:
     """Raises an error unless the ``.keras`` file ``path`` could have been written by ``save_model``.
 
     Raises:
-        ValueError: its members, classes or sizes are not those of a network of seedtf.
+        ValueError: the files in the archive, the classes or the sizes are not those of a network of
+            seedtf.
         Exception: zip, JSON and HDF5 raise errors of many types for a damaged file.
     """
     with zipfile.ZipFile(path) as archive:
@@ -109,7 +110,7 @@ def _check_uncompressed(archive: zipfile.ZipFile, path: str | os.PathLike[str]) 
 
 
 def _serialized_objects(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """Every serialized Keras object in a configuration; an object comes before those inside it."""
+    """Yields every serialized Keras object in a configuration, each before the objects inside it."""
     if depth > _MAX_DEPTH:
         raise ValueError("its configuration is nested too deeply")
     if isinstance(value, dict):
@@ -135,7 +136,10 @@ def _check_class(entry: dict[str, Any]) -> None:
 
 
 def _count_parameters(entry: dict[str, Any]) -> int:
-    """The approximate number of parameters of a layer; the area of its kernel if it has no filters."""
+    """The approximate number of parameters of a layer.
+
+    For a layer without filters or units, such as pooling, the area of its kernel.
+    """
     config = entry.get("config")
     if not isinstance(config, dict):
         return 0
@@ -154,11 +158,11 @@ def _count_parameters(entry: dict[str, Any]) -> int:
 
 
 def _estimate_parameters(config: dict[str, Any]) -> int:
-    """Estimates the number of parameters of a KerasHub backbone with these arguments, usually too low.
+    """A rough estimate of the number of parameters of a KerasHub backbone with these arguments.
 
     The estimate is the product of the two largest widths: about the size of the largest weight matrix.
-    The caller compares it with the file's size in bytes. A parameter takes four bytes, so even an
-    estimate that is four times too high does no harm.
+    Usually it is too low. The caller compares the estimate with the file's size in bytes. A parameter
+    takes four bytes, so even an estimate that is four times too high does no harm.
     """
     widths = sorted(map(abs, _integers({k: config[k] for k in config if k not in _IMAGE_SHAPES})))
     sides = list(map(abs, _integers([config.get(name) for name in _IMAGE_SHAPES])))

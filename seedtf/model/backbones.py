@@ -46,7 +46,7 @@ _WITH_FEATURE_MAP = {
     "VGGBackbone": ("vgg", NOT_STATED),
     "XceptionBackbone": ("xception", NOT_STATED),
 }
-# These backbones return tokens [B, T, C], and their weights are for one image size.
+# These backbones return tokens [B, T, C]. Their weights are for one image size only.
 _ONE_SIZE = {
     "DeiTBackbone": ("deit", "apache-2.0"),
     "SwinTransformerBackbone": ("swin_transformer", NOT_STATED),
@@ -90,7 +90,7 @@ class ImageSizes:
         return f"multiples of {self.multiple}" if self.multiple > 1 else f"{self.minimum} or more"
 
     def check(self, model: str, image_size: int) -> None:
-        """Raises UserError, which names accepted sizes, if ``model`` does not accept ``image_size``.
+        """Raises UserError if ``model`` does not accept ``image_size``; the message names valid sizes.
 
         Example:
             >>> ImageSizes(minimum=14, multiple=14).check("vit", 100)
@@ -147,9 +147,9 @@ def image_sizes(class_name: str, config: Mapping[str, Any]) -> ImageSizes:
 
 
 def image_sizes_from_name(class_name: str, preset: str) -> ImageSizes:
-    """The image sizes that a preset accepts, without its files, which may not be downloaded yet.
+    """The image sizes that a preset accepts, according to its class and name; its files are not read.
 
-    The name of a ViT contains its only image size.
+    The name of a vision transformer (ViT) contains its only image size.
 
     Example:
         >>> str(image_sizes_from_name("ViTBackbone", "vit_base_patch16_384_imagenet"))
@@ -165,7 +165,7 @@ def image_sizes_from_name(class_name: str, preset: str) -> ImageSizes:
 
 
 def original_licence(class_name: str) -> str:
-    """The licence under which the weights of KerasHub's own presets were released."""
+    """The licence under which the authors of a class released the weights of KerasHub's own presets."""
     return _BACKBONES[class_name][1]
 
 

@@ -31,8 +31,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     Keras 3 casts a 16-bit input to float32 and normalizes it in many small operations. The kernel
     accepts float16, bfloat16 and float32 input, and keeps only the statistics in float32. The layer has
-    the same arguments and variables as the Keras layer, with equal names in equal order. So each of the
-    two layers can load the weights of the other.
+    the same arguments and variables as the Keras layer, with the same names in the same order. So each
+    of the two layers can load the weights of the other.
 
     The kernel is used for 4-D ``[B, H, W, C]`` input that is normalized over its last axis. The Keras
     layer handles everything else: another axis or rank, float64, a mask, ``renorm``, an epsilon below
@@ -46,8 +46,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
         Args:
             inputs: ``[B, H, W, C]`` in float16, bfloat16 or float32 for the fused kernel.
-            training: if true and the layer is trainable, the layer normalizes with the statistics of
-                the batch, otherwise with the moving statistics.
+            training: if true and the layer is trainable, the statistics of the batch are used,
+                otherwise the moving statistics.
             mask: passed to the Keras layer.
 
         Returns:
@@ -68,8 +68,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def _is_fusable(self, inputs: Any) -> bool:
         axis = self.axis if isinstance(self.axis, int) else tuple(self.axis)
         return (
-            # The layer of Keras 2.15 uses the kernel itself. It does not undo the Bessel correction, so
-            # this layer must not, either.
+            # The layer of Keras 2.15 uses the kernel itself. That layer does not undo the Bessel
+            # correction, so with Keras 2.15 this layer must not undo it either.
             not KERAS_2
             and len(inputs.shape) == 4
             and axis in (-1, 3, (-1,), (3,))
@@ -99,7 +99,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         variable.assign(tf.cast(updated, variable.dtype))
 
 
-# A weights file names layers after their class. So the files of each of the two layers fit the other.
+# A weights file names layers after their class. There FusedBatchNormalization has the name of the Keras
+# layer, so that each of the two layers can load weights files of the other.
 set_weights_group_name(FusedBatchNormalization, "BatchNormalization")
 
 
@@ -131,8 +132,8 @@ def fuse_batch_norm(
 def finalize_layers(model: keras.Model) -> None:
     """Makes layers recompute the tensors that they derive from their weights.
 
-    Call it after weights were set. ``keras.layers.Normalization``, which EfficientNet contains, derives
-    two tensors from its weights when it is built.
+    Call this function after setting weights. ``keras.layers.Normalization``, which EfficientNet
+    contains, derives two tensors from its weights when the layer is built.
     """
     for layer in all_layers(model):
         if hasattr(layer, "finalize_state"):
@@ -142,8 +143,9 @@ def finalize_layers(model: keras.Model) -> None:
 def moving_statistics(model: keras.Model) -> list[Any]:
     """The moving means and variances that can differ between replicas after a training step.
 
-    Each replica updates them from its own part of the batch. Synchronized layers are left out, because
-    they use all images of a batch. Frozen layers are left out, because they update nothing.
+    Each replica updates its moving statistics from its own part of the batch. Synchronized layers are
+    left out, because they use all images of a batch. Frozen layers are left out, because they update
+    nothing.
     """
     statistics = []
     for layer in all_layers(model):

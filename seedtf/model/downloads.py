@@ -1,8 +1,9 @@
 """Finds the files of a pretrained network in the cache of Hugging Face or Kaggle, or downloads them.
 
 ``huggingface_hub`` and ``kagglehub`` each have their own cache, progress bars and settings, such as
-``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files that are in a cache need no network access, except
-those of a ``kaggle://`` address without a version: Kaggle is asked for the newest version.
+``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. If the files are in a cache, no network access is needed.
+The exception is a ``kaggle://`` address without a version, because Kaggle is asked for the newest
+version.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["cached_folder", "is_url", "locate"]
 _HUGGING_FACE, _KAGGLE = "hf://", "kaggle://"
 _CONFIG = "config.json"
 _DESCRIPTIONS = ("metadata.json", "image_converter.json", "preprocessor_config.json", "README.md")
-# Large weights are divided into several files (_SHARDS), and an index file (_INDEXES) names these.
+# Large weights are divided into several files (_SHARDS), whose names are in an index file (_INDEXES).
 _WEIGHTS = ("model.weights.h5", "model.safetensors")
 _INDEXES = ("model.weights.json", "model.safetensors.index.json")
 _SHARDS = ("model_*.weights.h5", "model-*.safetensors")

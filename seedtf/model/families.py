@@ -27,8 +27,9 @@ __all__ = [
 TINY = "Tiny"
 """A network of three small convolutions for tests and for trying the pipeline, not for results."""
 
-# Pattern of a network's whole name -> (mode of InputScaling, smallest image size in pixels), except for
-# TINY as in keras.applications. Other networks are not offered, because their scaling is unknown.
+# Pattern of a network's whole name -> (mode of InputScaling, smallest image size in pixels). The values
+# are those of keras.applications, except for TINY. A network that matches no pattern is not offered,
+# because its scaling is unknown.
 _FAMILIES = {
     r"ConvNeXt\w+": ("none", 32),
     r"DenseNet\d+": ("torch", 32),
@@ -57,8 +58,8 @@ def is_efficientnet(name: str) -> bool:
     return name.lower().startswith("efficientnet")
 
 
-# Licences of the ImageNet weights of keras.applications, as the documentation of Keras states them; it
-# states none for the other families.
+# Licences of the ImageNet weights of keras.applications, as the documentation of Keras states them. It
+# states no licence for the weights of other families.
 _LICENCES = {
     r"DenseNet\d+": "bsd-3-clause",
     r"InceptionV3|InceptionResNetV2|MobileNet(V2)?|NASNet\w+": "apache-2.0",
@@ -133,7 +134,7 @@ def weights_licence(name: str) -> str:
 
 
 def check_image_size(name: str, image_size: int) -> None:
-    """Raises UserError when a supported network does not accept images as small as ``image_size``."""
+    """Raises UserError if ``image_size`` is smaller than the smallest size of a supported network."""
     minimum = minimum_image_size(name)
     if image_size < minimum:
         raise UserError(

@@ -91,8 +91,8 @@ def load_preset_weights(layer: KerasHubBackbone, preset: Preset, image_size: int
             source = layer.backbone
             if accepts_patch_multiples(preset.class_name):
                 # The file has a mask token and, with DINOv2, position embeddings for the image size of
-                # pretraining. So it is loaded into a second backbone that is built from the preset and
-                # has both, and the weights are copied from there.
+                # pretraining, which `layer.backbone` does not have. So the file is loaded into a second
+                # backbone with the configuration of the preset, and the weights are copied from there.
                 config = {**preset.backbone["config"], "image_shape": shape, "dtype": None}
                 source = _construct({**preset.backbone, "config": config})
             source.load_weights(_weights_file(Path(preset.folder)))
@@ -115,10 +115,10 @@ def _convert(preset: Preset, shape: list[int]) -> Any:
 
 
 def _weights_file(folder: Path) -> str:
-    """The path of the weights file, or of the index file if the weights are divided into several files.
+    """The path of the weights file, or of the index file if there are several weights files.
 
     Raises:
-        ValueError: a weights file contains something else than plain arrays.
+        ValueError: a weights file does not contain only plain arrays.
     """
     single, index = folder / "model.weights.h5", folder / "model.weights.json"
     for file in [single] if single.is_file() else sorted(folder.glob("model_*.weights.h5")):
@@ -129,8 +129,8 @@ def _weights_file(folder: Path) -> str:
 def _weight_values(source: Any) -> list[np.ndarray]:
     """The weights of a backbone, without the mask token.
 
-    In place of the position embeddings of the weights file, the list contains those that were resized
-    to the image size of the backbone.
+    In place of the position embeddings of the weights file, the list contains the position embeddings
+    that were resized to the image size of the backbone.
     """
     embeddings = find_position_embeddings(source)
     return [

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 __all__ = ["InputScaling"]
 
-# Statistics of ImageNet for each channel: in "torch" of RGB values in 0–1, in "caffe" of BGR values in
-# 0–255. The weights of keras.applications were trained on pixels that were scaled with them.
+# Statistics of ImageNet for each channel: "torch" for RGB values in 0–1, "caffe" for BGR values in
+# 0–255. The weights of keras.applications were trained on pixels scaled with these statistics.
 _TORCH_MEAN, _TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
@@ -23,8 +23,8 @@ class InputScaling(keras.layers.Layer):
     Args:
         mode: ``"caffe"``: BGR minus the means of ImageNet (about -124 to 151); ``"torch"``: RGB
             standardized by the means and standard deviations of ImageNet (about -2.1 to 2.6);
-            ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input;
-            ``"affine"``: RGB times ``scale`` plus ``offset``.
+            ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input
+            themselves; ``"affine"``: RGB times ``scale`` plus ``offset``.
         scale, offset: for ``"affine"``, one number, or one for each channel.
     """
 
@@ -35,7 +35,7 @@ class InputScaling(keras.layers.Layer):
         offset: float | Sequence[float] = 0.0,
         **kwargs: Any,
     ) -> None:
-        # Autocast would round the pixels before they are scaled: bfloat16 makes 100.5 of 100.3.
+        # Autocast would round the pixels before they are scaled: bfloat16 rounds 100.3 to 100.5.
         super().__init__(autocast=False, **kwargs)
         if mode not in ("affine", "caffe", "torch", "tf", "none"):
             raise ValueError(f"mode must be affine, caffe, torch, tf or none, not {mode!r}")

@@ -60,12 +60,12 @@ PARAMETERS: dict[str, int] = {
     "VGG19": 20_024_384,
     "Xception": 20_861_480,
 }
-"""Number of parameters of each network of keras.applications in Keras 3, without the classifier."""
+"""The number of parameters of each network of keras.applications in Keras 3, without the classifier."""
 
 _HEADER = ("model", "parameters", "image sizes", "licence", "extra", "cached")
-_NUMBERS = 1  # the column of numbers, which is aligned on the right
-# Downloaded weights files have names that start with the name of the network, some after ``weights_``.
-# Only those of MobileNet start differently: mobilenet_1_0_….
+_NUMBER_COLUMN = 1  # the column with the number of parameters, which is aligned on the right
+# The name of a downloaded weights file starts with the name of the network, in some cases after
+# ``weights_``. Only the files of MobileNet start differently: mobilenet_1_0_….
 _FILE_NAME_STARTS = {"MobileNet": "mobilenet10"}
 
 
@@ -91,7 +91,7 @@ class ListedModel:
 
 
 def list_models(word: str = "") -> tuple[list[ListedModel], bool]:
-    """The networks whose names contain ``word``; networks of Keras come first. Case is ignored.
+    """The networks whose names contain ``word`` (case is ignored); networks of Keras come first.
 
     Returns:
         The networks, and whether KerasHub is installed. Without KerasHub, its networks are not listed.
@@ -138,7 +138,7 @@ def table_lines(models: Sequence[ListedModel]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if column == _NUMBERS else cell.ljust(width)
+            cell.rjust(width) if column == _NUMBER_COLUMN else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -153,7 +153,7 @@ def _downloaded_keras_files() -> list[str]:
 
 
 def _has_file(name: str, files: Sequence[str]) -> bool:
-    """Whether one of the files belongs to the network; files of ResNet50V2 do not match ResNet50."""
+    """Whether one of the files belongs to the network; those of ResNet50V2 do not match ResNet50."""
     start = _FILE_NAME_STARTS.get(name, _simplified(name))
     return any(re.match(rf"(weights)?{start}(?!v\d)", file) for file in files)
 

@@ -21,11 +21,11 @@ def input_size(model: keras.Model) -> int:
 
 
 def reorder_classes(model: keras.Model, order: Sequence[int]) -> None:
-    """Changes the order of a network's classes: output k becomes the one that was ``order[k]``.
+    """Changes the order of a network's classes: output k becomes what output ``order[k]`` was before.
 
-    The columns of its dense head are reordered, so logits, probabilities and class activation maps
-    follow. Probabilities may differ by rounding, because softmax adds the exponentials in another
-    order.
+    The columns of the dense head are reordered, so logits, probabilities and class activation maps have
+    the new order too. Probabilities may differ by rounding, because softmax adds the exponentials in
+    another order.
 
     Example:
         >>> from seedtf.model.network import build_network
@@ -42,7 +42,7 @@ def reorder_classes(model: keras.Model, order: Sequence[int]) -> None:
 
 
 def resize_for(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """Resizes images to the image size of a network; returns them unchanged if they have it.
+    """Resizes images to the image size of a network; images of this size are returned unchanged.
 
     An ensemble decodes an image once, at the largest image size of its members, and resizes it for the
     other members. The method is that for decoded files: bilinear, antialiased, rounded.
@@ -67,7 +67,7 @@ def weighted_mean(values: Sequence[tf.Tensor], weights: Sequence[float] = ()) ->
     """The weighted mean of float32 tensors of one shape.
 
     Args:
-        values: one tensor of each member.
+        values: one tensor from each member.
         weights: the weight of each member; they add up to 1. Empty for equal weights.
     """
     factors = weights or [1 / len(values)] * len(values)

@@ -170,7 +170,7 @@ def build_network(
 
 
 def pooled_body(network: keras.Model) -> keras.Model:
-    """Returns a classifier without its head; the output is the pooled features, float ``[B, C]``."""
+    """Returns a classifier without its head: a model that outputs pooled features, float ``[B, C]``."""
     return keras.Model(network.input, network.get_layer("pool").output, name=network.name)
 
 
@@ -182,7 +182,7 @@ def with_head(body: keras.Model, num_classes: int) -> keras.Model:
 
 
 def set_body_trainable(model: keras.Model, trainable: bool) -> None:
-    """Freezes or unfreezes every layer but the head; the model has to be compiled afterwards.
+    """Freezes or unfreezes every layer but the head. Compile the model afterwards.
 
     A frozen batch normalization runs in inference mode, as in Keras.
     """
@@ -201,8 +201,9 @@ def save_model(
     Args:
         model: a built network.
         path: the file to create or replace.
-        values: an array for each variable, to write in place of its current value. With copies of the
-            variables, a background thread can save the model while it trains. Keras 3 only.
+        values: an array for each variable, which is written in place of the variable's current value.
+            With copies of the variables, a background thread can save the model while the model trains.
+            Needs Keras 3.
     """
     with atomic_path(path) as temporary, with_values(model, values):
         model.save(temporary)
@@ -231,7 +232,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         raise UserError(f"{path}: {remedy} ({first_line(error)})") from error
     if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:
         raise UserError(f"{path}: {remedy} (it has no layers named image, {HEAD}, probabilities)")
-    fuse_batch_norm(model)  # a KerasHub backbone was loaded with Keras's own batch normalization
+    fuse_batch_norm(model)  # KerasHub creates a backbone with the batch normalization of Keras
     return model
 
 

@@ -44,7 +44,7 @@ class Compilation:
         enabled: whether the whole step is compiled.
         reason: one sentence for the console.
         halves: whether two halves of each replica's step are compiled: the part before the gradients
-            of all replicas are summed, and the part after it.
+            of all replicas are summed, and the part after the sum.
     """
 
     enabled: bool
@@ -67,8 +67,8 @@ def choose_precision(requested: str, compute_capabilities: Sequence[tuple[int, i
         return _automatic_precision(compute_capabilities)
     if requested == "float32":
         lowest = min(compute_capabilities, default=(0, 0))
-        tf32 = lowest >= _TF32_SINCE
-        note = "; the GPU multiplies with 10 bits of mantissa (TF32)" if tf32 else ""
+        uses_tf32 = lowest >= _TF32_SINCE
+        note = "; the GPU multiplies with 10 bits of mantissa (TF32)" if uses_tf32 else ""
         return Precision("float32", f"float32 was requested{note}.")
     since = {"mixed_bfloat16": _BFLOAT16_SINCE, "mixed_float16": _FLOAT16_SINCE}.get(requested)
     if since is None:
@@ -94,13 +94,13 @@ def choose_jit(
 
     XLA cannot compile a step that spans several devices. So with several replicas on GPUs, two halves
     of each replica's step are compiled: the part before the gradients are summed, and the part after
-    it. With ``--deterministic`` nothing is compiled, because XLA does not have a deterministic form of
-    every operation.
+    the sum. With ``--deterministic`` nothing is compiled, because XLA does not have a deterministic
+    form of every operation.
 
     Args:
         requested: ``auto``, ``on`` or ``off``.
-        num_gpus: GPUs of this process.
-        replicas: devices that share a batch.
+        num_gpus: number of GPUs of this process.
+        replicas: number of devices that share a batch.
         deterministic: whether ``--deterministic`` is set.
         can_split_step: whether a step can be compiled in two halves, which needs Keras 3.
 
@@ -135,7 +135,8 @@ def _choose_halves(
         return Compilation(
             False,
             f"XLA compiles the step of each of {replicas} replicas in two halves, with one all-reduce "
-            "between them; but not with --sync_bn or loss scaling, or if layers draw random numbers.",
+            "between them; with --sync_bn, with loss scaling or with layers that draw random numbers, "
+            "nothing is compiled.",
             halves=True,
         )
     if requested == "on":

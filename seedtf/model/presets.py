@@ -37,8 +37,9 @@ __all__ = ["Numbers", "Preset", "find_preset", "is_folder", "is_preset", "names_
 _CONFIG, _CONVERTER, _METADATA = "config.json", "image_converter.json", "metadata.json"
 _PROCESSOR = "preprocessor_config.json"
 _LICENCE = re.compile(r"^licen[sc]e:\s*[\"']?([^\s\"']+)", re.MULTILINE)
-# For presets that do not record their scaling: most of them were trained on pixels in -1 to 1.
+# Used if a preset does not record its scaling. Most of these presets were trained on pixels in -1 to 1.
 _DEFAULT_SCALE, _DEFAULT_OFFSET = 1 / 127.5, -1.0
+# The addresses of KerasHub's own presets start like this.
 _KERAS_HUB = ("hf://keras/", "kaggle://keras/")
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -115,7 +116,8 @@ class Preset:
 def is_folder(model: str) -> bool:
     """Whether a value of ``--model`` is a path.
 
-    A name of keras.applications is not a path, even if there is a folder of this name; ``./name`` is.
+    A name of keras.applications is not a path, even if there is a folder with this name. The path of
+    such a folder can be written ``./name``.
     """
     if is_url(model) or is_network_name(model):
         return False
@@ -139,15 +141,15 @@ def is_preset(model: str) -> bool:
 
 
 def find_preset(model: str, *, with_weights: bool = True) -> Preset | None:
-    """Reads the preset that a value of ``--model`` names; None if it is no preset (see ``is_preset``).
+    """The preset that a value of ``--model`` names; None if ``is_preset`` is false for the value.
 
     Args:
         model: a folder, an address such as ``hf://timm/resnet18.a1_in1k``, or a name.
         with_weights: whether to download the weights too.
 
     Raises:
-        UserError: there is no such preset, one of its files is damaged, seedtf cannot use its network,
-            the download fails, or a package is missing.
+        UserError: there is no such preset, a file of the preset is damaged, seedtf cannot use its
+            network, the download fails, or a package is missing.
     """
     if not is_preset(model):
         return None
@@ -162,7 +164,7 @@ def names_efficientnet(model: str) -> bool:
     """Whether a value of ``--model`` names an EfficientNet.
 
     Raises:
-        UserError: as ``find_preset``.
+        UserError: for the same reasons as in ``find_preset``.
     """
     preset = find_preset(model, with_weights=False)
     return is_efficientnet(model) if preset is None else preset.is_efficientnet

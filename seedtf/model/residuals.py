@@ -27,15 +27,19 @@ def zero_init_residuals(model: keras.Model) -> int:
     """Sets gamma to 0 in the batch normalization at the end of each residual branch.
 
     The residual block then adds nothing to its shortcut at the start, which makes the first steps of
-    training easier (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Call it for random weights only.
+    training easier (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Call this function for random
+    weights only.
 
     A residual block ends with an ``Add`` layer, whose inputs are the shortcut and the branch, in either
-    order. The branch is computed from the shortcut, or both are computed from one tensor, and the
-    shortcut is a linear projection of it.
+    order. Either the branch is computed from the shortcut, or the branch and the shortcut are computed
+    from one tensor and the shortcut is a linear projection of this tensor.
 
-    Gamma keeps its value in three cases: neither input is clearly the branch (as in NASNet); the branch
-    does not end with batch normalization, which dropout may follow (as in ResNetV2); or another layer
-    also uses the output of the batch normalization.
+    Gamma keeps its value in three cases:
+
+    * Neither input of the ``Add`` layer is clearly the branch (as in NASNet).
+    * The branch ends neither with batch normalization nor with batch normalization and dropout. In
+      ResNetV2, for example, the branch ends with a convolution.
+    * Another layer also uses the output of the batch normalization.
 
     Args:
         model: a functional model; models nested in it are not changed.
@@ -50,7 +54,8 @@ def zero_init_residuals(model: keras.Model) -> int:
         if isinstance(layer, keras.layers.Add):
             branch = _find_branch([producing_node(tensor) for tensor in layer.input])
             norm = _last_norm(branch, num_consumers)
-            norms += [] if norm is None else [norm]
+            if norm is not None:
+                norms.append(norm)
     for norm in norms:
         norm.gamma.assign(tf.zeros_like(norm.gamma))
     return len(norms)
@@ -61,8 +66,8 @@ def _find_branch(inputs: list[Any]) -> Any:
     if len(inputs) != 2:
         return None
     first, second = (_with_ancestors([node]) for node in inputs)
-    # The nodes that only one of the inputs depends on. The input with fewer of them is the shortcut; an
-    # identity shortcut has none.
+    # The nodes that only one of the two inputs depends on. The input with fewer such nodes is the
+    # shortcut; an identity shortcut has none.
     only_first, only_second = first - second, second - first
     if len(only_first) < len(only_second):
         shortcut_nodes, branch = only_first, inputs[1]
@@ -91,12 +96,12 @@ def _last_norm(node: Any, num_consumers: Counter) -> Any:
 
 
 def _is_dropout(layer: Any) -> bool:
-    """Whether the layer is some kind of dropout; ConvNeXt has a class of its own."""
+    """Whether the layer is dropout; ``StochasticDepth`` is the dropout of ConvNeXt."""
     return isinstance(layer, keras.layers.Dropout) or type(layer).__name__ == "StochasticDepth"
 
 
 def _with_ancestors(nodes: Iterable[Any]) -> set[Any]:
-    """The nodes, and all nodes that these depend on."""
+    """The nodes in ``nodes``, and all nodes that they depend on."""
     visited: set[Any] = set()
     stack = list(nodes)
     while stack:

@@ -16,7 +16,7 @@ __all__ = ["check_weights_file", "load_weights"]
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str) -> bool:
-    """Loads the weights in ``path`` into ``model``: with the head if it fits, otherwise without it.
+    """Loads the weights in ``path`` into ``model``, including the head if the head of the file fits.
 
     Args:
         model: a functional model whose body ends before a layer named ``"pool"``.
