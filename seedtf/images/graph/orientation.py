@@ -86,8 +86,8 @@ def read_xmp(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
 def _value_of_entry(entry: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
     """The value of an entry of 12 bytes.
 
-    If the entry has no usable value, the result is 1: the value is 0 or not an integer of 16 or 32
-    bits, or the entry is a list that is empty or has more than 4 bytes.
+    The result is 1 if the value is not usable: if it is 0, if it is not an integer of 16 or 32 bits, or
+    if it is a list that is empty or has more than 4 bytes.
     """
     kind, count = _to_integer(entry[2:4], is_little), _to_integer(entry[4:8], is_little)
     is_short = is_in(kind, _SHORTS) & (count >= 1) & (count <= 2)
