@@ -64,7 +64,9 @@ def parse_config(
 def parse_given_flags(
     config_class: type, command: str, arguments: Sequence[str], positionals: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Returns the fields that the command line sets, by name; ``--help`` prints the help and exits.
+    """Returns name and value of each field that the command line sets.
+
+    ``--help`` prints the help and exits.
 
     Dashes in flag names count as underscores, ``--flagfile=`` names a file with more flags, and
     ``--no<name>`` sets a boolean flag to false. After ``--`` every argument is positional.
@@ -73,9 +75,10 @@ def parse_given_flags(
         config_class: a dataclass of ``option``s.
         command: the name of the command, for the help and for notices.
         arguments: the command line after the command.
-        positionals: the fields that positional arguments set, in this order; they have no flags. If
-            the last one is written ``"name..."``, all remaining arguments are collected in a tuple.
-            A command keeps them in ``POSITIONALS``, which the shell completion reads too.
+        positionals: the fields that positional arguments set, in this order; these fields have no
+            flags. If the last name ends in ``...``, its field gets all remaining arguments as a tuple.
+            The module of a command lists these names in ``POSITIONALS``, which the shell completion
+            reads too.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type, or there are too few or too many
@@ -85,7 +88,7 @@ def parse_given_flags(
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     check_spelling(config_class, arguments[:end])
-    # For each flag, the value that ``--name`` alone stands for; if it is empty, absl decides.
+    # For each flag, the value of ``--name`` without ``=value``. If this value is empty, absl decides.
     bare_values = {
         f"--{option.name}": option.metadata["bare"] for option in dataclasses.fields(config_class)
     }
@@ -154,7 +157,8 @@ def check_refused(config: Any) -> None:
     """Raises UserError if a flag of ``train`` is set that does not apply to this command.
 
     The class variable ``REFUSED`` of ``config`` maps the names of these flags to a remedy. The help
-    does not show them. They are still parsed, because a run's flags.txt sets some to false or 0.
+    does not show these flags. They are still parsed, because the flags.txt of a run sets some of them
+    to false or 0.
     """
     for name, remedy in config.REFUSED.items():
         if getattr(config, name):
@@ -166,8 +170,9 @@ def check_one_machine(strategy: str, cluster: str, reason: str) -> None:
 
     Args:
         strategy: the value of ``--strategy``; ``auto`` uses the cluster of ``TF_CONFIG`` or ``srun``.
-        cluster: the value of ``--cluster``; with ``tf_config`` the tasks of ``srun`` are no cluster.
-        reason: why a training uses one machine, and how the user can use several, for the message.
+        cluster: the value of ``--cluster``; ``tf_config`` means that the tasks of ``srun`` are not a
+            cluster.
+        reason: text for the message: why a training uses one machine, and how the user can use several.
     """
     in_cluster = os.environ.get("TF_CONFIG") or (cluster != "tf_config" and in_slurm_step())
     if strategy == "multi_worker" or (strategy == "auto" and in_cluster):
@@ -189,7 +194,7 @@ def suggest(word: str, candidates: Iterable[str]) -> str:
 
 
 def _define_flags(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
-    """Defines an absl flag for each field, for its alias and for its old name."""
+    """Returns absl flags for each field, for its alias and for its old name."""
     flag_values = flags.FlagValues()
     options = _flag_fields(config_class, positionals)
     for option in options:
@@ -224,7 +229,7 @@ def _take_positionals(
 ) -> dict[str, Any]:
     """Assigns the positional arguments ``given`` to the fields ``positionals``, in this order.
 
-    An argument may be left out if the default of its field is not empty.
+    A positional argument may be left out if the default of its field is not empty.
     """
     last_takes_many = bool(positionals) and positionals[-1].endswith("...")
     required = required_positionals(config_class, positionals)
@@ -253,8 +258,8 @@ def _normalize(argument: str, bare_values: Mapping[str, str]) -> str:
 
     Args:
         argument: a flag or a positional argument, which is returned unchanged.
-        bare_values: for each flag, the value that ``--name`` alone stands for; if it is empty, absl
-            decides what that means.
+        bare_values: for each flag, the value of ``--name`` without ``=value``. If this value is empty,
+            absl decides what the flag alone means.
     """
     if not re.match(r"--|-[A-Za-z][\w-]", argument):
         return argument

@@ -16,17 +16,20 @@ __all__ = ["KINDS", "print_benchmark", "run"]
 
 # What each kind measures. The code of a kind is in benchmark_<kind>.py, imported when the kind runs.
 KINDS = {
-    "pipeline": "images per second of the input pipeline, augmented and not",
-    "step": "milliseconds of the train step alone, compared with stock Keras",
-    "epoch": "seconds of an epoch of seedtf train, and of each of its parts",
-    "startup": "time from the shell to the first step, cost of the cache, memory",
+    "pipeline": "images per second of the input pipeline, with and without augmentation",
+    "step": "milliseconds of the train step alone, compared with a plain Keras model",
+    "epoch": "seconds of an epoch of seedtf train, and of each part of the epoch",
+    "startup": "time from the shell to the first step, time to build the cache, memory",
     "gpu": "whether the results equal those of a CPU, and how fast the GPU is",
     "serving": "images per second and latency of an exported model",
 }
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one kind of benchmark and returns the exit code; exits on ``--help`` and without a kind."""
+    """Runs one kind of benchmark and returns the exit code.
+
+    With ``--help`` or without a kind, prints the kinds and exits.
+    """
     if not arguments or arguments[0] in HELP_FLAGS:
         lines = ["usage: seedtf benchmark KIND …", ""]
         lines += [f"  {kind:10} {text}" for kind, text in KINDS.items()]

@@ -21,7 +21,7 @@ _PARTS = {
     "wait": "waiting for data",
     "loop": "the rest of training: callbacks at every step, other work on the same cores",
     "validation": "validation",
-    "callbacks": "callbacks between epochs: copies for checkpoint and state, curves",
+    "callbacks": "callbacks between epochs: copies for checkpoint and training state, curves",
 }
 _HOST_STAGES = {
     "read": "reading decoded images",
@@ -32,7 +32,7 @@ _HOST_STAGES = {
 
 @dataclass(frozen=True)
 class EpochConfig(TrainConfig):
-    """The flags of ``train`` (all but ``REFUSED``), two of them with other defaults, and ``--json``."""
+    """``--json``, and the flags of ``train`` except ``REFUSED``; two of them have other defaults."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "run_dir": "the benchmark trains in a temporary folder; leave it out",
@@ -44,7 +44,9 @@ class EpochConfig(TrainConfig):
     }
 
     epochs: int = option(
-        3, "Epochs to measure, 1 or more; two more are trained, one before and one after.", low=1
+        3,
+        "Epochs to measure, 1 or more. One more is trained before them and one after them.",
+        low=1,
     )
     weights: str = option(
         "none",
@@ -65,7 +67,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.benchmark.epoch import ORIGINAL_CARD, ORIGINAL_SECONDS, best_flag, measure_epoch
     from seedtf.runs.records import describe_devices
 
-    # The lines of the training go to stderr, so that stdout has only the result.
+    # What the training prints goes to stderr, so that stdout has only the result.
     with contextlib.redirect_stdout(sys.stderr):
         epoch = measure_epoch(to_base_class(flags, TrainConfig))
     result = {
@@ -77,12 +79,15 @@ def run(arguments: list[str]) -> int:
         "flag": best_flag(epoch),
     }
     how_often = "in every epoch" if epoch.decodes_every_epoch else "at most once in a run"
-    parts = [(getattr(epoch, name), text) for name, text in _PARTS.items()]
+    seconds_of_parts = [(getattr(epoch, name), text) for name, text in _PARTS.items()]
     table = [
         f"epoch     {epoch.seconds:.2f} s on {result['devices']}: median of {epoch.epochs}, "
         f"{epoch.images} images in {epoch.steps} steps",
         f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}, for an epoch of the Kaggle solution",
-        *(f"{part:10.2f} s {part / epoch.seconds:6.1%}  {text}" for part, text in parts),
+        *(
+            f"{seconds:10.2f} s {seconds / epoch.seconds:6.1%}  {text}"
+            for seconds, text in seconds_of_parts
+        ),
         "stages that overlap with training, each timed alone on all cores:",
         *(
             f"{getattr(epoch, name):10.2f} s         {text.format(often=how_often)}"

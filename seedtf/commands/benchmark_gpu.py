@@ -1,4 +1,4 @@
-"""``seedtf benchmark gpu``: compares a GPU with the CPU, and measures how much of it training uses."""
+"""``seedtf benchmark gpu``: compares a GPU with the CPU, and measures how well training uses it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GpuConfig(Flags):
 
     data_dir: str = option("sample", "Folder with one sub-folder of images per class, or sample.")
     model: str = option(
-        "ResNet50", "A keras.applications network, in upper or lower case, or tiny."
+        "ResNet50", "Name of a keras.applications network, in upper or lower case, or tiny."
     )
     image_size: int = option(224, "Side of the images in pixels, 32 to 1024.", low=32, high=1024)
     seconds: int = option(
@@ -80,7 +80,8 @@ def describe_result(result: Mapping[str, Any]) -> str:
     if "ok" in result:
         same = "resumes exactly" if "resumed" in result else "as on the CPU"
         texts.append(same if result["ok"] else f"differs: {_differences(result)}")
-    # In the part about the pipeline, "device" is the images/s of augmentation on the device.
+    # "device" is the description of the GPU in one part, but in the part about the pipeline it is the
+    # images/s of augmentation on the device.
     if "device" in result and isinstance(result["device"], str):
         texts.append(
             f"{result['device']}, {format_bytes(result['memory_bytes'])}, "
@@ -107,9 +108,10 @@ def _differences(result: Mapping[str, Any]) -> str:
 
 
 def utilization_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line for each train step: the fractions that it uses of the card's two measured limits.
+    """One line for each train step: the fractions of the card's FLOP/s and memory bandwidth in use.
 
-    These are the FLOP/s in bfloat16, whatever the precision of the step, and the memory bandwidth.
+    Both limits were measured on this card. The limit of the FLOP/s is that in bfloat16, whatever the
+    precision of the step.
     """
     card = results.get("card", {})
     if "bfloat16_flops" not in card:

@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline``: images per second of the input pipeline, augmented and not."""
+"""``seedtf benchmark pipeline``: images per second of the pipeline, with and without augmentation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from seedtf.config.flags import Flags, option
 __all__ = ["PipelineConfig", "run"]
 
 _VARIANTS = {
-    "fused": "augmented on the host, compiled",
-    "tf_image": "augmented on the host, plain TensorFlow ops",
-    "device": "not augmented on the host, which sends uint8 to the device",
+    "fused": "augmented on the host with compiled code",
+    "tf_image": "augmented on the host with plain TensorFlow ops",
+    "device": "not augmented on the host, which sends uint8 images to the device",
 }
 
 

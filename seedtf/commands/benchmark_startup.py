@@ -1,4 +1,4 @@
-"""``seedtf benchmark startup``: time to the first step, cost of the cache, and memory of a run."""
+"""``seedtf benchmark startup``: time to the first step, time to build the cache, memory of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from seedtf.errors import UserError
 
 __all__ = ["StartupConfig", "run"]
 
-# With fewer epochs, the second quarter and the last are one epoch, as the first epoch is not counted.
+# The last quarter of the epochs is compared with the second quarter. The first epoch is not counted, so
+# with fewer epochs the two quarters would be the same epoch.
 _MIN_EPOCHS = 4
 
 
@@ -23,7 +24,7 @@ class StartupConfig(Flags):
     """The flags of ``seedtf benchmark startup``."""
 
     data_dir: str = option("", "Folder with one sub-folder of images per class.")
-    model: str = option("ResNet50", "A keras.applications network, in upper or lower case.")
+    model: str = option("ResNet50", "Name of a keras.applications network, in upper or lower case.")
     image_size: int = option(
         224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
     )
@@ -77,7 +78,8 @@ def run(arguments: list[str]) -> int:
         ]
         keras_arguments = (name, config.image_size, config.batch_size, num_classes)
         start = startup.measure_start([*flags, f"--model={name}"], keras_arguments, config.rounds)
-        # The smallest network is enough: a larger one needs more memory, but not more in each epoch.
+        # The smallest network is enough: a larger network needs more memory, but memory does not grow
+        # more from epoch to epoch.
         growth = (
             startup.measure_growth([*flags, "--model=tiny"], config.epochs)
             if config.epochs
@@ -111,7 +113,7 @@ def run(arguments: list[str]) -> int:
     if growth is not None:
         table.append(
             f"memory    {growth.fraction:+.2%} from the second to the last quarter of {config.epochs} "
-            f"epochs; {growth.sizes[-1] / 2**20:.0f} MiB at the start of the last"
+            f"epochs; {growth.sizes[-1] / 2**20:.0f} MiB at the start of the last epoch"
         )
     print_benchmark(result, table, as_json=config.json)
     return 0

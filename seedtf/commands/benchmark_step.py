@@ -23,7 +23,7 @@ class StepConfig(Flags):
     """The flags of ``seedtf benchmark step``; lists are separated by commas."""
 
     model: str = option(
-        "ResNet50", "A keras.applications network, in upper or lower case, or 'tiny'."
+        "ResNet50", "Name of a keras.applications network, in upper or lower case, or tiny."
     )
     image_size: str = option("224", "Sides of the images in pixels, 8 to 2048, such as 96,160.")
     batch_size: int = option(32, "Images per step, 1 or more.", low=1)
@@ -51,7 +51,7 @@ class StepConfig(Flags):
         self.sizes()
 
     def sizes(self) -> list[int]:
-        """``image_size`` as numbers; raises UserError if one is not a number or is out of range."""
+        """The sizes in ``image_size``; raises UserError if one is not a number or is out of range."""
         words = self.image_size.split(",")
         if not all(word.isdecimal() and 8 <= int(word) <= 2048 for word in words):
             raise UserError(f"--image_size={self.image_size}: pass whole numbers from 8 to 2048")
@@ -61,7 +61,7 @@ class StepConfig(Flags):
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(StepConfig, "benchmark step", arguments)
-    # Copied before import_tensorflow sets variables, because the plain Keras model runs without these.
+    # The plain Keras model runs without the variables that import_tensorflow sets.
     environment = dict(os.environ)
     import_tensorflow()
     import keras

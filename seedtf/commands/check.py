@@ -45,7 +45,7 @@ class CheckConfig(Flags):
 
     data_dir: str = option(
         "",
-        "Folder with one sub-folder of images per class, or in another layout; or an archive of such a "
+        "Folder with one sub-folder of images per class or in another layout, or an archive of such a "
         "folder.",
     )
     layout: str = option(AUTO, "Layout of DATA_DIR, as for seedtf train.", choices=LAYOUTS)
@@ -58,9 +58,9 @@ class CheckConfig(Flags):
     )
     out: str = option(
         "",
-        "CSV file to write, with the columns path, fault, detail and severity. Without this flag, "
-        "nothing is written if the working folder is read-only or in the data folder, or has a folder "
-        "or a file of another kind with this name.",
+        "CSV file to write, with the columns path, fault, detail and severity. Without this flag, no "
+        "file is written if the working folder is read-only, is inside the data folder, or already "
+        "contains something else with the default name.",
         default_text=DATA_REPORT,
     )
 
@@ -73,7 +73,8 @@ class CheckConfig(Flags):
 def run(arguments: list[str]) -> int:
     """Writes the table and prints a summary; returns 0 if no finding is worse than a note, else 1.
 
-    Without ``--out``, the summary says why if the table cannot be written to its default path.
+    If the table cannot be written to its default path, the summary says why. If the path in ``--out``
+    cannot be written, an error is raised.
     """
     config = parse_config(CheckConfig, "check", arguments, POSITIONALS)
     import_tensorflow()
@@ -86,7 +87,7 @@ def run(arguments: list[str]) -> int:
         if config.out:
             raise
         why_not_written = str(error)
-        if isinstance(error, OSError):  # for example, a folder has this name
+        if isinstance(error, OSError):  # for example, there is a folder with the name of the table
             why_not_written = f"--out={out}: {error.strerror}"
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = unpack_archive(config.data_dir, "DATA_DIR", default_cache_dir())

@@ -18,8 +18,8 @@ POSITIONALS = ("run_a", "run_b")
 class CompareConfig(Flags):
     """The two runs of ``seedtf compare``."""
 
-    run_a: str = option("", "Folder of an evaluated run, or of a report of it.")
-    run_b: str = option("", "Folder of the run to compare it with, or of a report of that run.")
+    run_a: str = option("", "Folder of an evaluated run, or of one of its reports.")
+    run_b: str = option("", "Folder of the second evaluated run, or of one of its reports.")
 
 
 def run(arguments: list[str]) -> int:

@@ -31,14 +31,14 @@ class CompletionConfig(Flags):
 
     shell: str = option(
         "",
-        'The shell: bash, zsh or fish. In bash: eval "$(seedtf completion bash)"; in zsh the same '
-        "with zsh; in fish: seedtf completion fish | source.",
+        'The shell: bash, zsh or fish. In bash: eval "$(seedtf completion bash)"; in zsh: '
+        'eval "$(seedtf completion zsh)"; in fish: seedtf completion fish | source.',
     )
 
 
 @dataclass(frozen=True)
 class _Flag:
-    """A flag as a shell shows it; ``help`` is the first sentence of its help."""
+    """A flag in the script; ``help`` is the first sentence of the flag's text in ``--help``."""
 
     name: str
     help: str
@@ -56,9 +56,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _flags(module_name: str) -> list[_Flag]:
-    """The flags of the command in a module, without those that it refuses or another flag replaces.
+    """The flags of the command in a module.
 
-    A field that a positional argument sets (``POSITIONALS`` of the module) has no flag.
+    Left out are flags that the command refuses, flags that another flag replaces, and the fields that
+    positional arguments set (``POSITIONALS`` of the module).
     """
     module = importlib.import_module(f"seedtf.commands.{module_name}")
     config_class = find_config_class(module)
@@ -77,7 +78,7 @@ def _flags(module_name: str) -> list[_Flag]:
 
 
 def _commands() -> Iterator[tuple[str, list[_Flag]]]:
-    """Each command but ``completion`` as it is typed, such as ``benchmark step``, and its flags."""
+    """Yields each command but ``completion``, as users type it (``benchmark step``), and its flags."""
     for command in COMMANDS:
         if command == "benchmark":
             for kind in KINDS:
@@ -137,7 +138,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-# bash passes ``--flag=val`` as three words and zsh as one; the function completes the value in both.
+# bash passes ``--flag=val`` as three words and zsh as one word; the function handles both.
 _BASH = textwrap.dedent(
     """\
     _seedtf_flags() {{

@@ -35,8 +35,8 @@ class DataServiceConfig(Flags):
     dispatcher: str = option("", "For a worker: host:port of the dispatcher.")
     address: str = option(
         "",
-        "For a worker: the host or host:port at which the training processes can reach the worker; by "
-        "default the address of this machine in the network of the dispatcher.",
+        "For a worker: the host or host:port at which the training processes can reach the worker. By "
+        "default, the address of this machine in the network of the dispatcher.",
     )
 
     def check_together(self) -> None:
@@ -49,7 +49,7 @@ class DataServiceConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Serves until SIGTERM or SIGINT, then ends the process with exit code 0."""
+    """Serves until SIGTERM or SIGINT, then ends the process with exit code 0; never returns."""
     config = parse_config(DataServiceConfig, "data_service", arguments, POSITIONALS)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

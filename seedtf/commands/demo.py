@@ -22,7 +22,8 @@ class DemoConfig(Flags):
     export: str = option("", "Folder of an export, or of a run.")
     threshold: float | str = option(
         AUTO,
-        "Confidence below which an answer is rejected, 0 to 1; auto reads it from the run's report.",
+        "Confidence below which an answer is rejected, 0 to 1; auto reads it from the report of the "
+        "run.",
         low=0.0,
         high=1.0,
     )

@@ -46,7 +46,7 @@ class EmbedConfig(Flags):
         "Side in pixels that images are resized to, 8 to 2048.",
         low=0,
         high=2048,
-        default_text="that of the run, or the only one that the network accepts, or 224",
+        default_text="the size of the run, or the only size that the network accepts, or 224",
     )
     weights: str = option(
         "imagenet", "Weights of --model, as for seedtf train; a run folder has its own."
@@ -75,7 +75,7 @@ class EmbedConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the features and their table; returns 0, or 3 when a file has no row."""
+    """Writes the features and their table; returns 0, or 3 if a file could not be used."""
     config = parse_config(EmbedConfig, "embed", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.data.columns import Columns

@@ -21,9 +21,9 @@ class EnsembleConfig(Flags):
     """The runs and the flags of ``seedtf ensemble``."""
 
     runs: tuple[str, ...] = option(
-        (), "Two or more folders, each of a run or written by seedtf folds."
+        (), "Two or more folders; each is the folder of a run or of seedtf folds."
     )
-    out: str = option("", "New folder of the ensemble, for predict, evaluate and export.")
+    out: str = option("", "New folder of the ensemble, which predict, evaluate and export accept.")
     equal: bool = option(False, "Give all runs the same weight, instead of fitting the weights.")
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
 

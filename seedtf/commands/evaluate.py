@@ -54,7 +54,8 @@ class EvaluateConfig(Flags):
     precision_target: float = option(
         0.95,
         "Fraction of the accepted predictions that must be correct, 0 to 1. The report chooses the "
-        "confidence threshold that reaches it; predictions below the threshold are rejected.",
+        "confidence threshold that reaches this fraction. Predictions below the threshold are "
+        "rejected.",
         low=0,
         high=1,
     )
@@ -94,13 +95,14 @@ def run(arguments: list[str]) -> int:
         out=config.out,
         overwrite=config.overwrite,
     )
-    for label, text in _lines(evaluation):
+    for label, text in _console_lines(evaluation):
         report(label, text)
-    report_result(json.dumps(_result(evaluation)))
+    report_result(json.dumps(_result_values(evaluation)))
     return 0
 
 
-def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
+def _console_lines(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The lines for the console, each as a label and a text."""
     from seedtf.data.catalog import describe_faults
     from seedtf.evaluation.report import OUT_OF_FOLD, TEST, VALIDATION
 
@@ -144,6 +146,7 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _reject_text(evaluation: Evaluation) -> str:
+    """Which predictions are rejected, or that no threshold reaches the precision target."""
     metrics, rule = evaluation.report, evaluation.report.reject
     if rule is None:
         return (
@@ -156,11 +159,12 @@ def _reject_text(evaluation: Evaluation) -> str:
     )
 
 
-def _result(evaluation: Evaluation) -> dict[str, object]:
+def _result_values(evaluation: Evaluation) -> dict[str, object]:
+    """The values of the ``RESULT`` line; those of the test images, if any, are in ``test``."""
     metrics, test = evaluation.report, evaluation.test
-    tested = {} if test is None else {"test": _result(test)}
+    test_values = {} if test is None else {"test": _result_values(test)}
     return {
-        **tested,
+        **test_values,
         "report": str(evaluation.page),
         "images": len(metrics.losses),
         "snapshots": evaluation.num_snapshots,

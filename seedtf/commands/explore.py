@@ -52,8 +52,8 @@ class ExploreConfig(Flags):
     weights: str = option("imagenet", "Weights of --model, as for seedtf train.")
     image_size: int = option(
         0,
-        "Side in pixels that images are resized to; 0 for the size of the run, or the only size "
-        "that the network accepts, or 224.",
+        "Side in pixels that images are resized to; 0 for the size of the run, or the only size that "
+        "the network accepts, or 224.",
         low=0,
         high=2048,
     )
@@ -90,10 +90,10 @@ class ExploreConfig(Flags):
 def run(arguments: list[str]) -> int:
     """Writes the page and the table, prints what was found, and returns the exit code."""
     config = parse_config(ExploreConfig, "explore", arguments, POSITIONALS)
-    of_folds = is_folds(config.source)
-    if of_folds:
+    has_folds = is_folds(config.source)
+    if has_folds:
         _check_folds_flags(config)
-    out = Path(config.out or (Path(config.source) / "explore" if of_folds else "explore"))
+    out = Path(config.out or (Path(config.source) / "explore" if has_folds else "explore"))
     check_out_folder(out, "--out", overwrite=config.overwrite)
     import_tensorflow()
     from seedtf.explore.page import write_page
@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.explore.sources import open_folder, open_folds
 
     limit = config.max_pixels
-    if of_folds:
+    if has_folds:
         explored = open_folds(Path(config.source), fixes=config.fixes, max_pixels=limit)
     else:
         model = config.model or _DEFAULT_MODEL
@@ -115,28 +115,30 @@ def run(arguments: list[str]) -> int:
         written = write_page(explored, found, out, title=title, method=config.map, max_pixels=limit)
     except OSError as error:
         raise UserError(f"--out={out}: {error.strerror or error}; pass another folder") from error
-    across, images = sum(found.across), len(explored.catalog)
+    num_across, num_images = sum(found.across), len(explored.catalog)
     suspects = format_count(len(found.suspects), "image")
     report("to decide", f"{suspects}, the most doubtful labels first")
-    report("wrong", f"{int(found.wrong.sum()):,} of {images:,} labels, by confident learning")
-    split = f", {across} of them on different sides of the split" if across else ""
-    sets, outliers = len(found.near_duplicates), format_count(len(found.outliers), "image")
-    report("twins", f"{format_count(sets, 'set')} of near duplicates{split}")
+    report("wrong", f"{int(found.wrong.sum()):,} of {num_images:,} labels, by confident learning")
+    split = f", {num_across} of them on different sides of the split" if num_across else ""
+    sets = format_count(len(found.near_duplicates), "set")
+    report("twins", f"{sets} of near duplicates{split}")
+    outliers = format_count(len(found.outliers), "image")
     report("outliers", f"{outliers} with the most distant nearest neighbours")
     report("quality", format_count(len(found.poor), "poor image"))
-    if written.num_shown < images:
+    if written.num_shown < num_images:
         report(
             "sample",
-            f"the page has {written.num_shown:,} of {images:,} images: first the suspects, outliers, "
-            "near duplicates and poor images, in this order and as far as there is room, then a sample "
-            "of the others that keeps the proportions of the classes; explore.csv has all",
+            f"the page has {written.num_shown:,} of {num_images:,} images: first the suspects, "
+            "outliers, near duplicates and poor images, in this order and as far as there is room, "
+            "then a sample of the other images that keeps the proportions of the classes; explore.csv "
+            "has all images",
         )
     report("page", f"{written.page}; the map is {written.projection}")
     report("table", str(written.table))
     result = {
         "page": str(written.page),
         "table": str(written.table),
-        "images": images,
+        "images": num_images,
         "shown": written.num_shown,
         "to_decide": len(found.suspects),
         "likely_wrong": int(found.wrong.sum()),

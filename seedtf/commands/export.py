@@ -30,7 +30,8 @@ __all__ = ["EXIT_INCOMPLETE", "ExportConfig", "run"]
 POSITIONALS = ("run",)
 
 EXIT_INCOMPLETE = 3
-"""Exit code if the SavedModel was written, but another format predicts too differently to be kept."""
+"""Exit code if the SavedModel was written, but the predictions of another format differ from those of
+the SavedModel too much to keep this format."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class ExportConfig(Flags):
     )
     data_dir: str = option(
         "",
-        "Folder of labelled images to compare the formats on; by default the validation images of the "
-        "run.",
+        "Folder of labelled images to compare the formats on. By default, the validation images of the "
+        "run are used.",
     )
     labels_csv: str = option("", LABELS_CSV_HELP)
     file_column: str = option("", FILE_COLUMN_HELP)
@@ -103,15 +104,15 @@ def run(arguments: list[str]) -> int:
         heatmap=config.heatmap,
         max_pixels=config.max_pixels,
     )
-    _show(exported)
+    _report_export(exported)
     return EXIT_INCOMPLETE if exported.left_out else 0
 
 
-def _show(exported: Exported) -> None:
+def _report_export(exported: Exported) -> None:
     from seedtf.export.parity import INT8_WARNING
 
     report("export", str(exported.folder))
-    hint = " (none fitted; seedtf evaluate fits one for a single run)"
+    hint = " (no temperature was fitted; seedtf evaluate fits one for a single run)"
     note = "" if exported.temperature_fitted else hint
     report("scaled", f"temperature {exported.temperature:g}{note}")
     for row in exported.rows:

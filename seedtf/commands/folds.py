@@ -29,7 +29,7 @@ __all__ = ["FoldsConfig", "run"]
 
 @dataclass(frozen=True)
 class FoldsConfig(TrainConfig):
-    """The flags of ``train`` that apply to all folds (all but ``REFUSED``), and the command's own."""
+    """The flags of ``folds``, and those of ``train`` except ``REFUSED``, which apply to all folds."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command with the same --out continues; leave --resume out",
@@ -51,8 +51,8 @@ class FoldsConfig(TrainConfig):
     )
     takeover_seconds: float = option(
         120.0,
-        "Seconds without a heartbeat of the machine that trains a fold, after which another machine "
-        "takes the fold over; 10 or more.",
+        "Seconds, 10 or more. If the machine that trains a fold sends no heartbeat for this time, "
+        "another machine takes the fold over.",
         low=10.0,
     )
     divide_only: bool = option(False, "Divide the images and write folds.csv, but do not train.")
@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> int:
     report("folder", f"{folder}; the same command with --out={folder} continues, on any machine")
     train_folds(training, config.folds, arguments, folder, takeover_seconds=config.takeover_seconds)
     paths = FoldsPaths(folder)
-    # The report has the same place in a folder of folds as in the folder of a run.
+    # The path of the report in a folder of folds is the same as in the folder of a run.
     values = json.loads(RunPaths(folder).report.values.read_text(encoding="utf-8"))
     over_folds, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
     interval = f"95 % interval {low:.4f} to {high:.4f}"

@@ -89,7 +89,7 @@ def _flag_lines(config_class: type, options: Iterable[dataclasses.Field], width:
 def _shown_flags(
     config_class: type, positionals: Sequence[str]
 ) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]:
-    """The flags that a command declares itself, and those that it inherits and shows."""
+    """The shown flags of a command: those that it declares itself, and those that it inherits."""
     hidden = {*getattr(config_class, "REFUSED", {}), *(p.removesuffix("...") for p in positionals)}
     groups = getattr(config_class, "HELP_GROUPS", None)
     own, inherited = [], []

@@ -17,9 +17,9 @@ __all__ = ["LrFindConfig", "run"]
 
 @dataclass(frozen=True)
 class LrFindConfig(TrainConfig):
-    """The flags of ``lr_find``, and those of ``train``, so that a run's flags.txt can be passed.
+    """The flags of ``lr_find``, and those of ``train``, so that the flags.txt of a run can be passed.
 
-    Those in ``REFUSED`` are accepted only if they are not set.
+    A flag in ``REFUSED`` is accepted only if its value is empty, false or 0.
     """
 
     REFUSED: ClassVar[dict[str, str]] = {
@@ -32,7 +32,7 @@ class LrFindConfig(TrainConfig):
     end_lr: float = option(1.0, "Last learning rate, above --start_lr.", low=1e-12, high=100.0)
     steps: int = option(
         100,
-        "Steps from the first to the last rate, 10 or more; limited to the steps of three epochs.",
+        "Steps from the first to the last rate, 10 or more. The steps of three epochs are the limit.",
         low=10,
     )
     out: str = option(

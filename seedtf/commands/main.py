@@ -25,7 +25,7 @@ COMMANDS = {
     "train": "train a classifier on a folder of labelled images",
     "lr_find": "find a learning rate before training",
     "tune": "search for better training flags",
-    "folds": "cross-validate: k runs, and every image predicted by the run that did not train on it",
+    "folds": "cross-validate: train k runs; each image is predicted by the run not trained on it",
     "ensemble": "make an ensemble that averages the predictions of several runs",
     "evaluate": "evaluate a run and write its report page",
     "compare": "compare two evaluated runs, image by image",
@@ -34,7 +34,7 @@ COMMANDS = {
     "export": "export a run as a SavedModel for serving, LiteRT or ONNX",
     "embed": "write the features that a network computes from images",
     "demo": "show a page in the browser that classifies one image at a time",
-    "probe": "compare pretrained networks on the data without training one",
+    "probe": "compare pretrained networks on your images without training them",
     "publish": "write a folder with the export and a model card, or upload it",
     "benchmark": "measure speed and memory, with warm-up and medians",
     "models": "list the networks that --model takes",
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            # Flush here, even if --help raises SystemExit: if the reader has closed the pipe, the
+            # Flush here, also when --help raises SystemExit. If the reader has closed the pipe, the
             # interpreter's own flush at exit would print an error.
             sys.stdout.flush()
     except OutputError as error:
@@ -98,7 +98,7 @@ def run_command(command: str, arguments: list[str]) -> int:
     """Runs one command; an error becomes one line on stderr and an exit code, never a traceback.
 
     For an unexpected error, the line names a log file for a bug report, if one could be written. An
-    error of stdout or stderr itself is raised, for ``main``.
+    error while writing to stdout or stderr is raised again, so that ``main`` handles it.
     """
     try:
         if command not in COMMANDS:
@@ -106,7 +106,7 @@ def run_command(command: str, arguments: list[str]) -> int:
             raise UserError(f"{command!r} is not a seedtf command{hint}; see --help")
         module = importlib.import_module(f"seedtf.commands.{command}")
         return int(module.run(arguments) or 0)
-    except OutputError:  # see main
+    except OutputError:  # `main` handles it
         raise
     except UserError as error:
         report_error(f"seedtf {one_line(command)}: {one_line(str(error))}")

@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     models, has_hub = list_models("" if config.word == _ALL else config.word)
     if not models:
         hint = "" if has_hub else "; pip install 'seedtf[hub]' adds a hundred networks"
-        raise UserError(f"{config.word}: no network has this in its name{hint}")
+        raise UserError(f"{config.word}: no network has this word in its name{hint}")
     if config.json:
         report_text(json.dumps([{**asdict(model), "sizes": str(model.sizes)} for model in models]))
         return 0

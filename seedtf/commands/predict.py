@@ -26,8 +26,8 @@ class PredictConfig(Flags):
 
     run_or_export: str = option(
         "",
-        "Folder of a run, a .keras file in it, or the folder of an exported model, whose probabilities "
-        "are temperature-scaled.",
+        "Folder of a run, a .keras file in that folder, or the folder of an exported model. The "
+        "probabilities of an exported model are temperature-scaled.",
     )
     files_or_folders: tuple[str, ...] = option(
         (), "Images, patterns such as 'photos/*.jpg', or folders of images."
@@ -37,8 +37,8 @@ class PredictConfig(Flags):
     )
     shard: str = option(
         "",
-        "Part of the files to predict, such as 3/16 for the third of 16 parts. The tables of the "
-        "parts, joined in order, equal the table of all files.",
+        "Part of the files to predict, such as 3/16 for the third of 16 parts. Joined in order, the "
+        "tables of all parts equal the table of all files.",
     )
     topk: int = option(5, "Classes to list for each image, 1 or more.", low=1)
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
@@ -46,13 +46,12 @@ class PredictConfig(Flags):
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     submission: str = option(
         "",
-        "Sample submission of a competition: its rows are filled with predictions and written to "
-        "--out.",
+        "Sample submission of a competition. Its rows, filled with predictions, are written to --out.",
     )
     heatmaps: str = option(
         "",
-        "Folder for a PNG of every image that shows where the network saw the predicted class; only "
-        "for a run, not for an export.",
+        "Folder for heat maps: a PNG for every image shows where the network saw the predicted class. "
+        "For a run only, not for an export.",
     )
     overwrite: bool = option(
         False, "Replace --out if it exists, and write to --heatmaps even if it holds files."

@@ -22,7 +22,7 @@ __all__ = ["PreviewConfig", "run"]
 
 @dataclass(frozen=True)
 class PreviewConfig(TrainConfig):
-    """The output file, and the flags of ``train``, so that a run's flags.txt can be passed."""
+    """The output file, and the flags of ``train``, so that the flags.txt of a run can be passed."""
 
     HELP_GROUPS: ClassVar[tuple[type[Flags], ...]] = (DataFlags, AugmentFlags)
 

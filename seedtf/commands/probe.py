@@ -1,4 +1,4 @@
-"""``seedtf probe``: compares pretrained networks on the data without training one."""
+"""``seedtf probe``: compares pretrained networks on your images without training them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class ProbeConfig(Flags):
     """The folder and the flags of ``seedtf probe``."""
 
     data_dir: str = option(
-        "", "Folder of labelled images in any layout that seedtf train takes, or an archive of one."
+        "",
+        "Folder of labelled images in any layout of seedtf train, or an archive of such a folder.",
     )
     models: str = option(
         "",
@@ -45,16 +46,16 @@ class ProbeConfig(Flags):
         "Side in pixels that images are resized to, 8 to 2048.",
         low=0,
         high=2048,
-        default_text="that of the run, or the only one that the network accepts, or 224",
+        default_text="the size of the run, or the only size that the network accepts, or 224",
     )
     weights: str = option(
         "imagenet", "Weights of --models, as for seedtf train; a run folder has its own."
     )
     folds: str = option(
-        "5", "Number of folds, 2 to 200, or 'groups' for one fold for each group of images."
+        "5", "Number of folds, 2 to 200, or 'groups' for one fold per group of images."
     )
     group_by: str = option(
-        "", "What groups the images (as for seedtf train); no group is divided among folds."
+        "", "What groups the images, as for seedtf train. Each group is in one fold only."
     )
     group_regex: str = option(
         "", "Pattern whose captured part in a path is the group of the image."
@@ -77,8 +78,8 @@ class ProbeConfig(Flags):
     out: str = option("probe", "Folder for probe.csv, probe.png and predictions.csv.")
     save: str = option(
         "",
-        "New run folder for the network with the best logistic regression; its head is fitted without "
-        "the first fold. evaluate, predict, export and --continue accept the run.",
+        "New run folder for the network with the best logistic regression. The head of the network is "
+        "fitted without the first fold. evaluate, predict, export and --continue accept the run.",
     )
     overwrite: bool = option(False, "Replace the files in --out if there are some.")
 

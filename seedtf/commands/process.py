@@ -27,7 +27,7 @@ __all__ = ["describe_os_error", "prepare_process", "restart_in_utf8", "write_fau
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
 _OUTPUT_FLAGS = ("out", "run_dir")
-"""The names of the flags for outputs. Of these, the first that a command has is its output flag."""
+"""The names of flags for outputs. The output flag of a command is the first of these that it has."""
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -76,8 +76,8 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
     Args:
         error: an error about a file.
         command: the name of the command.
-        arguments: the arguments of the command. The message names the flag whose value is the file or
-            a folder that contains it.
+        arguments: the arguments of the command. If the value of a flag is the file or a folder that
+            contains the file, the message names this flag.
     """
     cause = error.strerror or str(error)
     path = str(error.filename or "")
@@ -86,7 +86,7 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
         if path and equals and name.startswith("--") and value and _is_or_contains(value, path):
             detail = "" if path == value else f" ({path})"
             return f"{name}={value}: {cause}{detail}; pass another path"
-    # Nothing is written to URLs, so the permission for one is not that of an output.
+    # Nothing is written to URLs, so an error about a URL is not an error about an output.
     flag = "" if "://" in path else _output_flag(command, arguments)
     if flag and error.errno in _WRITE_ERRORS:
         return f"{path or 'the output'}: {cause}; free some space or pass another path as --{flag}"

@@ -12,7 +12,7 @@ from seedtf.errors import UserError
 
 __all__ = ["check_spelling", "describe_wrong_type", "find_flag_name"]
 
-# Names in Keras, timm, fastai, Ultralytics and Hugging Face's trainer, and seedtf's name of the flag.
+# Flags of Keras, timm, fastai, Ultralytics and Hugging Face's trainer -> the same flag in seedtf.
 _OTHER_NAMES = {
     "arch": "model",
     "backbone": "model",
@@ -44,7 +44,7 @@ _ASSIGNMENT = re.compile(r"([–—-]*)([A-Za-z][\w-]*)=(.*)", re.DOTALL)
 
 
 def find_flag_name(word: str, names: Iterable[str]) -> str:
-    """The entry of ``names`` that ``word`` means in seedtf or another tool; empty if there is none.
+    """The entry of ``names`` that ``word`` means in seedtf or in another tool; empty if none does.
 
     Example:
         >>> find_flag_name("imgsz", ["image_size", "epochs"])
@@ -79,8 +79,8 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
             raise UserError(f"{argument}: write --no{negated}")
         boolean_follows = following.lower() in (*_TRUE, *_FALSE) and not os.path.exists(following)
         if not equals and boolean_follows and _is_boolean(config_class, name):
-            no = "" if following.lower() in _TRUE else "no"
-            raise UserError(f"{argument} {following}: write --{no}{name}")
+            negation = "" if following.lower() in _TRUE else "no"
+            raise UserError(f"{argument} {following}: write --{negation}{name}")
         if name in fields and value in ("None", "null") and not os.path.exists(value):
             has_none = name == "weights" or "none" in fields[name].metadata["choices"]
             remedy = f"write --{name}=none" if has_none else "leave the flag out"

@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
         report_result(forecast.as_json())
         return 0
     result = train_and_evaluate(config)
-    if not result.run_dir:  # one worker of several; the chief reports the result
+    if not result.run_dir:  # this is a worker, and the chief reports the result
         return 0
     paths = RunPaths.of(result.run_dir)
     low, high = result.val_accuracy_interval

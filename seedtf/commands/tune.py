@@ -27,7 +27,7 @@ _ONLY_IF_NAMED = ", ".join(name for name in SEARCHABLE if name not in SEARCHED_B
 
 @dataclass(frozen=True)
 class TuneConfig(TrainConfig):
-    """The flags of ``train``, which apply to all trials (but ``REFUSED``), and those of the search."""
+    """The flags of the search, and those of ``train`` except ``REFUSED``, which apply to all trials."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command continues a search; leave it out",
@@ -46,15 +46,17 @@ class TuneConfig(TrainConfig):
     )
     search: str = option(
         "",
-        "Flags to search, separated by commas; by default those of "
-        f"{', '.join(SEARCHED_BY_DEFAULT)} that the command line does not set; also possible: "
-        f"{_ONLY_IF_NAMED}.",
+        f"Flags to search, separated by commas. By default, {', '.join(SEARCHED_BY_DEFAULT)} are "
+        f"searched, except those that the command line sets. Other possible flags: {_ONLY_IF_NAMED}.",
     )
-    study: str = option("tune", "Name of the search in its storage; the same name continues it.")
+    study: str = option(
+        "tune",
+        "Name of the search in its storage. A command with the same name continues the search.",
+    )
     storage: str = option(
         "",
         "Database URL of the search, such as postgresql://user@host/name, for a search on several "
-        "machines; by default a SQLite file in --out.",
+        "machines. By default, the search is stored in a SQLite file in --out.",
     )
     out: str = option(
         "",
