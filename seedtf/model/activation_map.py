@@ -107,11 +107,11 @@ def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = 
 
 def mean_map(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
     """The mean of maps, float32 ``[B, h, w]``, which are resized to the size of the largest map."""
-    largest = max(tuple(heat.shape[1:]) for heat in maps)
+    largest = max(tuple(values.shape[1:]) for values in maps)
     resized = [
-        heat
-        if tuple(heat.shape[1:]) == largest
-        else tf.image.resize(heat[..., tf.newaxis], largest)[..., 0]
-        for heat in maps
+        values
+        if tuple(values.shape[1:]) == largest
+        else tf.image.resize(values[..., tf.newaxis], largest)[..., 0]
+        for values in maps
     ]
     return weighted_mean(resized, weights)

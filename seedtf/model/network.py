@@ -279,8 +279,8 @@ def _warn_of_missing_scaling(name: str) -> None:
     if re.fullmatch(r"EfficientNetB\d", name):
         warn(
             f"{name}: if these weights were trained from ImageNet weights, their network had one more "
-            "input layer, which divides by the square root of the standard deviations; it is built "
-            "only with --weights=imagenet, and the first epochs will correct for its absence"
+            "input layer, which divides by the square root of the standard deviations; this layer is "
+            "built only with --weights=imagenet, and the first epochs will correct for its absence"
         )
 
 

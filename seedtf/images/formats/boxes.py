@@ -36,7 +36,8 @@ def read_avif(data: bytes) -> Header:
 def read_heic(data: bytes) -> Header:
     """Parses a file whose brand is HEIC.
 
-    The coded data are not parsed, unlike those of AVIF, because libheif limits their size itself.
+    Unlike the AV1 data of an AVIF, the coded data are not parsed, because libheif itself limits the
+    size of the image in them.
 
     Raises:
         RefusedError: no size is found, a box is missing, or a box exceeds the file.

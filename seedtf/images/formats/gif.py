@@ -30,6 +30,8 @@ def read_gif(data: bytes) -> Header:
             has no transparent colour, because viewers disagree on the colour of the rest.
         IndexError, struct.error: the file ends before its first frame does.
     """
+    # The header has 13 bytes: 6 of signature, then width, height, flags and two more fields. A colour
+    # table may follow.
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     first_block = position = 13 + _table_bytes(flags)
     transparent: int | None = None
@@ -47,7 +49,7 @@ def read_gif(data: bytes) -> Header:
         raise RefusedError("unsupported variant", "GIF whose first frame exceeds the canvas")
     if not is_whole and transparent is None:
         raise RefusedError("unsupported variant", "GIF whose first frame covers part of the canvas")
-    table = position + 10
+    table = position + 10  # The descriptor of a frame has 10 bytes; a colour table may follow.
     end = _skip_sub_blocks(data, table + _table_bytes(frame_flags) + 1)
     if not is_whole:
         return Header("gif", width, height, needs_pillow=True)

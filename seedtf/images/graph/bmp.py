@@ -28,8 +28,8 @@ def read_bmp(file: FileBytes) -> HeaderStatus:
     A text can start with ``BM`` too, so the file is an image only if its header has a length of
     ``BMP_HEADERS``.
     """
-    # The fields of these bytes: position of the pixels (offset), length of the header, width, height,
-    # planes, bits per pixel, compression.
+    # The fields of these bytes: position of the pixels (offset), length of the header, width and height
+    # (4 bytes each), planes and bits per pixel (2 bytes each), compression (4 bytes).
     head = peek(file, 10, 24)
     offset, header_bytes, width, height = (little_endian(head[at : at + 4]) for at in (0, 4, 8, 12))
     bits, compression = little_endian(head[18:20]), little_endian(head[20:])

@@ -40,6 +40,7 @@ _WHITE = b"\xff\xff\xff"
 
 def read_gif(file: FileBytes) -> HeaderStatus:
     """Parses a file that starts as a GIF, up to the end of its first frame."""
+    # The header has 13 bytes and the descriptor of a frame 10 bytes; a colour table may follow either.
     screen = peek(file, 6, 5)
     width, height = little_endian(screen[:2]), little_endian(screen[2:4])
     first_block = 13 + _table_bytes(screen[4])

@@ -107,7 +107,8 @@ def _read_segment(file: FileBytes, seen: _Segments) -> _Segments:
     """Reads the next segment that changes the result."""
     position = _skip_irrelevant(file, seen)
     part = peek(file, position, 10)
-    # After the marker, at `after`, are two bytes with the length of the segment, then its payload.
+    # After the marker, at `after`, are two bytes with the length of the segment, then its payload. The
+    # payload of a frame starts with bits per sample (1 byte), height (2), width (2), components (1).
     marker, size, after = part[1], big_endian(part[2:4]), position + 2
     is_marker = (part[0] == 0xFF) & (marker != 0xFF)
     is_standalone = is_in(marker, _STANDALONE)

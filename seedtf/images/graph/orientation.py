@@ -57,6 +57,7 @@ def read_exif(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     byte_order = big_endian(head[:4])
     is_little = is_in(byte_order, _LITTLE)
     is_tiff = (is_little | is_in(byte_order, _BIG)) & (start + 8 <= end)
+    # The first entry comes after the two bytes with the number of entries.
     first = start + _to_integer(head[4:], is_little) + 2
     count = _to_integer(peek(file, first - 2, 2), is_little)
     count = tf.clip_by_value((end - first) // 12, 0, tf.where(is_tiff, count, 0))

@@ -75,6 +75,8 @@ def read_plain_jpegs(contents: tf.Tensor) -> PlainJpegs:
         maximum_iterations=_MAX_SEGMENTS,
     )
     is_at_scan = _words(contents, length, position, 1)[0] == _SCAN
+    # A frame has a marker (2 bytes), its length (2), the bits per sample (1), height (2), width (2) and
+    # the number of components (1).
     fields = tf.unstack(_bytes(contents, length, frame, 10), axis=1)
     frame_bytes, height, width = (256 * fields[at] + fields[at + 1] for at in (2, 5, 7))
     is_plain = (frame > 0) & is_at_scan & (frame_bytes >= 8) & (fields[4] == 8) & (fields[9] <= 3)

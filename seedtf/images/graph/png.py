@@ -81,6 +81,8 @@ class _Chunks(NamedTuple):
 
 def read_png(file: FileBytes) -> HeaderStatus:
     """Parses a file that starts as a PNG."""
+    # The width is at byte 16 of the file, the height at byte 20, the colour type at byte 25. The first
+    # chunk, IHDR, ends at byte 33.
     head = peek(file, 16, 10)
     width, height = big_endian(head[:4]), big_endian(head[4:8])
     is_alpha_type = is_in(head[9], _ALPHA_TYPES)

@@ -85,13 +85,15 @@ def read_webp(file: FileBytes) -> HeaderStatus:
     status = first_status(
         (~matches_at(file, 8, b"WEBP"), NOT_AN_IMAGE),
         (~is_extended & ~is_lossless & (kind != _LOSSY), CORRUPT),
+        # The last field that is read ends at byte 25 or 30 of the file.
         (file.length < tf.where(is_lossless, int64(25), int64(30)), TRUNCATED),
         (is_animated & (image_kind != _FRAME), CORRUPT),
         (is_animated & ((end > file.length) | (length < _FRAME_HEADER_BYTES + 8)), TRUNCATED),
         (is_animated & ~is_whole, BY_PILLOW),
         (has_alpha_plane & ~has_alpha_flag, UNSUPPORTED),
     )
-    # The first frame of an animation becomes a still image.
+    # The first frame of an animation becomes a still image. In front of its chunks are "WEBP" (4 bytes)
+    # and a chunk VP8X (18 bytes), which together are the 22 bytes below.
     first_flags = tf.where(has_alpha, bytes([_ALPHA, 0, 0, 0]), bytes(4))
     size = text_between(file, int64(24), int64(30))
     riff = [b"RIFF", little_endian_bytes(22 + end - first, 4), b"WEBPVP8X", bytes([10, 0, 0, 0])]
