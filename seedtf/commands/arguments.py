@@ -148,7 +148,7 @@ def find_config_class(module: ModuleType) -> type[Flags]:
 
 
 def to_base_class(config: Any, base_class: type[Config]) -> Config:
-    """Returns a ``base_class`` with the values of ``config``, which is of a subclass of it."""
+    """Returns a ``base_class`` with the values of ``config``, which is of a subclass of this class."""
     names = [option.name for option in dataclasses.fields(base_class)]  # type: ignore[arg-type]
     return base_class(**{name: getattr(config, name) for name in names})
 

@@ -17,7 +17,7 @@ from seedtf.report import format_bytes, report
 __all__ = ["GpuConfig", "describe_result", "run", "utilization_lines"]
 
 _NO_DIFFERENCES = ("ok", "seconds")
-"""Keys of a result that a line "differs: …" leaves out."""
+"""Keys of a result that are not shown after ``differs:``, because they are no differences."""
 
 
 @dataclass(frozen=True)

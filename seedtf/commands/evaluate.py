@@ -62,8 +62,8 @@ class EvaluateConfig(Flags):
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     out: str = option(
         "",
-        "Folder of the report; default RUN/report, or RUN/report-NAME for a --data_dir called NAME, "
-        "with a suffix for a .keras file, --snapshots, --tta=8 and --fixes.",
+        "Folder of the report. The default is RUN/report, or RUN/report-NAME for a --data_dir called "
+        "NAME, with a suffix for each of --snapshots, --tta=8, --fixes and a .keras file as RUN.",
     )
     overwrite: bool = option(False, "Replace an existing report in --out.")
 

@@ -124,8 +124,8 @@ def build_network(
             ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
         bn_momentum: momentum of every batch normalization; None keeps the network's own values.
         sync_bn: whether batch statistics are computed over all replicas of a distribution strategy.
-        zero_init_residual: whether every residual branch starts with the output 0. It has an effect on
-            random weights only (see ``zero_init_residuals``).
+        zero_init_residual: whether every residual branch starts with the output 0. This has an effect
+            on random weights only (see ``zero_init_residuals``).
 
     Returns:
         A model with the network's name in lower case. It maps ``image``, float32 ``[B, S, S, 3]``

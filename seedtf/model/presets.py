@@ -51,10 +51,10 @@ Numbers = float | Sequence[float]
 class Preset:
     """A pretrained network of KerasHub.
 
-    A run saves this description, so that it can resume when the files of the preset are gone.
+    A run saves this description, so that the run can be resumed when the files of the preset are gone.
 
     Attributes:
-        source: the value of ``--model``; a folder as its absolute path.
+        source: the value of ``--model``; for a folder, its absolute path.
         backbone: ``module``, ``class_name`` and ``config`` of KerasHub's class, as JSON values.
         scale, offset: the network was trained on ``pixels * scale + offset`` with pixels in 0–255.
         sizes: the image sizes that the network accepts.
