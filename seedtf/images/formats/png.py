@@ -61,7 +61,7 @@ def read_png(data: bytes) -> Header:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields kind, start and end of every chunk up to IEND, because EXIF may also follow the pixels.
+    """Yields kind, start and end of every chunk up to IEND; EXIF may come after the pixels.
 
     Raises:
         RefusedError: a chunk exceeds the file.

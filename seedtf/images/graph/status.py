@@ -129,7 +129,7 @@ def make_edits(file: FileBytes, *edits: tuple[tf.Tensor, tf.Tensor, tf.Tensor | 
 
 
 def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
-    """Applies ``edits`` to ``contents``, a string scalar; without edits, returns it unchanged."""
+    """Returns ``contents``, a string scalar, with ``edits`` applied; unchanged if there are none."""
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
 
     def replace_parts() -> tf.Tensor:
