@@ -1,4 +1,4 @@
-"""Every image is decoded to the pixels of Pillow or refused, eagerly and in a tf.data pipeline."""
+"""Every image is decoded to the pixels that Pillow gives, or is refused: eagerly and in tf.data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ def exif_with_orientation(value: int) -> Image.Exif:
     return exif
 
 
-# In a name, "turned" comes before the value of the EXIF orientation, 1 to 8.
 LOSSY = {
     "jpeg": encode(IMAGE, "JPEG", quality=90),
     "grey jpeg": encode(GREY, "JPEG"),
@@ -64,8 +63,8 @@ LOSSY = {
     "cmyk jpeg": encode(IMAGE.convert("CMYK"), "JPEG", quality=95),
     "lossy webp": encode(IMAGE, "WEBP", quality=90),
     **{
-        f"jpeg turned {o}": encode(IMAGE, "JPEG", exif=exif_with_orientation(o))
-        for o in range(1, 9)
+        f"jpeg with orientation {value}": encode(IMAGE, "JPEG", exif=exif_with_orientation(value))
+        for value in range(1, 9)
     },
 }
 LOSSLESS = {
@@ -88,7 +87,7 @@ LOSSLESS = {
     "palette bmp": encode(PALETTE, "BMP"),
     "tiff": encode(NOISY, "TIFF", compression="tiff_lzw"),
     "rgba tiff": encode(RGBA, "TIFF"),
-    "tiff turned 6": encode(NOISY, "TIFF", exif=exif_with_orientation(6)),
+    "tiff with orientation 6": encode(NOISY, "TIFF", exif=exif_with_orientation(6)),
     "ppm": encode(NOISY, "PPM"),
     "lossless webp": encode(NOISY, "WEBP", lossless=True),
     "rgba webp": encode(RGBA, "WEBP", lossless=True, exact=True),
@@ -98,10 +97,15 @@ LOSSLESS = {
     "animated rgba webp": encode(
         RGBA, "WEBP", lossless=True, exact=True, save_all=True, append_images=[NOISY]
     ),
-    **{f"png turned {o}": encode(NOISY, "PNG", exif=exif_with_orientation(o)) for o in range(1, 9)},
     **{
-        f"webp turned {o}": encode(NOISY, "WEBP", lossless=True, exif=exif_with_orientation(o))
-        for o in range(1, 9)
+        f"png with orientation {value}": encode(NOISY, "PNG", exif=exif_with_orientation(value))
+        for value in range(1, 9)
+    },
+    **{
+        f"webp with orientation {value}": encode(
+            NOISY, "WEBP", lossless=True, exif=exif_with_orientation(value)
+        )
+        for value in range(1, 9)
     },
 }
 if not DECODES_WEBP:  # seedtf then decodes WebP with Pillow, which test_compat.py tests
@@ -144,9 +148,9 @@ def test_lossless_files_are_equal_to_pillow(name: str) -> None:
     image, expected = decode_whole(LOSSLESS[name]), as_pillow_shows(LOSSLESS[name])
     assert image.dtype == np.uint8
     assert image.shape == expected.shape
-    # A value that ends with .5 after blending over white may be rounded up or down.
+    # Blending over white may give a value that ends with .5, which may be rounded up or down.
     is_blended = "tRNS" in name or "rgba" in name or "alpha" in name
-    assert np.abs(image.astype(int) - expected).max() <= is_blended
+    assert np.abs(image.astype(int) - expected).max() <= (1 if is_blended else 0)
 
 
 @pytest.mark.parametrize("name", LOSSY)
@@ -157,10 +161,14 @@ def test_lossy_files_are_close_to_pillow(name: str) -> None:
 
 
 def test_each_orientation_gives_different_pixels() -> None:
-    """If two were equal, the comparisons with Pillow could not show that the orientation is applied."""
-    turned = [decode_whole(LOSSLESS[f"png turned {o}"]).tobytes() for o in range(1, 9)]
-    assert len(set(turned)) == 8
-    assert np.array_equal(decode_whole(LOSSLESS["png turned 6"]), np.rot90(NOISE[..., :3], -1))
+    """With equal pixels, the comparisons with Pillow could not show that an orientation is applied."""
+    pixels = {
+        decode_whole(LOSSLESS[f"png with orientation {value}"]).tobytes() for value in range(1, 9)
+    }
+    assert len(pixels) == 8
+    assert np.array_equal(
+        decode_whole(LOSSLESS["png with orientation 6"]), np.rot90(NOISE[..., :3], -1)
+    )
 
 
 def test_transparent_pixels_become_white_whatever_their_hidden_colour() -> None:
@@ -180,7 +188,9 @@ def test_every_colour_is_blended_over_white_with_every_alpha() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 17])
-def test_an_image_blended_in_strips_is_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blending_in_strips_gives_the_same_pixels(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = decode_whole(LOSSLESS["rgba png"])
     monkeypatch.setattr(decode_module, "_STRIP_PIXELS", rows * RGBA.width)
     assert np.array_equal(decode_whole(LOSSLESS["rgba png"]), whole)
@@ -209,7 +219,10 @@ def test_every_value_of_fit_resizes_as_tensorflow_does(image: np.ndarray) -> Non
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.sampled_from(["pad", "crop"]))
 def test_pad_and_crop_keep_the_aspect_ratio(height: int, width: int, size: int, fit: str) -> None:
-    """A white image covers the square after crop; after pad, a part with the image's proportions."""
+    """With ``crop``, a white image fills the whole square.
+
+    With ``pad``, the white part of the square has the aspect ratio of the image.
+    """
     white = tf.fill([height, width, 3], tf.constant(255, tf.uint8))
     result = resize_image(white, size, fit).numpy()
     assert result.shape == (size, size, 3)
@@ -220,9 +233,9 @@ def test_pad_and_crop_keep_the_aspect_ratio(height: int, width: int, size: int, 
     rows, columns = covered.any(1).sum(), covered.any(0).sum()
     assert covered.sum() == rows * columns
     assert max(rows, columns) == size
-    exact = size * min(height, width) / max(height, width)
-    assert abs(min(rows, columns) - max(exact, 1)) <= 0.5
-    # The borders above and below the image differ by a pixel at most.
+    shorter_side = max(size * min(height, width) / max(height, width), 1)
+    assert abs(min(rows, columns) - shorter_side) <= 0.5
+    # The heights of the black borders above and below the image differ by at most one pixel.
     assert abs(int(covered.argmax(0).max()) - int(covered[::-1].argmax(0).max())) <= 1
 
 
@@ -230,7 +243,7 @@ def test_pad_and_crop_keep_the_aspect_ratio(height: int, width: int, size: int, 
 def test_every_value_of_fit_gives_the_same_pixels_alone_and_in_a_batch(
     fit: str, tmp_path: Path
 ) -> None:
-    files = [LOSSLESS["png"], LOSSLESS["png turned 6"], LOSSY["jpeg"]]
+    files = [LOSSLESS["png"], LOSSLESS["png with orientation 6"], LOSSY["jpeg"]]
     decode, paths = make_decoder(SIZE, fit=fit), []
     for number, data in enumerate(files):
         paths.append(str(tmp_path / str(number)))
@@ -238,7 +251,7 @@ def test_every_value_of_fit_gives_the_same_pixels_alone_and_in_a_batch(
     single = np.stack([decode(data).numpy() for data in files])
     batched = np.stack(list(make_batch_decoder(SIZE, fit=fit)(paths)))
     assert np.array_equal(batched, single)
-    # Only padding adds a black row above this image, which is wider than high.
+    # The first image is wider than it is high, so that ``pad`` adds black rows above it.
     assert (single[0, 0] == 0).all() == (fit == "pad")
 
 
@@ -259,7 +272,7 @@ def test_threads_share_one_budget_of_pixels() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(decode, [60, 40, 30, 100, 10, 20, 50, 70] * 5))
         assert peak <= 100
-        # An image above the budget is decoded alone; it must not wait for ever.
+        # An image above the budget is decoded alone and must not wait forever.
         pool.submit(decode, 1000).result(timeout=10)
     assert current == 0
 
@@ -276,13 +289,13 @@ def test_webp_is_recognised_by_its_bytes() -> None:
 
 @pytest.mark.parametrize("name", [*LOSSLESS, *LOSSY])
 def test_a_tf_data_pipeline_decodes_the_same_pixels(
-    name: str, piped: dict[str, np.ndarray]
+    name: str, pipeline_images: dict[str, np.ndarray]
 ) -> None:
-    assert np.array_equal(piped[name], decode_whole({**LOSSLESS, **LOSSY}[name]))
+    assert np.array_equal(pipeline_images[name], decode_whole({**LOSSLESS, **LOSSY}[name]))
 
 
 @pytest.fixture(scope="module")
-def piped() -> dict[str, np.ndarray]:
+def pipeline_images() -> dict[str, np.ndarray]:
     """Each image of LOSSLESS and LOSSY by name, decoded by one graph inside tf.data."""
     files = {**LOSSLESS, **LOSSY}
     contents, headers = zip(
@@ -304,13 +317,14 @@ def test_an_image_of_the_right_size_is_not_resized() -> None:
     assert np.array_equal(resize_image(image, 16), image)
 
 
-def test_resizing_keeps_a_plain_colour_and_averages_when_shrinking() -> None:
+def test_resizing_keeps_a_plain_colour_and_shrinking_averages_pixels() -> None:
     plain = tf.fill([30, 50, 3], tf.constant(201, tf.uint8))
     assert np.all(resize_image(plain, 7) == 201)
     assert np.all(resize_image(plain, 70) == 201)
-    checks = np.indices((64, 64)).sum(0) % 2 * 255
-    grey = resize_image(tf.constant(np.repeat(checks[..., None], 3, -1).astype(np.uint8)), 8)
-    # Antialiasing averages the checks to 128; without it there would be pixels of 0 and of 255.
+    checkerboard = np.indices((64, 64)).sum(0) % 2 * 255
+    grey = resize_image(tf.constant(np.repeat(checkerboard[..., None], 3, -1).astype(np.uint8)), 8)
+    # Antialiasing averages the squares of the checkerboard to about 128. Without antialiasing, there
+    # would be pixels of 0 and of 255.
     assert np.abs(grey.numpy().astype(int)[1:-1, 1:-1] - 128).max() <= 2
 
 
@@ -385,7 +399,7 @@ def read_header_with_half_the_width(data: bytes, *_: int) -> Header:
     return dataclasses.replace(header, width=header.width // 2)
 
 
-def test_an_image_of_another_size_than_its_header_is_refused(
+def test_an_image_whose_header_states_another_size_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_module, "read_header", read_header_with_half_the_width)
@@ -398,7 +412,7 @@ def test_an_image_of_another_size_than_its_header_is_refused(
         make_decoder(SIZE)(LOSSLESS["png"])
 
 
-def test_a_graph_refuses_an_image_of_another_size_than_its_header(
+def test_a_graph_refuses_an_image_whose_header_states_another_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def parse_half_the_width(contents: tf.Tensor, max_pixels: int) -> HeaderStatus:
@@ -413,7 +427,7 @@ def test_a_graph_refuses_an_image_of_another_size_than_its_header(
 def test_a_graph_decodes_large_images_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     running, peak, lock = 0, 0, threading.Lock()
 
-    def count(header: np.ndarray) -> np.ndarray:
+    def count_running(header: np.ndarray) -> np.ndarray:
         nonlocal running, peak
         with lock:
             running += 1
@@ -423,14 +437,14 @@ def test_a_graph_decodes_large_images_one_at_a_time(monkeypatch: pytest.MonkeyPa
             running -= 1
         return header
 
-    def counting(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-        checked = tf.numpy_function(count, [header], tf.int32)
-        return decode_image(contents, tf.ensure_shape(checked, [4]))
+    def count_and_decode(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+        header = tf.numpy_function(count_running, [header], tf.int32)
+        return decode_image(contents, tf.ensure_shape(header, [4]))
 
     files = tf.constant([LOSSLESS["png"]] * 12 + [b"", LOSSLESS["png"][:-20]])
     expected = serving_graph.decode_batch(files, SIZE)
-    monkeypatch.setattr(serving_graph, "decode_image", counting)
-    monkeypatch.setattr(serving_graph, "_LARGE_PIXELS", 1)
+    monkeypatch.setattr(serving_graph, "decode_image", count_and_decode)
+    monkeypatch.setattr(serving_graph, "_LARGE_PIXELS", 1)  # every image counts as large
     images, faults = tf.function(serving_graph.decode_batch, autograph=False)(files, SIZE)
     assert peak == 1
     assert np.array_equal(images, expected[0])
@@ -451,7 +465,7 @@ def test_every_error_of_tensorflow_is_a_refusal(
         return tf.ensure_shape(tf.numpy_function(fail, [], tf.uint8), [None, None, 3])
 
     monkeypatch.setattr(decode_module, "decode_image", failing)
-    # Trace new graphs: those of other tests are cached, and would still call the real decode_image.
+    # Trace new graphs, because the graphs that other tests have cached call the real decode_image.
     for module in (decode_module, decode_files):
         monkeypatch.setattr(module, "_decode_graph", module._decode_graph.__wrapped__)
     with pytest.raises(RefusedError) as refused:

@@ -1,4 +1,4 @@
-"""A batch decoder gives, for each path in order, the image or error of decoding that file alone."""
+"""A batch decoder gives for each path, in order, what decoding its file alone gives: image or error."""
 
 from pathlib import Path
 
@@ -12,14 +12,16 @@ from seedtf.images.decode import make_decoder
 from seedtf.images.header import RefusedError
 
 SIZE = 16
+GOOD = (0, 2, 3, 5, 7)
+"""The positions of the undamaged images in ``mixed``."""
 
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> list[str]:
-    """Paths of five images, a damaged one, an empty file and a missing file."""
+    """Eight paths: five images, and at 1, 4 and 6 a damaged image, an empty file and a missing file."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(8)]
-    for i in (0, 2, 3, 5, 7):
+    for i in GOOD:
         Image.fromarray(rng.integers(0, 256, (9 + i, 20 - i, 3), np.uint8)).save(paths[i])
     Image.fromarray(rng.integers(0, 256, (30, 30, 3), np.uint8)).save(tmp_path / "whole.png")
     damaged = bytearray((tmp_path / "whole.png").read_bytes())
@@ -37,21 +39,21 @@ def test_a_bad_file_does_not_affect_the_others(mixed: list[str]) -> None:
     ]  # fmt: skip
     assert [results[1].fault, results[4].fault] == ["corrupt", "empty file"]
     decode_single = make_decoder(SIZE)
-    for i in (0, 2, 3, 5, 7):
+    for i in GOOD:
         assert np.array_equal(results[i], decode_single(Path(mixed[i]).read_bytes()))
 
 
 def test_a_batch_of_files_is_limited_by_the_bytes_that_it_needs(
     mixed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [mixed[i] for i in (0, 2, 3, 5, 7)]
-    reads = [decode_files._read(path, 1000) for path in paths]
-    assert [len(batch) for batch in decode_files._batches(reads)] == [5]
-    sizes = [decode_files._bytes_needed(*read) for read in reads]
+    paths = [mixed[i] for i in GOOD]
+    files = [decode_files._read(path, max_pixels=1000) for path in paths]
+    assert [len(batch) for batch in decode_files._batches(files)] == [5]
+    sizes = [decode_files._bytes_needed(*file) for file in files]
     monkeypatch.setattr(decode_files, "_BATCH_BYTES", 2 * max(sizes))
-    assert [len(batch) for batch in decode_files._batches(reads)] == [2, 2, 1]
+    assert [len(batch) for batch in decode_files._batches(files)] == [2, 2, 1]
     monkeypatch.setattr(decode_files, "_BATCH_BYTES", 1)
-    assert [len(batch) for batch in decode_files._batches(reads)] == [1] * 5
+    assert [len(batch) for batch in decode_files._batches(files)] == [1] * 5
     assert len([*make_batch_decoder(SIZE)(paths)]) == 5
 
 

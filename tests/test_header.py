@@ -29,13 +29,14 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def exif(orientation: int, order: str = "<") -> bytes:
-    """An EXIF block whose only entry is the orientation."""
+    """An EXIF block with only an orientation; ``order`` is ``<`` (little-endian) or ``>``."""
     byte_order = b"II" if order == "<" else b"MM"
     entry = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
     return b"Exif\0\0" + byte_order + struct.pack(f"{order}HIH", 42, 8, 1) + entry + bytes(4)
 
 
 def png_chunk(kind: bytes, data: bytes, length: int | None = None) -> bytes:
+    """A chunk of a PNG; ``length`` replaces the true length in its length field."""
     size = struct.pack(">I", len(data) if length is None else length)
     return size + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -46,6 +47,7 @@ def tiny_png(width: int, height: int, *chunks: bytes) -> bytes:
 
 
 def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, str]:
+    """The fault and the detail with which ``read_header`` refuses ``data``."""
     with pytest.raises(RefusedError) as error:
         read_header(data, max_pixels)
     assert str(error.value) == f"{error.value.fault}: {error.value.detail}"
@@ -53,6 +55,7 @@ def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, str]:
     return error.value.fault, error.value.detail
 
 
+# For each name: the file, its format, and whether an image of this kind may be transparent.
 ACCEPTED = {
     "jpeg": (encode(IMAGE, "JPEG"), "jpeg", False),
     "grey jpeg": (encode(IMAGE.convert("L"), "JPEG"), "jpeg", False),
@@ -92,7 +95,7 @@ def test_format_size_and_transparency_are_parsed(name: str) -> None:
 
 def test_a_bmp_may_be_stored_top_down() -> None:
     data = bytearray(encode(IMAGE, "BMP"))
-    struct.pack_into("<i", data, 22, -5)
+    struct.pack_into("<i", data, 22, -5)  # a negative height: the top row comes first
     assert read_header(bytes(data)) == Header("bmp", 7, 5)
 
 
@@ -129,23 +132,25 @@ def test_an_invalid_orientation_counts_as_upright(block: bytes) -> None:
 
 def gif_whose_frame_covers_part_of_the_canvas() -> bytes:
     data = bytearray(encode(IMAGE.quantize(8), "GIF"))
-    struct.pack_into("<HH", data, 6, 9, 9)
+    struct.pack_into("<HH", data, 6, 9, 9)  # the size of the canvas; the frame has 7×5 pixels
     return bytes(data)
 
 
 def jpeg_of_12_bits() -> bytes:
     data = bytearray(encode(IMAGE, "JPEG"))
-    data[data.index(b"\xff\xc0") + 4] = 12
+    data[data.index(b"\xff\xc0") + 4] = 12  # bits per sample, in the frame header
     return bytes(data)
 
 
 def bmp_with(offset: int, code: str, value: int) -> bytes:
+    """A BMP whose header has ``value``, in the struct format ``code``, at ``offset``."""
     data = bytearray(encode(IMAGE, "BMP"))
     struct.pack_into(f"<{code}", data, offset, value)
     return bytes(data)
 
 
 GIF = encode(IMAGE.quantize(8), "GIF")
+# For each name: the file, its fault, and how the detail starts.
 REFUSED = {
     "empty": (b"", "empty file", "0 bytes"),
     "html": (b"<!doctype html><title>404", "not an image", "starts with b'<!doctype ht'"),
@@ -199,8 +204,8 @@ def test_max_pixels_limits_width_times_height() -> None:
     assert refusal(data, 34) == ("too large", "7×5 is more than 34 pixels")
 
 
-# Of the cuts after the header, the next test has those of a PNG and a GIF. The decoder refuses the
-# other files if read_header does not.
+# A PNG and a GIF that end after their header are refused, too; see the next test. In other formats,
+# read_header may accept such a file, and the decoder refuses it.
 @pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "gif", "lossy webp", "lossless webp"])
 def test_a_file_cut_inside_its_header_is_refused(name: str) -> None:
     data = ACCEPTED[name][0]
@@ -284,6 +289,6 @@ def test_an_avif_of_900_overlapping_or_empty_items_is_refused_quickly(data: byte
     assert time.process_time() - start < 0.2
 
 
-def test_an_avif_item_that_begins_behind_the_file_end_is_refused() -> None:
+def test_an_avif_item_that_begins_after_the_end_of_the_file_is_refused() -> None:
     # The length 0 means "up to the end of the file", so the length of this item would be negative.
     assert refusal(avif(0x4400, struct.pack(">HHHII", 0, 0, 1, 2**31, 0)))[0] == "truncated"

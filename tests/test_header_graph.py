@@ -101,7 +101,7 @@ SCAN, END, RESTART = b"\xff\xda\0\2", b"\xff\xd9", b"\xff\xd0\xff\0"
 
 
 def gif(width: int, height: int, *frames: tuple[int, int]) -> bytes:
-    """A canvas, a first frame of its size, then ``frames``; each frame has one byte of pixel data."""
+    """A GIF whose first frame fills the canvas; ``frames`` follow. Each frame has one data byte."""
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0)
     sizes = [(width, height), *frames]
     blocks = [b"," + struct.pack("<HHHHB", 0, 0, *size, 0) + b"\2\1a\0" for size in sizes]
@@ -109,7 +109,7 @@ def gif(width: int, height: int, *frames: tuple[int, int]) -> bytes:
 
 
 def in_python(data: bytes) -> tuple:
-    """The status; for an accepted file also its header, and the bytes that TensorFlow decodes."""
+    """The status by ``read_header``; for an accepted file also its header and the bytes to decode."""
     try:
         header = read_header(data)
     except RefusedError as error:
@@ -122,7 +122,10 @@ def in_python(data: bytes) -> tuple:
 
 
 def in_graph(data: bytes) -> tuple:
-    """As ``in_python``, by ``parse_header_graph``; checks that ``parse_headers_graph`` agrees."""
+    """What ``in_python`` returns, but computed by ``parse_header_graph``.
+
+    Asserts that ``parse_headers_graph`` gives the same result.
+    """
     result = result_of(*parse_alone(data))
     together = zip(*parse_together([data] * 2), strict=True)
     assert [result_of(*values) for values in together] == [result] * 2
@@ -165,7 +168,7 @@ def test_files_that_are_parsed_together_do_not_affect_each_other() -> None:
 
 
 def test_plain_jpegs_are_recognized() -> None:
-    """They can be parsed together. If one were not recognized, it would only be parsed more slowly."""
+    """Plain JPEGs are parsed together. One that is not recognized is parsed alone, which is slower."""
     plain = [encode("JPEG"), encode("JPEG", progressive=True), encode("JPEG", "L"), JPEG + SCAN]
     plain.append(encode("JPEG", comment=b"x" * 60_000, icc_profile=bytes(100_000)))
     others = [encode("JPEG", "CMYK"), encode("JPEG", exif=exif(6)), encode("JPEG")[:500], PNG, b""]
@@ -175,23 +178,27 @@ def test_plain_jpegs_are_recognized() -> None:
     assert np.stack([found.width, found.height], 1)[: len(plain)].tolist() == sizes
 
 
-def test_only_a_jpeg_of_inverted_cmyk_has_edits() -> None:
-    """A JPEG without edits that stands upright is decoded by fewer operations."""
+def test_only_a_cmyk_jpeg_without_the_segment_of_adobe_has_edits() -> None:
+    """Edits are changes to the bytes before they are decoded; here, they insert the missing segment.
+
+    An upright JPEG without edits is decoded by fewer operations.
+    """
     cmyk = encode("JPEG", "CMYK")
-    adobe = cmyk.index(b"\xff\xee")
-    inverted = cmyk[:adobe] + cmyk[adobe + 2 + int.from_bytes(cmyk[adobe + 2 : adobe + 4], "big") :]
-    files = [encode("JPEG", exif=exif(1)), cmyk, inverted, encode("JPEG")]
+    start = cmyk.index(b"\xff\xee")
+    end = start + 2 + int.from_bytes(cmyk[start + 2 : start + 4], "big")
+    without_segment = cmyk[:start] + cmyk[end:]
+    files = [encode("JPEG", exif=exif(1)), cmyk, without_segment, encode("JPEG")]
     found = [bool(has_edits(tf.constant(data), parse_header_graph(data).edits)) for data in files]
     assert found == [False, False, True, False]
-    assert in_graph(inverted) == in_python(inverted)
-    assert in_graph(inverted)[-1] != inverted
+    assert in_graph(without_segment) == in_python(without_segment)
+    assert in_graph(without_segment)[-1] != without_segment
 
 
 def test_the_files_cover_every_status() -> None:
     huge = PNG[:16] + struct.pack(">II", 60_000, 60_000) + PNG[24:]
     seen = {in_graph(data)[0] for data in [*UNDAMAGED, *NOT_IMAGES, huge]}
-    empty = PNG[:16] + struct.pack(">II", 0, 9) + PNG[24:]
-    assert in_graph(empty) == in_python(empty) == ("corrupt",)
+    of_width_0 = PNG[:16] + struct.pack(">II", 0, 9) + PNG[24:]
+    assert in_graph(of_width_0) == in_python(of_width_0) == ("corrupt",)
     assert seen | {"corrupt"} == set(STATUSES)
 
 
@@ -215,9 +222,10 @@ def test_graph_and_python_agree_on_damaged_files(data: st.DataObject) -> None:
         (JPEG + (b"\xff" + SCAN + RESTART) * 101, "unsupported variant"),
         (JPEG + SCAN * 101 + b"\xff", "unsupported variant"),
         (JPEG + SCAN * 100 + SCAN[:3], "ok"),
-        (JPEG + SCAN * 100 + END + b"\0\2" + SCAN * 900, "ok"),  # nothing counts after the end
-        (JPEG + SCAN * 99 + b"\xff\xfe\0\x82" + SCAN * 32 + SCAN + END, "ok"),  # nor in a comment
-        # The decoder goes over all pixels once for each scan, so a large image may only have few scans.
+        (JPEG + SCAN * 100 + END + b"\0\2" + SCAN * 900, "ok"),  # scans after the end do not count
+        # Scans within a comment do not count.
+        (JPEG + SCAN * 99 + b"\xff\xfe\0\x82" + SCAN * 32 + SCAN + END, "ok"),
+        # The decoder visits all pixels once for each scan, so a large image may have only a few scans.
         (jpeg(500, 800) + SCAN * 50 + END, "ok"),
         (jpeg(500, 800) + SCAN * 51 + END, "unsupported variant"),
         (jpeg(10_000, 10_000) + SCAN * 20 + END, "ok"),
@@ -228,7 +236,8 @@ def test_graph_and_python_agree_on_damaged_files(data: st.DataObject) -> None:
         (gif(10_000, 10_001, (1, 1)), "too large"),
         (gif(10, 5, (11, 6), (65_000, 65_000)), "ok"),  # only the first frame is decoded
         (gif(0, 9, (65_000, 65_000)), "corrupt"),
-        (gif(9, 9, (65_000, 65_000))[:-6], "ok"),  # without the flags of the second frame
+        # This file ends before the flags of its second frame.
+        (gif(9, 9, (65_000, 65_000))[:-6], "ok"),
     ],
 )
 def test_jpeg_scans_and_the_first_gif_frame_are_limited(data: bytes, status: str) -> None:
@@ -248,7 +257,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("options", [{}, {"transparency": 3}])
 def test_compressed_texts_are_not_decompressed(options: dict) -> None:
-    """libpng would take 0.3 s of processor time for 64 kB of them, however small the image is."""
+    """libpng would take 0.3 s of processor time for 64 kB of such texts, even in a tiny image."""
     bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(7_000_000), 9)) * 8
     whole = encode("PNG", "P", **options)
     palette, pixels, end = (whole.index(name) - 4 for name in (b"PLTE", b"IDAT", b"IEND"))
@@ -305,7 +314,7 @@ def test_graph_and_python_agree_on_hostile_files() -> None:
     assert {name: graph for name, (graph, python) in results.items() if graph != python} == {}
 
 
-BYTES = 64_000  # of all tiny parts of a file together
+BYTES = 64_000  # the size of all tiny parts of a file together
 COMMENT_OF_SCANS = b"\xff\xfe" + struct.pack(">H", BYTES + 2) + b"\xff\xda" * (BYTES // 2)
 MANY_PARTS = {
     "fill bytes": JPEG[:2] + b"\xff" * BYTES + JPEG[2:] + SCAN,

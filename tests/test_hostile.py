@@ -1,7 +1,7 @@
 """Hostile files give an image or a named refusal, in bounded time and memory, without a crash.
 
-The files are decoded in a separate process. It has a memory limit, and the system ends it if one
-file takes too much processor time; so a crash or a hang fails the tests.
+The files are decoded in a separate process with a memory limit. The system ends this process if one
+file takes too much processor time. So a crash or an endless loop fails the tests.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 from hostile_files import hostile_files, whole_files
 
 MAX_PIXELS = 4_000_000
-MEMORY_BYTES = 1 << 30  # in addition to what TensorFlow takes to start
-SECONDS_A_FILE = 1.0
+MEMORY_BYTES = 1 << 30  # in addition to the memory that TensorFlow takes when it starts
+SECONDS_PER_FILE = 1.0  # of processor time
 FAULTS = {
     "corrupt",
     "empty file",
@@ -47,7 +47,7 @@ def decode_under_limits(arguments: list[str]) -> None:
     for path in sorted(folder.iterdir()):
         print(path.name, end="\t", flush=True)
         # ITIMER_PROF counts processor time, so a busy machine does not fail the test.
-        signal.setitimer(signal.ITIMER_PROF, SECONDS_A_FILE)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS_PER_FILE)
         try:
             image = decode(path.read_bytes()).numpy()
             print("array", image.shape, image.dtype)
@@ -118,7 +118,7 @@ def test_decompression_bombs_and_an_empty_file_are_refused_with_the_right_fault(
 def test_only_the_first_frame_of_a_gif_is_decoded(outcomes: dict[str, str], name: str) -> None:
     """TensorFlow alone would allocate the largest width times the largest height of all frames.
 
-    That is up to 13 GB for these files.
+    For these files, this is up to 13 GB.
     """
     assert outcomes[f"{name}.gif"].startswith("array")
 
@@ -130,6 +130,8 @@ def test_check_lists_every_hostile_file_as_usable_or_left_out(
 
     result = check_data(str(folder.parent), max_pixels=MAX_PIXELS)
     left_out = {f.path: f.fault for f in result.findings if f.severity == LEFT_OUT}
-    by_path = {f"class/{name}": outcome for name, outcome in outcomes.items()}
-    assert left_out == {path: v for path, v in by_path.items() if not v.startswith("array")}
-    assert set(result.catalog.paths) == by_path.keys() - left_out.keys()
+    outcome_of = {f"class/{name}": outcome for name, outcome in outcomes.items()}
+    assert left_out == {
+        path: outcome for path, outcome in outcome_of.items() if not outcome.startswith("array")
+    }
+    assert set(result.catalog.paths) == outcome_of.keys() - left_out.keys()

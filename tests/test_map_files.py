@@ -1,4 +1,4 @@
-"""Every file of a catalog is processed exactly once, and Ctrl-C ends the work quickly."""
+"""Every file of a catalog is processed exactly once; Ctrl-C does not wait for the remaining files."""
 
 import io
 import time
@@ -45,7 +45,7 @@ def test_batches_contain_every_file_once_and_keep_its_outcome(count: int) -> Non
     batches.sort()
     assert [path for _, paths in batches for path in paths] == list(catalog.absolute_paths())
     assert max((len(paths) for _, paths in batches), default=0) <= 16
-    # Every thread gets a batch if there are enough files.
+    # If there are enough files, every thread gets a batch.
     assert len(batches) >= min(count, num_threads(catalog.absolute_paths()))
 
 
@@ -69,7 +69,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_the_progress_but_not_in_a_silent_call(monkeypatch) -> None:
+def test_a_terminal_shows_the_progress_unless_the_call_is_silent(monkeypatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     with silent():
