@@ -1,4 +1,4 @@
-"""``seedtf folds`` on random folders: no group is split; an image is predicted once or is for test."""
+"""``seedtf folds`` on random folders divides no group, and predicts every non-test image once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seedtf.commands.main import run_command
 from seedtf.data.table_text import read_csv
 from seedtf.runs.folds import FoldsPaths
 
-MAX_IMAGES = 36  # with the copies
+MAX_IMAGES = 36  # including the copies
 
 
 def draw_image(number: int) -> Image.Image:
@@ -33,7 +33,7 @@ class Folder:
         originals: for each image, the number of the image that it copies, or its own number.
         layout: ``folders``, ``nested`` (a folder for each plant) or ``table``.
         grouped: whether the plants are groups.
-        test_fraction, folds, seed: flags.
+        test_fraction, folds, seed: the values of the flags with these names.
     """
 
     labels: list[int]
@@ -48,7 +48,7 @@ class Folder:
     def name(self, image: int) -> str:
         file = f"plant{self.plants[image]}_{image}.png"
         label = f"class {self.labels[image]}"
-        # A folder whose classes all contain the same folders would be refused.
+        # The class is part of the name, because seedtf refuses classes that all have the same folders.
         plant = f"{self.labels[image]}-{self.plants[image]}"
         return {"folders": f"{label}/{file}", "nested": f"{label}/{plant}/{file}", "table": file}[
             self.layout
@@ -75,7 +75,8 @@ class Folder:
     def related(self) -> np.ndarray:
         """For each image, the smallest number of an image that must be in the same fold: int ``[N]``.
 
-        These are copies and, with ``grouped``, images of the same plant, also through chains of both.
+        A copy must be in the fold of its original. With ``grouped``, all images of a plant must be in
+        one fold. Images that a chain of such pairs connects must be in one fold, too.
         """
         numbers = list(range(len(self.labels)))
         pairs = [(image, original) for image, original in enumerate(self.originals)]
@@ -90,13 +91,14 @@ class Folder:
 @st.composite
 def folders(draw: st.DrawFn) -> Folder:
     rng = np.random.default_rng(draw(st.integers(0, 2**31 - 1)))
-    classes, layout = draw(st.integers(2, 3)), draw(st.sampled_from(["folders", "nested", "table"]))
-    count = draw(st.integers(6 * classes, MAX_IMAGES))
-    labels = np.sort(np.arange(count) % classes)
-    plants = rng.integers(0, draw(st.integers(3, count)), count)
-    originals = np.arange(count)
-    copies = rng.choice(count, draw(st.integers(0, count // 5)), replace=False)
-    sources = np.setdiff1d(np.arange(count), copies)
+    num_classes = draw(st.integers(2, 3))
+    layout = draw(st.sampled_from(["folders", "nested", "table"]))
+    num_images = draw(st.integers(6 * num_classes, MAX_IMAGES))
+    labels = np.sort(np.arange(num_images) % num_classes)
+    plants = rng.integers(0, draw(st.integers(3, num_images)), num_images)
+    originals = np.arange(num_images)
+    copies = rng.choice(num_images, draw(st.integers(0, num_images // 5)), replace=False)
+    sources = np.setdiff1d(np.arange(num_images), copies)
     originals[copies] = rng.choice(sources, len(copies))
     grouped = draw(st.booleans())
     folds = draw(st.sampled_from(["2", "3", "5", "groups"] if grouped else ["2", "3", "5"]))
@@ -123,7 +125,8 @@ def test_any_folder_is_divided_so_that_each_image_is_predicted_once(folder: Fold
         code = run_command("folds", [*arguments, "--divide_only", "--image_size=16"])
         if code:
             assert code == 2
-            # Only a class in at most two groups, or at most five groups in all, may be refused.
+            # A folder may be refused only if a class is in at most two groups, or if there are at most
+            # five groups in all.
             in_few_groups = [
                 label
                 for label in set(folder.labels)

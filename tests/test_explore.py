@@ -41,7 +41,7 @@ FLAGS = ("--model=tiny", "--weights=none", "--image_size=16", "--map=pca")
 MISPLACED = "alder/misplaced.png"
 
 
-# Numbers, compared with the libraries that define them
+# Computed values, compared with those of the libraries that define them
 
 
 def draw_outputs(
@@ -96,6 +96,7 @@ def test_neighbours_and_components_are_those_of_scikit_learn() -> None:
     indices, distances = find_nearest(features, 5)
     scaled = StandardScaler().fit_transform(features)
     expected = NearestNeighbors(n_neighbors=6, metric="cosine").fit(scaled).kneighbors(scaled)
+    # The first neighbour that scikit-learn gives for an image is the image itself.
     np.testing.assert_allclose(distances, expected[0][:, 1:], atol=1e-4)
     assert (indices == expected[1][:, 1:]).mean() > 0.99
     points, name = project_to_2d(features, "pca")
@@ -107,7 +108,7 @@ def test_neighbours_and_components_are_those_of_scikit_learn() -> None:
     assert points.max() <= 1
 
 
-def test_without_umap_learn_auto_takes_pca_and_map_umap_is_refused(
+def test_without_umap_learn_the_map_is_pca_and_the_flag_map_umap_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(geometry.importlib.util, "find_spec", lambda name: None)
@@ -119,11 +120,15 @@ def test_without_umap_learn_auto_takes_pca_and_map_umap_is_refused(
         project_to_2d(features, "umap")
 
 
-# What is shown
+# The images that a page shows
 
 
 def make_explored(labels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> Explored:
-    """Images; 3, 7 and 11 are near duplicates, 5 was decided before, and the last image is poor."""
+    """Made-up images for ``review``.
+
+    Images 3, 7 and 11 are near duplicates, image 5 was decided before, and the last image is of poor
+    quality.
+    """
     count = len(labels)
     facts = Facts(
         np.zeros(count, np.dtype([("high", np.uint64), ("low", np.uint64)])),
@@ -168,7 +173,7 @@ def test_flipped_labels_come_first() -> None:
     assert reviewed.near_duplicates == [[3, 7, 11]]
     assert reviewed.across == [True]  # image 11 is in another fold than 3 and 7
     assert reviewed.poor == {999: [("tiny", "8×8 pixels")]}
-    assert 5 not in reviewed.suspects  # this image was decided before
+    assert 5 not in reviewed.suspects  # image 5 was decided before
     assert len(reviewed.groups) == 20
 
 
@@ -219,7 +224,8 @@ def test_a_limited_page_shows_suspects_outliers_near_duplicates_and_every_class(
     assert np.array_equal(np.unique(shown), shown)
     near_duplicates, poor = {3, 7, 11}, {399}
     notable = {*reviewed.suspects, *reviewed.outliers} | near_duplicates | poor
-    if len(notable) + 3 * len(reviewed.suspects) <= limit:  # a suspect is shown with 3 neighbours
+    # Each suspect is shown together with its 3 nearest neighbours.
+    if len(notable) + 3 * len(reviewed.suspects) <= limit:
         assert notable <= set(shown.tolist())
     assert set(reviewed.suspects.tolist()) <= set(shown.tolist())
     assert set(labels[shown]) == {0, 1, 2}
@@ -267,7 +273,7 @@ def page(data: Path) -> Path:
     return out / "index.html"
 
 
-def test_the_misplaced_image_comes_first_and_all_are_in_the_table(page: Path) -> None:
+def test_the_misplaced_image_comes_first_and_every_image_is_in_the_table(page: Path) -> None:
     with (page.parent / "explore.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 14 + 2
@@ -278,12 +284,12 @@ def test_the_misplaced_image_comes_first_and_all_are_in_the_table(page: Path) ->
     assert {row["on_page"] for row in rows} == {"1"}
 
 
-def test_a_page_that_is_full_does_not_claim_to_have_all_suspects(
+def test_a_page_without_room_for_all_suspects_says_so(
     data: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(page_module, "choose_shown", lambda *given: choose_shown(*given, 3))
     out = tmp_path / "few"
-    # The features are in the cache, where the command of `page` has put them.
+    # The features are read from the cache, where the fixture ``page`` has put them.
     assert run_command("explore", [str(data), *FLAGS, f"--out={out}"]) == 0
     console, text = capsys.readouterr().out, (out / "index.html").read_text()
     assert "the page has 3 of 44 images: first the suspects" in console
@@ -292,6 +298,8 @@ def test_a_page_that_is_full_does_not_claim_to_have_all_suspects(
     assert console.count("as far as there is room") == text.count("as far as there is room") == 1
 
 
+# JavaScript for the facts of a page. ``sets`` is the number of sets of near duplicates, and ``wide`` is
+# the number of pixels by which the page is wider than the window.
 FACTS = """({
   cards: document.querySelectorAll(".suspects .card").length,
   pictures: [...document.images].filter(image => image.complete && image.naturalWidth > 1).length,
@@ -374,11 +382,11 @@ def test_decisions_by_key_survive_a_reload_and_are_saved(
     try:
         browser.open_page(page, "1", width=1280, height=900, dark=False)
         evaluate(browser, "document.querySelector('.suspects .card').focus()")
-        press(browser, "r")  # the misplaced image, relabelled as proposed
+        press(browser, "r")  # relabels the misplaced image as proposed
         evaluate(browser, "document.querySelector('.set .card').focus()")
-        press(browser, "k")  # kept, and the focus goes on to its copy
-        press(browser, "d")
-        press(browser, "u")  # undoes the decision
+        press(browser, "k")  # keeps the image, and moves the focus to its copy
+        press(browser, "d")  # drops the copy
+        press(browser, "u")  # undoes the last decision
         evaluate(browser, "document.querySelectorAll('.set .card')[1].focus()")
         press(browser, "d")
         reload(browser)
@@ -467,7 +475,7 @@ def test_folds_are_explored_by_their_out_of_fold_predictions(
     for number in range(2):
         run = make_run(paths.fold(number).root, data, seed=number)
         settings = json.loads((run / "config.json").read_text())
-        # The limit is below the size of the images; that of open_folds counts.
+        # This limit is below the 1,600 pixels of an image. The limit given to open_folds must apply.
         settings |= {"fit": "pad", "max_pixels": 1024}
         (run / "config.json").write_text(json.dumps(settings))
         paths.done(f"fold-{number}").touch()
@@ -491,7 +499,7 @@ def test_folds_are_explored_by_their_out_of_fold_predictions(
     assert {name for name, *_ in found.groups} == {f"g{n}" for n in range(5)}
     maps = list(explored.compute_heatmaps([0, 1, 2], np.array([0, 1, 2])))
     assert [each.shape for each in maps] == [(2, 2)] * 3
-    # The pictures below the heat maps are the squares that the networks see.
+    # The image below a heat map is the square that the networks see.
     seen = []
     monkeypatch.setattr(page_module, "read_thumbnail", lambda path, *given: seen.append(given))
     write_page(explored, found, tmp_path, title="two", method="pca", max_pixels=10**6)
@@ -505,7 +513,7 @@ def test_folds_are_explored_by_their_out_of_fold_predictions(
 
 
 @pytest.fixture
-def _workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _working_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working folder with the images in ``data``, and with a folder ``full`` that holds a file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
@@ -524,7 +532,7 @@ def _workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (["data", *FLAGS, "--group_regex=([.]png)"], "all 44 images are in one group"),
     ],
 )
-@pytest.mark.usefixtures("_workplace")
+@pytest.mark.usefixtures("_working_folder")
 def test_a_wrong_folder_or_flag_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Atomic writes, permissions and line ends of files, and CSV lines."""
+"""Files are written atomically and with the permissions of the umask; CSV lines keep every cell."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
 def test_a_full_disk_at_the_flush_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: int) -> None:
+    def disk_full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     target = tmp_path / "a.txt"
     target.write_text("old")
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OSError, match="No space left"):
         write_text(target, "new")
     assert target.read_text() == "old"
@@ -70,7 +70,7 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> 
         os.umask(before)
 
 
-def test_text_is_written_as_utf8_and_its_line_ends_are_kept(tmp_path: Path) -> None:
+def test_text_is_written_as_utf8_with_its_own_line_endings(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "ö\r\n\n")
     assert (tmp_path / "a").read_bytes() == b"\xc3\xb6\r\n\n"
 

@@ -158,13 +158,13 @@ def test_the_split_stays_and_only_the_labels_change(
 
 def test_a_resumed_run_refuses_other_fixes(tiny_folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "fixes.csv"
-    digests = []
+    identities = []
     for row in ("alder/0.png,drop,", "alder/1.png,drop,"):
         dataset = load(tiny_folder, tmp_path, fixes=write_fixes(table, row))
-        digests.append({"the changes by --fixes": _fixes_digest(dataset)})
+        identities.append({"the changes by --fixes": _fixes_digest(dataset)})
     with pytest.raises(UserError, match=r"--resume=r: the changes by --fixes was"):
-        check_identity("r", digests[0], digests[1])
-    check_identity("r", digests[0], digests[0])
+        check_identity("r", identities[0], identities[1])
+    check_identity("r", identities[0], identities[0])
 
 
 def test_fixes_that_drop_all_images_of_a_class_are_refused(
@@ -204,7 +204,7 @@ def test_fixes_fit_the_split_csv_of_a_run_with_or_without_fixes(
         assert "alder/0.png" not in labels
         assert labels["alder/1.png"] == "two words"
         assert len(labels) == 17
-    # Without the fixes, the split of the fixed run contradicts the folder.
+    # The labels in the split.csv of the run with fixes contradict the folder if no fixes are given.
     with pytest.raises(UserError, match=r"has the label 'two words', but 'alder' in the data"):
         load(tiny_folder, tmp_path, split_csv=str(split_csv))
 
@@ -212,7 +212,9 @@ def test_fixes_fit_the_split_csv_of_a_run_with_or_without_fixes(
 # Folds
 
 
-def test_folds_are_divided_as_without_fixes(tiny_folder: Path, tmp_path: Path) -> None:
+def test_fixes_do_not_change_how_images_are_divided_into_folds(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     table = write_fixes(
         tmp_path / "fixes.csv", "alder/0.png,drop,", "alder/1.png,relabel,two words"
     )
@@ -226,7 +228,7 @@ def test_folds_are_divided_as_without_fixes(tiny_folder: Path, tmp_path: Path) -
         tables[name] = {row.file: row for row in paths.read_table()}
         if fixes:
             _check_flags(paths, config, "2")
-            # Folds cannot be continued with another table.
+            # Folds cannot be continued with a changed table of fixes.
             write_fixes(tmp_path / "fixes.csv", "alder/0.png,drop,")
             with pytest.raises(UserError, match=r"is not the table with which"):
                 _check_flags(paths, config, "2")
@@ -277,11 +279,10 @@ def test_evaluate_writes_a_report_with_fixes_and_compare_leaves_relabelled_image
     del before["elm/0-3.png"]
     assert after == {**before, "elm/0-1.png": 1}
     for path in after:
-        places = [each.report.predictions.paths.index(path) for each in (plain, fixed)]
-        rows = [
-            each.report.predictions.probabilities[place]
-            for each, place in zip((plain, fixed), places, strict=True)
-        ]
+        rows = []
+        for evaluation in (plain, fixed):
+            predictions = evaluation.report.predictions
+            rows.append(predictions.probabilities[predictions.paths.index(path)])
         np.testing.assert_array_equal(*rows)
     comparison = compare(run, fixed.page.parent)
     assert (comparison.shared, comparison.relabelled, comparison.only_in_a) == (2, 1, 1)
@@ -292,7 +293,9 @@ def test_evaluate_writes_a_report_with_fixes_and_compare_leaves_relabelled_image
     assert values["images"] == 4
 
 
-def test_images_that_a_training_relabelled_are_left_out_of_a_comparison(tmp_path: Path) -> None:
+def test_images_that_were_relabelled_for_training_are_left_out_of_a_comparison(
+    tmp_path: Path,
+) -> None:
     for name, label in (("a", "oak"), ("b", "elm")):
         paths = RunPaths(tmp_path / name)
         paths.report.root.mkdir(parents=True)
@@ -305,7 +308,7 @@ def test_images_that_a_training_relabelled_are_left_out_of_a_comparison(tmp_path
     assert (comparison.shared, comparison.relabelled) == (1, 1)
 
 
-def test_describe_counts_the_fixes() -> None:
+def test_describe_states_the_number_of_fixes_of_each_kind() -> None:
     changes = (Fault("a", RELABELLED, ""), Fault("b", DROPPED, ""))
     all_false = np.zeros(8, bool)
     fixes = Fixes(CATALOG.labels, all_false, all_false, 2, 0, changes)

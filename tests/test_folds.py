@@ -40,7 +40,7 @@ TESTS = Path(__file__).parent
 KILLS = int(os.environ.get("SEEDTF_KILLS", "3"))
 FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
 COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
-# The Python program that stands for a machine in these tests.
+# The source code of the process that takes the place of a machine in these tests.
 MACHINE = f"""
 import sys
 from pathlib import Path
@@ -55,6 +55,7 @@ CONFIG = TrainConfig(data_dir="d", model="tiny", weights="none", epochs=4)
 
 
 def start_machine(folder: Path, **environment: str) -> subprocess.Popen:
+    """Starts a process that takes the place of a machine, with more environment variables."""
     return subprocess.Popen(
         [sys.executable, "-c", MACHINE, str(folder)],
         env={**os.environ, **environment},
@@ -116,6 +117,7 @@ def test_a_claim_that_another_machine_stops_touching_is_taken_over(tmp_path: Pat
     claims = Claims(tmp_path, 0.4)
     assert claims.describe_owner("fold-0") == f"elsewhere (process {os.getpid()})"
     for beat in range(3):
+        # The claim looks as if the other machine had touched it.
         os.utime(tmp_path / "fold-0.1", (beat, beat))
         assert claims.take("fold-0") is None
         time.sleep(0.3)
@@ -124,7 +126,7 @@ def test_a_claim_that_another_machine_stops_touching_is_taken_over(tmp_path: Pat
     assert claims.take("fold-0") is not None
 
 
-# Sharing: fake commands write made-up histories instead of training
+# Sharing the folds: fake commands write made-up histories instead of training
 
 
 def test_machines_share_the_folds_and_train_each_once(
@@ -173,7 +175,7 @@ def test_folds_killed_at_any_moment_end_with_the_same_bytes(
     assert FoldsPaths(folder).predictions.read_bytes() == expected_predictions
 
 
-def test_a_signal_raises_stopped_error_with_how_to_continue(tmp_path: Path) -> None:
+def test_a_signal_raises_a_stopped_error_that_says_how_to_continue(tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     code = MACHINE.replace("import sys\n", "import os, signal, sys, threading, time\n").replace(
         "train_folds(config",
@@ -212,9 +214,9 @@ def test_a_stopped_task_has_a_state_only_if_it_trains_a_fold(
         train_folds(CONFIG, "2", ["--folds=2"], paths.root, commands=COMMANDS)
 
 
-def test_other_flags_than_those_of_the_folder_are_refused(tmp_path: Path) -> None:
+def test_flags_that_differ_from_those_of_the_folder_are_refused(tmp_path: Path) -> None:
     train_folds(CONFIG, "2", ["--folds=2"], tmp_path / "f", commands=COMMANDS)
-    # The fake command has written two flags only; write all of them, as the real command does.
+    # The fake command has written only two flags, but the real command writes all flags.
     settings = {"folds": 2, "flags": CONFIG.as_dict()}
     FoldsPaths(tmp_path / "f").settings.write_text(json.dumps(settings))
     other = TrainConfig(data_dir="d", model="tiny", weights="none", epochs=9)
@@ -294,7 +296,8 @@ def test_a_bad_table_of_folds_is_named_by_its_path(
         paths.read_table()
 
 
-# The whole command. What it starts runs in this process, so that TensorFlow is not imported again.
+# The whole command. The commands that it starts run in this process, so that they need not import
+# TensorFlow again.
 
 
 class InThisProcess:
@@ -314,7 +317,7 @@ class InThisProcess:
 
 
 class StoppedProcess(InThisProcess):
-    """Replaces ``TrainProcess``: a process that a signal stopped."""
+    """Replaces ``TrainProcess``: a process that a signal has stopped."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.code = StoppedError.exit_code
@@ -372,11 +375,11 @@ def test_the_report_pools_the_folds_and_lists_test_images_separately(folds: Path
         rows = list(csv.DictReader(file))
     assert values["images"] == len(rows)
     assert values["correct"] == sum(row["true"] == row["top1"] for row in rows)
-    spread = values["cross_validation"]
-    assert sum(fold["correct"] for fold in spread["folds"]) == values["correct"]
-    accuracies = [fold["accuracy"] for fold in spread["folds"]]
-    assert spread["accuracy_deviation"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert spread["groups"]["number"] == len({row["group"] for row in rows})
+    of_folds = values["cross_validation"]
+    assert sum(fold["correct"] for fold in of_folds["folds"]) == values["correct"]
+    accuracies = [fold["accuracy"] for fold in of_folds["folds"]]
+    assert of_folds["accuracy_deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert of_folds["groups"]["number"] == len({row["group"] for row in rows})
     assert values["test"]["images"] == 18 - len(rows) > 0
     page = RunPaths(folds).report.page.read_text()
     assert "pooled accuracy" in page
@@ -385,7 +388,9 @@ def test_the_report_pools_the_folds_and_lists_test_images_separately(folds: Path
     assert "An export applies it" not in page
 
 
-@pytest.mark.parametrize("accuracies", [[0.75, 0.5, None], [0.75, None]], ids=["3", "2"])
+@pytest.mark.parametrize(
+    "accuracies", [[0.75, 0.5, None], [0.75, None]], ids=["3 folds", "2 folds"]
+)
 def test_a_fold_whose_images_are_all_left_out_has_no_accuracy(
     tmp_path: Path, accuracies: list[float | None]
 ) -> None:
@@ -394,7 +399,8 @@ def test_a_fold_whose_images_are_all_left_out_has_no_accuracy(
     from seedtf.evaluation.report import OUT_OF_FOLD, ReportContext, write_report
     from seedtf.runs.open import Run
 
-    # Every fold has 4 images. Fold n predicts n + 1 of them wrongly; those of the last are left out.
+    # Every fold has 4 images. Fold n predicts n + 1 of them wrongly. The images of the last fold are
+    # left out.
     paths, count = FoldsPaths(tmp_path), len(accuracies)
     images = [(f"{fold}-{n}.png", fold, n) for fold in range(count) for n in range(4)]
     paths.write_table(FoldRow(file, "ab"[n % 2], str(fold), "") for file, fold, n in images)
@@ -488,15 +494,18 @@ def test_the_same_command_again_changes_nothing(folds: Path, tiny_folder: Path) 
 def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
     folds: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    """Sends SIGKILL to the command, to the process that it started, or to both (a power failure)."""
+    """Sends SIGKILL to the command, to the process that it started, or to both.
+
+    A power failure ends both.
+    """
     rng, folder, killed = random.Random(2), tmp_path / "killed", 0
     arguments, paths = ["folds", *folds_arguments(folder, tiny_folder)], FoldsPaths(folder)
     # Each kill waits for a file that exists once a fold, the report or the division has begun. Without
     # this wait, the command on a busy machine would always be killed while it divides the images.
-    begun = [paths.fold(0).config, paths.fold(1).config, paths.log("report"), paths.log("divide")]
+    files = [paths.fold(0).config, paths.fold(1).config, paths.log("report"), paths.log("divide")]
     while killed < KILLS:
         process = forked.Process("forked_folds:main", arguments)
-        while not begun[killed % len(begun)].exists() and process.poll() is None:
+        while not files[killed % len(files)].exists() and process.poll() is None:
             time.sleep(0.01)
         try:
             assert process.wait(rng.uniform(0.0, 2.0)) == 0, process.communicate()[1]
@@ -513,7 +522,7 @@ def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
                 killed += 1
                 continue
         assert_same_bytes(folder, folds)
-        shutil.rmtree(folder)  # the command ended before a kill, so it is started again
+        shutil.rmtree(folder)  # the command ended before it was killed, so it is run again
     assert forked.run("forked_folds:main", arguments).returncode == 0
     assert_same_bytes(folder, folds)
 

@@ -1,4 +1,4 @@
-"""Fair splits keep groups and near duplicates on one side, and give each class the wanted fractions."""
+"""A split keeps groups and near duplicates on one side and has the given fractions of each class."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def make_related(
 
     Args:
         groups: the group of each image.
-        alike: the first image that looks like each image, itself if there is none (the default).
-        named: whether the groups are given by the user. Otherwise they are ignored.
+        alike: for each image, the number of the first image that looks like it: its own number if no
+            earlier image does, which is the default.
+        named: whether the user has given the groups. If not, ``groups`` is ignored.
     """
     single = np.arange(len(groups))
     alike = single if alike is None else connect(alike, np.empty((0, 2), np.int64))
@@ -50,13 +51,14 @@ def make_related(
 @st.composite
 def labels_and_groups(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Labels and groups of up to 120 images; each class is in at least two groups."""
-    classes = draw(st.integers(2, 4))
+    num_classes = draw(st.integers(2, 4))
     rng = np.random.default_rng(draw(seeds))
-    count = draw(st.integers(4 * classes, 120))
-    labels = np.sort(rng.integers(0, classes, count))
-    labels[: 2 * classes] = np.repeat(np.arange(classes), 2)
-    groups = rng.integers(0, draw(st.integers(2, count)), count)
-    groups[: 2 * classes] = count + np.arange(2 * classes)  # groups of one image each
+    num_images = draw(st.integers(4 * num_classes, 120))
+    labels = np.sort(rng.integers(0, num_classes, num_images))
+    labels[: 2 * num_classes] = np.repeat(np.arange(num_classes), 2)
+    groups = rng.integers(0, draw(st.integers(2, num_images)), num_images)
+    # Each of these images is a group of its own, so that each class is in at least two groups.
+    groups[: 2 * num_classes] = num_images + np.arange(2 * num_classes)
     return labels, groups
 
 
@@ -76,7 +78,7 @@ def test_no_group_is_divided_and_every_class_trains_and_validates(data, val, tes
     assert count_across(split, groups) == 0
     for side in sides[:2]:
         assert set(labels[side]) == set(labels)
-    assert bool(len(split.test)) <= bool(test)  # without test_fraction there are no test images
+    assert test or not len(split.test)  # without test_fraction there are no test images
 
 
 @given(st.lists(st.integers(4, 60), min_size=2, max_size=5), st.floats(0.05, 0.45), seeds)
@@ -95,7 +97,7 @@ def test_without_groups_each_class_is_divided_exactly(counts, val, seed) -> None
 
 
 @given(st.lists(st.integers(1, 12), min_size=4, max_size=30), st.floats(0.1, 0.5), seeds)
-def test_the_fraction_of_a_class_is_off_by_one_group_at_most(sizes, val, seed) -> None:
+def test_the_size_of_a_side_is_off_by_at_most_the_largest_group(sizes, val, seed) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
     labels = np.zeros(len(groups), np.int64)
     sides = assign_groups(
@@ -125,7 +127,7 @@ def test_five_folds_of_single_images_have_equal_classes() -> None:
 
 
 @given(st.integers(0, 2**31 - 1), st.floats(0.05, 0.5))
-def test_without_groups_and_near_duplicates_draw_split_equals_split_catalog(seed, val) -> None:
+def test_without_groups_or_near_duplicates_draw_split_equals_split_catalog(seed, val) -> None:
     labels = np.repeat([0, 1, 2], [13, 40, 7])
     catalog, single = make_catalog(labels), np.arange(60)
     drawn = draw_split(
@@ -163,7 +165,7 @@ def test_two_images_that_look_alike_join_their_groups() -> None:
 def test_identical_images_with_different_labels_are_training_images() -> None:
     labels = np.tile([0, 1], 10)
     alike = np.arange(20)
-    alike[1] = 0  # the same image in two classes
+    alike[1] = 0  # images 0 and 1 are identical, but have different classes
     for seed in range(20):
         split = draw_split(
             make_catalog(labels),

@@ -1,7 +1,7 @@
 """The order of images follows from seed and step, and may draw the classes equally often.
 
-A record is a training image, and here also its index. An epoch has as many slots as there are records,
-and fills each of them with a record.
+A record is the index of a training image. An epoch has as many slots as there are records. Each slot
+takes one record.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def shuffled(seed: int, epoch: int) -> list[int]:
 @settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**33), st.booleans())
 def test_every_epoch_holds_each_index_once(n: int, batch: int, seed: int, drop: bool) -> None:
-    batch = min(batch, n) if drop else batch
+    batch = min(batch, n) if drop else batch  # a larger batch is refused if ``drop``
     order = BatchIndices(n, batch, seed=seed, drop_remainder=drop)
     steps = order.steps_per_epoch
     assert steps == (n // batch if drop else -(-n // batch))
@@ -54,7 +54,7 @@ def test_starting_at_any_step_continues_the_run(drop: bool) -> None:
 
 
 def test_epochs_are_numbered_from_zero() -> None:
-    # An epoch has two steps, so that step 3 is the last one of epoch 1.
+    # An epoch has two steps, so step 3 is the last step of epoch 1.
     epochs = [int(e) for e, _ in BatchIndices(10, 4).dataset(3).take(4).as_numpy_iterator()]
     assert epochs == [1, 2, 2, 3]
 
@@ -66,7 +66,7 @@ def test_the_last_batch_is_dropped_or_short() -> None:
     assert [len(b) for b in first_batches(short, 6)] == [4, 4, 2, 4, 4, 2]
 
 
-def test_shapes_are_static_where_they_can_be() -> None:
+def test_all_shapes_are_static_unless_the_last_batch_may_be_short() -> None:
     epoch, indices = BatchIndices(10, 4).dataset().element_spec
     assert (epoch.shape, epoch.dtype) == ([], tf.int64)
     assert (indices.shape, indices.dtype) == ([4], tf.int64)
@@ -80,7 +80,7 @@ def test_the_order_of_seed_seven_stays_the_same() -> None:
     assert first_batches(order, 4) == [[6, 0, 1, 2], [7, 5, 3, 4], [4, 6, 7, 5], [3, 1, 0, 2]]
 
 
-def test_one_seed_gives_one_order_and_epochs_differ() -> None:
+def test_the_same_seed_gives_the_same_order_and_epochs_differ() -> None:
     assert shuffled(0, 0) == shuffled(0, 0)
     orders = [tuple(shuffled(0, epoch)) for epoch in range(10)]
     assert len(set(orders)) == 10
@@ -97,12 +97,15 @@ def test_every_purpose_has_its_own_seed() -> None:
     assert fold_seed(0, ORDER, 0).shape == [2]
 
 
-def test_without_shuffle_the_order_is_that_of_the_list() -> None:
+def test_without_shuffle_the_indices_ascend() -> None:
     assert first_batches(BatchIndices(5, 2, shuffle=False), 4) == [[0, 1], [2, 3]] * 2
 
 
 def test_every_record_is_equally_likely_at_a_position() -> None:
-    """Chi-square over 1000 epochs; with 9 degrees of freedom it exceeds 33.7 once in 10,000 times."""
+    """Chi-square of the counts in 1,000 epochs.
+
+    With 9 degrees of freedom, chi-square exceeds 33.7 in one of 10,000 cases.
+    """
     order = BatchIndices(10, 10, seed=1)
     epochs = tf.range(1000, dtype=tf.int64)
     all_orders = tf.function(
@@ -120,7 +123,7 @@ def test_impossible_sizes_are_refused(n: int, batch: int, drop: bool) -> None:
         BatchIndices(n, batch, drop_remainder=drop)
 
 
-def test_a_batch_larger_than_the_list_is_short_when_nothing_is_dropped() -> None:
+def test_a_batch_larger_than_the_data_is_short_if_no_batch_is_dropped() -> None:
     batches = first_batches(BatchIndices(3, 8, drop_remainder=False), 2)
     assert [sorted(batch) for batch in batches] == [[0, 1, 2], [0, 1, 2]]
 
@@ -137,7 +140,9 @@ LABELS = [0, 0, 0, 2, 0, 1, 0, 2, 0, 0, 1, 0]  # 8, 2 and 2 records
     st.integers(0, 2**31 - 1),
     st.integers(1, 5),
 )
-def test_classes_and_records_come_equally_often(labels: list[int], seed: int, epochs: int) -> None:
+def test_every_class_and_every_record_of_a_class_is_drawn_equally_often(
+    labels: list[int], seed: int, epochs: int
+) -> None:
     present = sorted(set(labels))
     order = BalancedIndices(labels, 1, seed=seed)
     orders = np.array([records_of_epoch(order, epoch) for epoch in range(epochs)])
@@ -145,7 +150,7 @@ def test_classes_and_records_come_equally_often(labels: list[int], seed: int, ep
     for records in orders:
         counts = np.bincount(np.take(labels, records), minlength=8)[present]
         assert set(counts) <= {len(labels) // len(present), -(-len(labels) // len(present))}
-    # The counts must be even after every epoch, not only after the last one.
+    # The counts must be equal, or differ by one, after every epoch.
     for seen in itertools.accumulate(np.bincount(o, minlength=len(labels)) for o in orders):
         for label in present:
             within = seen[np.equal(labels, label)]
@@ -154,7 +159,7 @@ def test_classes_and_records_come_equally_often(labels: list[int], seed: int, ep
         assert by_class.max() - by_class.min() <= 1
 
 
-def test_late_epochs_are_as_even_as_the_first() -> None:
+def test_late_epochs_draw_every_class_equally_often() -> None:
     order = BalancedIndices(LABELS, 4, seed=1)
     seen = np.bincount(
         np.concatenate([records_of_epoch(order, 10**9 + 1 + e) for e in range(6)]), minlength=12
@@ -162,8 +167,8 @@ def test_late_epochs_are_as_even_as_the_first() -> None:
     assert np.bincount(LABELS, seen).tolist() == [24, 24, 24]
     for label in range(3):
         within = seen[np.equal(LABELS, label)]
-        # A pass of the large class takes two epochs, and the first one of them has an even number. So
-        # these six epochs begin and end in the middle of a pass, and two passes are incomplete.
+        # A pass of the large class takes two epochs and begins with an epoch of even number. These six
+        # epochs begin and end in the middle of a pass, so that two of the passes are incomplete.
         assert within.max() - within.min() <= 2
 
 
@@ -184,10 +189,12 @@ def test_a_pass_draws_every_record_once_and_continues_in_the_next_epoch() -> Non
 def test_every_record_is_equally_likely_in_the_first_half_of_a_pass() -> None:
     """Chi-square of how often each of 8 records is in the first half of a pass, over 600 passes.
 
-    Drawing 4 of 8 without replacement has (8 − 4)/(8 − 1) of the variance of drawing with it, so the
-    sum is 4/7 of a chi-square with 7 degrees of freedom, which exceeds 29.9 once in 10,000 times.
+    Drawing 4 of 8 records without replacement has (8 − 4)/(8 − 1) = 4/7 of the variance of drawing with
+    replacement. So the sum below is 4/7 of a chi-square with 7 degrees of freedom. Such a chi-square
+    exceeds 29.9 in one of 10,000 cases.
     """
-    # 200 classes have 8 records and 400 have 2, so every class has 4 slots per epoch.
+    # 200 classes have 8 records each, and 400 classes have 2. With 2,400 records and 600 classes, every
+    # class has 4 slots per epoch.
     labels = np.concatenate([np.repeat(range(200), 8), np.repeat(range(200, 600), 2)])
     order = BalancedIndices(labels, 4, seed=2)
     halves = np.concatenate([records_of_epoch(order, epoch) for epoch in (0, 2, 4)])
@@ -196,10 +203,10 @@ def test_every_record_is_equally_likely_in_the_first_half_of_a_pass() -> None:
     assert np.sum((counts - 300.0) ** 2 / 300.0) < 29.9 * 4 / 7
 
 
-def test_the_classes_are_spread_evenly_over_an_epoch() -> None:
+def test_every_class_occurs_equally_often_in_each_part_of_an_epoch() -> None:
     """Chi-square of how often each of 3 classes occurs in each of 12 parts of an epoch.
 
-    With 22 degrees of freedom it exceeds 55.8 once in 10,000 times.
+    With 22 degrees of freedom, chi-square exceeds 55.8 in one of 10,000 cases.
     """
     labels = np.tile(LABELS, 100)
     classes = labels[records_of_epoch(BalancedIndices(labels, 4, seed=3), 1)].reshape(12, 100)

@@ -1,4 +1,4 @@
-"""Packed folders: order, bytes, split and history are those of the source; damage is one error line."""
+"""A packed folder has the order, bytes and split of its source, and trains to the same history."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from seedtf.runs.open import load_run, open_labelled, open_validation
 from seedtf.training.train import train_and_evaluate
 
 pytest.importorskip("array_record")
-SHARD_BYTES = 600  # several shards for the few small files of these tests
+SHARD_BYTES = 600  # so small that the few small files of these tests fill several shards
 
 
 def pack(source: Path | str, out: Path, *flags: str) -> Path:
@@ -48,7 +48,7 @@ def pack(source: Path | str, out: Path, *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder, tmp_path_factory) -> Path:
-    """Class folders with a copy, a truncated, an empty and a text file; lost.png lies beside them."""
+    """Class folders with a copy, a truncated, an empty and a text file, and lost.png beside them."""
     root = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("pack") / "photos"))
     alder, other = root / "alder", root / "two words"
     (alder / "9.png").write_bytes((alder / "0.png").read_bytes())
@@ -86,7 +86,7 @@ def test_names_order_and_bytes_are_those_of_the_source(folder, packed):
     assert len(list(packed.glob("*.array_record"))) > 3
     assert opened.left_out == [("lost.png", "no class folder", "lies beside the class folders")]
     assert json.loads((packed / "pack.json").read_text())["left_out"] == {"no class folder": 1}
-    # Files in a pack are read by the paths that they would have in a folder.
+    # A file in a pack is read by the path that it would have if the pack were a folder.
     path = os.path.join(packed, files[0][0])
     assert read_file(path, 1 << 20) == open_file(path).read() == files[0][2]
     with pytest.raises(FileNotFoundError):
@@ -96,21 +96,20 @@ def test_names_order_and_bytes_are_those_of_the_source(folder, packed):
 @pytest.mark.parametrize("cache", ["ram", "off"])
 def test_the_dataset_of_a_pack_is_that_of_its_folder(folder, packed, tmp_path, cache):
     options = {"image_size": 8, "cache": cache, "cache_dir": tmp_path / "cache", "seed": 3}
-    one, other = (load_dataset(str(root), **options) for root in (folder, packed))
-    catalogs = one.store.catalog, other.store.catalog
+    of_folder, of_pack = (load_dataset(str(root), **options) for root in (folder, packed))
+    catalogs = of_folder.store.catalog, of_pack.store.catalog
     assert catalogs[0].paths == catalogs[1].paths
     assert catalogs[0].class_names == catalogs[1].class_names
     assert sorted(catalogs[0].faults, key=str) == sorted(catalogs[1].faults, key=str)
     assert len(catalogs[1].faults) == 3
     for side in ("train", "val", "test"):
-        assert np.array_equal(getattr(one.split, side), getattr(other.split, side))
-    assert one.duplicates == other.duplicates == 1
-    every = tf.range(len(catalogs[0]), dtype=tf.int64)
-    assert np.array_equal(one.store.read(every), other.store.read(every))
+        assert np.array_equal(getattr(of_folder.split, side), getattr(of_pack.split, side))
+    assert of_folder.duplicates == of_pack.duplicates == 1
+    every_index = tf.range(len(catalogs[0]), dtype=tf.int64)
+    assert np.array_equal(of_folder.store.read(every_index), of_pack.store.read(every_index))
 
 
 def test_a_pack_trains_to_the_same_history(folder, packed, tmp_path, without_figures):
-    """The runs on a folder and on its pack write equal files."""
     for name, root in (("folder", folder), ("pack", packed)):
         config = TrainConfig(
             data_dir=str(root),
@@ -130,7 +129,7 @@ def test_a_pack_trains_to_the_same_history(folder, packed, tmp_path, without_fig
 def test_evaluate_predict_and_check_read_a_pack(folder, packed, tmp_path, capsys):
     run_dir = make_run(tmp_path / "run", folder)
     settings = json.loads((run_dir / "config.json").read_text())
-    settings["resolved"]["data_root"] = str(packed)  # as if it had trained on the pack
+    settings["resolved"]["data_root"] = str(packed)  # as if the run had trained on the pack
     (run_dir / "config.json").write_text(json.dumps(settings))
     result = evaluate_run(str(run_dir))
     assert result.report.predictions.paths == tuple(sorted(result.report.predictions.paths))
@@ -174,7 +173,7 @@ def test_a_pack_keeps_the_split_and_the_label_table_of_its_source(tiny_folder, t
     packed = pack(folder, tmp_path / "p2", f"--labels_csv={table}")
     packed_catalog, _ = list_files(str(packed), min_images=1)
     assert catalog.class_names == packed_catalog.class_names == ("5", "6", "7", "8", "9", "10")
-    # A table can give the images of a pack other labels.
+    # A table of labels can replace the labels in a pack.
     table.write_text("file,label\nalder/0,a\nalder/1.png,a\ntwo words/0.png,b\ntwo words/1,b\n")
     relabelled, _ = list_files(str(pack(tiny_folder, tmp_path / "p3")), str(table))
     assert list(relabelled.paths) == [
@@ -200,7 +199,7 @@ def flip_middle_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_gives_a_one_line_error(tiny_folder, tmp_path, capsys):
+def test_a_flipped_bit_in_an_image_gives_a_one_line_error(tiny_folder, tmp_path, capsys):
     out = pack(tiny_folder, tmp_path / "p")
     [shard] = out.glob("*.array_record")
     data = bytearray(shard.read_bytes())
@@ -276,10 +275,10 @@ def test_interrupted_packing_leaves_nothing_and_can_start_again(tiny_folder, tmp
         write_pack(
             Source("a source", lambda: iter([Fault("a", "no label", "")])), out, shard_bytes=9
         )
-    killed = out.parent / ".p.packing"  # a killed process leaves this folder
-    killed.mkdir()
-    (killed / "images-00007.array_record").write_bytes(b"half")
-    descriptor = os.open(killed, os.O_RDONLY)
+    unfinished = out.parent / ".p.packing"  # a killed process leaves this folder
+    unfinished.mkdir()
+    (unfinished / "images-00007.array_record").write_bytes(b"half")
+    descriptor = os.open(unfinished, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(UserError, match="another process is writing it"):
         write_pack(Source("a source", interrupted), out, shard_bytes=9)
@@ -290,7 +289,7 @@ def test_interrupted_packing_leaves_nothing_and_can_start_again(tiny_folder, tmp
 
 
 def test_a_full_disk_gives_a_one_line_error_and_leaves_nothing(folder, tmp_path):
-    # A limit of 40 KiB for each file takes the place of a full disk.
+    # The size of each file is limited to 40 KiB, because a test cannot fill the disk.
     script = "ulimit -f 40; exec $0 -m seedtf pack $1 --out=$2"
     command = ["bash", "-c", script, sys.executable, str(folder), str(tmp_path / "p")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -32,7 +32,7 @@ def pack_and_open(source, tmp_path, *flags):
 
 
 def contents(pack):
-    """Class and bytes of every image, in the order of the pack."""
+    """The class name and the bytes of every image, in the order of the pack."""
     labels = [pack.class_names[label] for label in pack.labels]
     return [(label, pack.read(index)) for index, label in enumerate(labels)]
 
@@ -70,7 +70,7 @@ def test_webdataset_tars_are_packed_in_order(files, tmp_path):
     ]
 
 
-def test_labels_in_json_and_a_split_by_the_names_of_tars_are_kept(files, tmp_path):
+def test_labels_in_json_and_the_split_in_the_names_of_tars_are_kept(files, tmp_path):
     import json
 
     for side, part in (("train", files), ("val", files[::3])):
@@ -115,7 +115,7 @@ def test_tfrecords_are_packed_in_order(files, tmp_path):
     pack = pack_and_open(tmp_path / "data", tmp_path)
     assert contents(pack) == [(label, data) for _, label, data in files]
     assert list(pack.names)[:2] == ["train-00000-of-00002/0.png", "train-00000-of-00002/1.png"]
-    assert "train-00001-of-00002/0~2.png" in pack.names  # 0.png of another class
+    assert "train-00001-of-00002/0~2.png" in pack.names  # the second image named 0.png in this file
     assert [fault for _, fault in left_out_faults(pack)] == ["no image", "no label", "not an image"]
 
 
@@ -133,7 +133,7 @@ def test_tables_of_hugging_face_are_packed_in_order(files, tmp_path, suffix):
     assert [fault for _, fault in left_out_faults(pack)] == ["no image", "no label"]
 
 
-def test_files_whose_names_have_dots_keep_their_images_apart(files, tmp_path):
+def test_images_of_files_with_dots_in_their_names_are_not_confused(files, tmp_path):
     entries = [{"0.cls": label.encode(), "0.png": data} for _, label, data in files[:9]]
     names = [*(f"s.{number:03}.tar" for number in range(7)), "t.tar", "t.TAR.GZ"]
     for name, part in zip(names, entries, strict=True):
@@ -141,7 +141,7 @@ def test_files_whose_names_have_dots_keep_their_images_apart(files, tmp_path):
     pack = pack_and_open(tmp_path / "data", tmp_path)
     expected = [f"s.{number:03}/0.png" for number in range(7)] + ["t.TAR.GZ/0.png", "t.tar/0.png"]
     assert sorted(pack.names) == sorted(expected)
-    # Each name finds the image that the tar of this name has, as a table of labels reads it.
+    # ``find``, by which a table of labels finds its images, returns the image of the right tar.
     found = {name: pack.read(pack.find(name)) for name in pack.names}
     assert [found[name] for name in expected[:7]] == [data for *_, data in files[:7]]
     rows = [{"image/encoded": data, "image/class/text": b"a"} for *_, data in files[:2]]
@@ -152,7 +152,7 @@ def test_files_whose_names_have_dots_keep_their_images_apart(files, tmp_path):
     assert [packed.read(packed.find(name)) for name in packed.names] == [d for *_, d in files[:2]]
 
 
-def test_an_image_never_gets_the_name_of_another_one_in_its_file():
+def test_two_images_of_a_file_never_get_the_same_name():
     name_image = ImageNamer("f")
     given = ["a.png", "a.png", "a~2.png", "a.png", "a~2.png", "", "0000005.png", "./a.png"]
     names = [name_image(name, b"\x89PNG\r\n\x1a\n") for name in given]
@@ -160,7 +160,7 @@ def test_an_image_never_gets_the_name_of_another_one_in_its_file():
     assert names[:3] == ["f/a.png", "f/a~2.png", "f/a~2~2.png"]
 
 
-def test_two_images_of_one_name_are_refused(files, tmp_path, capsys):
+def test_images_that_would_have_the_same_name_in_the_pack_are_refused(files, tmp_path, capsys):
     one, two = ({"0.cls": b"a", "0.png": data} for *_, data in files[:2])
     write_tar(tmp_path / "data" / "a" / "b.tar", one)
     write_tar(tmp_path / "data" / "a.tar", {f"b/{name}": data for name, data in two.items()})
@@ -211,7 +211,7 @@ def test_a_source_that_cannot_be_read_is_named(files, tmp_path, capsys, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
-def test_an_archive_of_class_folders_is_not_read_as_webdataset(tiny_folder, files, tmp_path):
+def test_a_tar_of_class_folders_is_not_read_as_webdataset(tiny_folder, files, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "plants"), "tar", tiny_folder)
     assert contents(pack_and_open(archive, tmp_path)) == [(label, data) for _, label, data in files]
 
