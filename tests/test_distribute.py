@@ -1,4 +1,4 @@
-"""Several devices and several machines: processes on loopback, a tiny network, few steps."""
+"""Training on several devices, and by several workers, which are processes on this machine."""
 
 from __future__ import annotations
 
@@ -102,6 +102,10 @@ class Launcher:
     processes: list[Process] = field(default_factory=list)
 
     def start(self, arguments: list[str], workers: int = 1, cpus: int = 1, **env) -> list[Process]:
+        """Starts one process for each of ``workers`` workers; each has ``cpus`` logical CPU devices.
+
+        ``env`` is added to the environment of the processes.
+        """
         started = []
         for index, text in enumerate(tf_configs(workers)):
             home = self.folder / f"home{len(self.processes)}"
@@ -124,6 +128,7 @@ class Launcher:
         return started
 
     def run(self, arguments: list[str], **options) -> list[Ended]:
+        """Calls ``start`` and waits until all processes have ended; each must have succeeded."""
         started = self.start(arguments, **options)
         for each in started:
             each.wait()
@@ -140,6 +145,7 @@ class Launcher:
 
 
 def tf_configs(workers: int) -> list[str]:
+    """The value of TF_CONFIG for each worker, with free ports of this machine."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for each in sockets:
@@ -152,7 +158,7 @@ def tf_configs(workers: int) -> list[str]:
 
 
 def slurm_variables(rank: int, tasks: int) -> dict[str, str]:
-    """What srun sets in a task of a step with all tasks on this machine."""
+    """The variables that srun sets for task ``rank`` of a step whose tasks all run on this machine."""
     return {
         "SLURM_JOB_ID": str(os.getpid()),  # decides the ports
         "SLURM_STEP_NODELIST": "localhost",
@@ -171,7 +177,7 @@ def launcher(tmp_path_factory) -> Iterator[Launcher]:
 
 @pytest.fixture(scope="module")
 def data(shared) -> Path:
-    """Eleven classes; the 55 training and 11 validation images cannot be shared equally by 2 or 3."""
+    """Eleven class folders with 55 training and 11 validation images, so not multiples of 2 or 3."""
 
     def draw(folder: Path) -> None:
         root = write_sample(folder / "s", images_per_class=6, image_size=20)
@@ -186,7 +192,7 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def one_device_run(data, shared) -> Path:
-    """The run on one device, with which all other runs are compared; it runs in this process."""
+    """A run on one device, trained in this process, with which all other runs are compared."""
 
     def train(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -198,7 +204,7 @@ def one_device_run(data, shared) -> Path:
 
 @pytest.fixture(scope="module")
 def two_workers(data, shared) -> tuple[Path, list[Ended]]:
-    """An undisturbed run of two workers, with the output and the probe results of each worker."""
+    """The folder of an undisturbed run of two workers, and both processes; see PROBE in worker.py."""
 
     def train(folder: Path) -> None:
         with contextlib.closing(Launcher(folder)) as launcher:
@@ -246,7 +252,7 @@ def test_two_devices_train_as_one_does(launcher, data, one_device_run) -> None:
 
 
 def test_two_halves_train_as_the_whole_step_does() -> None:
-    """On several GPUs, XLA compiles the two halves; here they run on CPU devices without XLA."""
+    """On several GPUs, XLA compiles each half; here the halves run on CPU devices without XLA."""
     done = forked.run("halves_worker:main", [])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -320,10 +326,11 @@ def test_a_run_resumes_with_another_number_of_replicas_only_with_sync_bn(
     expected = "2 replicas before, 1 now: the batches and their statistics are the same"
     assert f"resume    {expected}" in capsys.readouterr().out
 
-    # Workers that differ in one of these would train differently, or wait for each other forever.
+    # The workers compare these values when they start. Workers with different values would train
+    # differently, or wait for each other forever.
     assert {"--seed", "the split", "--time_limit", "--save_minutes"} <= compared.keys()
 
-    # Change the files as if the run had been trained without --sync_bn.
+    # The files are changed as if the run had been trained without --sync_bn.
     settings = json.loads((run_dir / "config.json").read_text())
     (run_dir / "config.json").write_text(json.dumps({**settings, "sync_bn": False}))
     for path in (run_dir / "state").glob("*.state"):
@@ -342,7 +349,7 @@ def probe_results(process: Ended) -> dict:
 
 def test_keras_still_needs_the_workarounds(two_workers) -> None:
     faults = probe_results(two_workers[1][0])
-    remedy = "Keras has fixed its part of issue 20585: {} can go"
+    remedy = "Keras has fixed its part of issue 20585: {} can be removed"
     assert "PerReplica" in faults["metrics"], remedy.format("compat.keras.OneReplicaBuild")
     assert "reduction dimension 0" in faults["logs"], remedy.format(
         "DistributedTrainer's _with_axis"
@@ -353,7 +360,7 @@ def test_moving_statistics_are_equal_on_all_workers(two_workers) -> None:
     first, other = (probe_results(process)["statistics"] for process in two_workers[1])
     assert first == other
     means = np.concatenate(first[::2])
-    assert np.abs(means).max() > 0.01  # they have been updated: the first values are 0
+    assert np.abs(means).max() > 0.01  # training has updated the means, which are 0 at first
 
 
 def test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal(
@@ -370,7 +377,7 @@ def test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal(
     assert message.startswith("seedtf train: SIGTERM at worker 1 (127.0.0.1:")
     assert message.endswith(f"continue with --resume={run_dir}")
     saved_at = message[message.index("saved at") : message.index(";")]
-    assert saved_at in worker.errors.splitlines()[-1]  # the same step
+    assert saved_at in worker.errors.splitlines()[-1]  # both workers name the same step
 
     chief, worker = launcher.start(
         ["train", f"--resume={run_dir}", "--worker_timeout=5"], workers=2
@@ -394,7 +401,7 @@ def test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal(
         assert [a.tobytes() for a in found[group]] == [a.tobytes() for a in wanted[group]]
 
 
-# --- tests without a second worker ---
+# --- tests that start no second worker ---
 
 
 def config_text(task="worker", index=0, **cluster) -> str:
@@ -470,35 +477,36 @@ def test_a_missing_worker_is_reported_by_name() -> None:
     assert line == f"worker    still waiting after 0.0 min for {names[1]}\n"
 
 
-TWO, ONE = read_cluster(config_text()), read_cluster(config_text(worker=["a:1"]))
+TWO_WORKERS, ONE_WORKER = read_cluster(config_text()), read_cluster(config_text(worker=["a:1"]))
 
 
 @pytest.mark.parametrize(
-    ("requested", "cluster", "devices", "kind", "reason"),
+    ("requested", "cluster", "gpus_and_cpus", "kind", "reason"),
     [
         ("auto", None, (0, 1), "none", "there is one device"),
         ("auto", None, (1, 1), "none", "there is one device"),
         ("auto", None, (0, 2), "none", "there is one device"),
         ("auto", None, (4, 1), "mirrored", "there are 4 GPUs"),
-        ("auto", TWO, (4, 1), "multi_worker", "TF_CONFIG names 2 workers"),
-        ("auto", ONE, (2, 1), "mirrored", "TF_CONFIG names one worker and there are 2 GPUs"),
+        ("auto", TWO_WORKERS, (4, 1), "multi_worker", "TF_CONFIG names 2 workers"),
+        ("auto", ONE_WORKER, (2, 1), "mirrored", "TF_CONFIG names one worker and there are 2 GPUs"),
         ("mirrored", None, (0, 2), "mirrored", "there are 2 logical CPU devices"),
         ("mirrored", None, (1, 2), "none", "mirrored was requested, but there is one device"),
-        ("mirrored", TWO, (2, 1), "mirrored", "there are 2 GPUs"),
+        ("mirrored", TWO_WORKERS, (2, 1), "mirrored", "there are 2 GPUs"),
         (
             "multi_worker",
-            ONE,
+            ONE_WORKER,
             (0, 1),
             "none",
             "multi_worker was requested, but TF_CONFIG names one",
         ),
-        ("none", TWO, (4, 1), "none", "the 2 workers of TF_CONFIG are not used"),
+        ("none", TWO_WORKERS, (4, 1), "none", "the 2 workers of TF_CONFIG are not used"),
     ],
 )
 def test_choose_strategy_gives_a_strategy_and_its_reason(
-    requested, cluster, devices, kind, reason
+    requested, cluster, gpus_and_cpus, kind, reason
 ) -> None:
-    found = choose_strategy(requested, cluster, gpus=devices[0], cpus=devices[1])
+    gpus, cpus = gpus_and_cpus
+    found = choose_strategy(requested, cluster, gpus=gpus, cpus=cpus)
     assert found[0] == kind
     assert reason in found[1]
 
@@ -557,23 +565,23 @@ def test_on_several_gpus_xla_compiles_two_halves_of_a_step_and_on_cpus_nothing()
 
 
 @given(
-    count=st.integers(1, 60),
+    num_records=st.integers(1, 60),
     batch_size=st.integers(1, 40),
     workers=st.integers(1, 4),
     devices=st.integers(1, 3),
 )
-def test_every_record_is_validated_once_in_equally_many_steps(
-    count, batch_size, workers, devices
+def test_every_record_is_validated_once_and_all_workers_take_equally_many_steps(
+    num_records, batch_size, workers, devices
 ) -> None:
     replicas = workers * devices
     shards = [Shard(replicas, worker * devices, devices) for worker in range(workers)]
-    records = np.arange(count) * 7
-    if count < replicas:
+    records = np.arange(num_records) * 7
+    if num_records < replicas:
         with pytest.raises(ValueError, match="each replica needs a record"):
             shards[0].divide_records(records, batch_size)
         return
     parts = [[*shard.divide_records(records, batch_size).as_numpy_iterator()] for shard in shards]
-    steps = shards[0].steps(count, batch_size)
+    steps = shards[0].steps(num_records, batch_size)
     assert {len(each) for each in parts} == {steps * devices}
     assert min(len(part) for each in parts for part in each) >= 1
     in_order = [
@@ -585,8 +593,8 @@ def test_every_record_is_validated_once_in_equally_many_steps(
     assert np.concatenate(in_order).tolist() == records.tolist()
 
 
-class CountingStore:
-    """A store that records how many images are read at a time."""
+class RecordingStore:
+    """A store that records how many images each read takes."""
 
     def __init__(self, store) -> None:
         self.catalog, self.size, self._store = store.catalog, store.size, store
@@ -598,30 +606,34 @@ class CountingStore:
         return self._store.look_up(indices)
 
 
-def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tmp_path) -> None:
+def test_the_slices_of_all_replicas_make_up_the_batches_of_one_device(
+    tiny_folder, tmp_path
+) -> None:
     catalog = scan_folder(tiny_folder)
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     order, records = BatchIndices(17, 6, seed=3), np.arange(17)[::-1].copy()
 
-    def noisy(images, epoch, chosen, rows):  # depends on image and epoch, as the augmentation does
+    # The factor depends on the image and the epoch, as the augmentation does.
+    def noisy(images, epoch, chosen, rows):
         images = tf.gather(images, rows)
         factor = tf.cast(1 + epoch, tf.float32) + tf.cast(chosen, tf.float32) / 100
         return tf.cast(images, tf.float32) * factor[:, None, None, None]
 
     def batches(shard, steps):
-        counting = CountingStore(store)
-        dataset = train_dataset(counting, records, order, noisy, start_step=1, shard=shard)
+        recording = RecordingStore(store)
+        dataset = train_dataset(recording, records, order, noisy, start_step=1, shard=shard)
         assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
         found = [*dataset.take(steps * shard.count).as_numpy_iterator()]
-        return found, counting.read_at_once
+        return found, recording.read_at_once
 
     whole, read = batches(Shard(), 5)
     assert read == {6}
-    shards = [Shard(3, 0, 2), Shard(3, 2, 1)]  # Two workers; the first one has two devices.
+    # There are two workers. The first worker has two devices, and the second has one device.
+    shards = [Shard(3, 0, 2), Shard(3, 2, 1)]
     parts = []
     for shard in shards:
         found, read = batches(shard, 5)
-        assert read == {2}  # Only its own slices are read.
+        assert read == {2}  # a worker reads only the slices of its own devices
         parts.append(found)
     for step, (images, labels) in enumerate(whole):
         pieces = [*parts[0][2 * step : 2 * step + 2], parts[1][step]]
@@ -640,7 +652,8 @@ def test_validation_shards_together_hold_all_images_in_order(tiny_folder, tmp_pa
 
 
 def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
-    # In the second all-reduce, worker 1 has received SIGTERM; one number stands for worker and signal.
+    # In the second all-reduce, worker 1 has received SIGTERM. One number stands for the worker and the
+    # signal: the index of the worker times NSIG, plus the signal.
     sent, other = [], [0.0, float(1 * signal.NSIG + signal.SIGTERM)]
 
     def all_reduce_max(values, workers):
@@ -648,7 +661,7 @@ def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
         return np.maximum(values, other if len(sent) == 2 else [0.0, 0.0])
 
     monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
-    chief = sync.WorkerSync(TWO, StopSignal())
+    chief = sync.WorkerSync(TWO_WORKERS, StopSignal())
     chief.on_train_batch_begin(0)
     assert chief.signal_name == ""
     before = chief.clock()
@@ -657,13 +670,13 @@ def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
     assert chief.clock() >= before
     stop = StopSignal()
     stop.signal_name = "SIGINT"
-    worker = sync.WorkerSync(Cluster(TWO.roles, TWO.addresses, 1), stop)
+    worker = sync.WorkerSync(Cluster(TWO_WORKERS.roles, TWO_WORKERS.addresses, 1), stop)
     worker.on_train_batch_begin(0)
     # The first number, the clock, is 0, because only the chief's clock counts.
     assert sent[-1] == [0.0, 1 * signal.NSIG + signal.SIGINT]
 
 
-def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> None:
+def test_workers_exchange_signals_a_few_times_a_second_at_the_same_steps(monkeypatch) -> None:
     now, step, calls = [100.0], [0], []
     monkeypatch.setattr(sync.time, "monotonic", lambda: now[0])
 
@@ -677,7 +690,8 @@ def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> No
     monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
     signalled = [0.0]
     workers = [
-        sync.WorkerSync(Cluster(TWO.roles, TWO.addresses, index), StopSignal()) for index in (0, 1)
+        sync.WorkerSync(Cluster(TWO_WORKERS.roles, TWO_WORKERS.addresses, index), StopSignal())
+        for index in (0, 1)
     ]
     seen = {}
     for step[0] in range(400):
@@ -689,7 +703,8 @@ def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> No
                 seen.setdefault(id(worker), step[0])
     steps = [calls[index::2] for index in (0, 1)]
     assert steps[0] == steps[1]
-    assert steps[0][:3] == [0, 1, 3]  # the interval is one step at first, then at most doubles
+    # The first interval is one step. Each further interval is at most twice as long as the one before.
+    assert steps[0][:3] == [0, 1, 3]
     assert len(steps[0]) < 400 / 10
     # Both workers see the signal at the same step, within 0.3 s after step 300.
     assert len(set(seen.values())) == 1 and 300 <= next(iter(seen.values())) < 300 + 0.3 / 0.005
@@ -704,8 +719,8 @@ def test_a_difference_between_workers_is_named(monkeypatch) -> None:
 
     monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
     with pytest.raises(UserError, match=r'^the split: not the same on all 2 workers, here "abc"'):
-        sync.check_equal_across_workers(facts, TWO)
-    sync.check_equal_across_workers({**facts, "the split": "abd"}, TWO)
+        sync.check_equal_across_workers(facts, TWO_WORKERS)
+    sync.check_equal_across_workers({**facts, "the split": "abd"}, TWO_WORKERS)
     sync.check_equal_across_workers(facts, None)
 
 

@@ -26,23 +26,24 @@ def fill(network: keras.Model, value: float) -> None:
         each.assign(np.full(each.shape, value, np.float32))
 
 
-def test_after_the_horizon_earlier_weights_count_for_1_over_e() -> None:
-    decay, every = ema_decay(0.1, 5000)  # a horizon of a tenth of the training: 500 steps
-    assert every == 10
-    assert decay ** (500 / every) == pytest.approx(1 / math.e)
+def test_the_weight_of_earlier_values_is_1_over_e_after_the_horizon() -> None:
+    decay, interval = ema_decay(0.1, 5000)  # the horizon is a tenth of the training: 500 steps
+    assert interval == 10
+    assert decay ** (500 / interval) == pytest.approx(1 / math.e)
 
 
 def test_a_short_training_is_averaged_at_every_step() -> None:
+    # The horizon is 10 steps, and the interval between two updates 1 step.
     assert ema_decay(0.5, 20) == (pytest.approx(math.exp(-0.1)), 1)
 
 
-def test_the_first_updates_soon_forget_the_random_weights(network: keras.Model) -> None:
+def test_the_initial_weights_soon_hardly_count_in_the_average(network: keras.Model) -> None:
     fill(network, 0.0)
-    average = MovingAverage(network, 0.5, 1000)  # every 10 steps
+    average = MovingAverage(network, 0.5, 1000)  # is updated every 10 steps
     fill(network, 1.0)
     for _ in range(20):
         average.update()
-    # The updates at steps 10 and 20 have the decays 1/10 and 2/11.
+    # The updates at steps 10 and 20 have the decays 1/10 and 2/11: (1 + n) / (10 + n) for update n.
     wanted = 1.0 - 1 / 10 * 2 / 11
     for each in average.variables[:-1]:
         np.testing.assert_allclose(each.numpy(), wanted, rtol=1e-6)
@@ -51,7 +52,8 @@ def test_the_first_updates_soon_forget_the_random_weights(network: keras.Model) 
 
 def test_batch_statistics_are_averaged_too(network: keras.Model) -> None:
     average = MovingAverage(network, 0.5, 1000)
-    assert len(average.variables) == len(all_variables(network)) + 1  # and the number of steps
+    # The variables of the average are one for each of the network, and the number of steps.
+    assert len(average.variables) == len(all_variables(network)) + 1
 
 
 def test_swapping_twice_changes_nothing(network: keras.Model) -> None:

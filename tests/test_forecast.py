@@ -32,6 +32,8 @@ from seedtf.training.dry_run.timing import (
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
 
+# In each epoch, training waits 0.5 s, files are written for 3 s beside the training, and other threads
+# prolong the training by 1.5 s. A model file has 10 MB and a state file 25 MB.
 WRITING = Writing(waiting=0.5, beside=3.0, slowing=1.5, checkpoint=10_000_000, state=25_000_000)
 # Image size, number of epochs, seconds of training and of validation in an epoch, seconds of tracing.
 STAGES = (StageTime(32, 4, 6.0, 2.0, 8.0), StageTime(48, 6, 15.0, 3.0, 12.0))
@@ -75,7 +77,7 @@ def _utc():
 
 
 @pytest.mark.usefixtures("_utc")
-def test_the_console_lines_of_a_forecast(sample_forecast):
+def test_a_forecast_prints_its_epochs_end_memory_and_disk_space(sample_forecast):
     now = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
     assert replace(sample_forecast, gpu_memory=1_000_000).lines(now) == [
         ("epoch", "10.00 s at 32² pixels (4 epochs): training 6.00, validation 2.00, writing 2.00"),
@@ -98,7 +100,7 @@ def test_the_console_lines_of_a_forecast(sample_forecast):
     assert long.lines(now)[2][1].startswith("2001-09-10 01:50 if started now: 1 day, 0:03:23")
 
 
-def test_the_json_holds_the_measured_and_the_derived_values(sample_forecast):
+def test_the_json_has_the_measured_and_the_computed_values(sample_forecast):
     values = json.loads(sample_forecast.as_json())
     assert values["stages"][1]["train"] == 15.0
     assert values["epoch_seconds"] == [10.0, 20.0]
@@ -107,7 +109,7 @@ def test_the_json_holds_the_measured_and_the_derived_values(sample_forecast):
 
 
 class Clock:
-    """A fake clock: it goes on only when ``advance`` is called."""
+    """A fake clock, which stands still except when ``advance`` is called."""
 
     def __init__(self):
         self.now = 7.0
@@ -116,6 +118,7 @@ class Clock:
         return self.now
 
     def advance(self, seconds):
+        """Sets the clock forward; returns what a train step returns, its logs."""
         self.now += seconds
         return {"loss": 1.0}
 
@@ -123,9 +126,9 @@ class Clock:
 @pytest.mark.parametrize(
     ("steps", "costs", "expected"),
     [
-        # four blocks of five steps take 10, 15, 20 and 100: the median of 2, 3, 4 and 20 is 3.5
+        # Four blocks of five steps take 10, 15, 20 and 100 s. The median of 2, 3, 4 and 20 s is 3.5 s.
         (20, [*[2] * 5, *[3] * 5, *[4] * 5, 96, *[1] * 4], 3.5),
-        (7, [1, 1, 5, 5, 2, 2, 99], 2.0),  # three blocks of two; the seventh step is not run
+        (7, [1, 1, 5, 5, 2, 2, 99], 2.0),  # three blocks of two steps; the seventh step is not run
         (2, [3, 5], 4.0),
         (1, [3], 3.0),
     ],
@@ -165,7 +168,7 @@ class FakeTrainer:
 
 @pytest.fixture
 def _constant_writing(monkeypatch):
-    """Writing files and drawing figures are not timed, but take constant times."""
+    """Replaces the timing of writing files and drawing figures by constant times."""
     monkeypatch.setattr(forecast_timing, "_time_writing", lambda trainer, clock: WRITING)
     monkeypatch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
 
@@ -177,7 +180,7 @@ def test_stages_are_timed_separately_and_warm_up_does_not_count():
     entered = []
 
     def stage(size, epochs, step, val):
-        train = [1000.0] * 4 + [step] * 50  # four steps of warm-up
+        train = [1000.0] * 4 + [step] * 50  # the first four steps are warm-up
         validation = [val + 4.0] + [val] * 50
         return TimedStage(
             size, epochs, lambda: train, lambda: validation, lambda: entered.append(size)
@@ -199,6 +202,7 @@ def test_stages_are_timed_separately_and_warm_up_does_not_count():
         StageTime(48, 6, 300.0, 5.0 + 10 * 1.0, 90.0),
     )
     # Figures are drawn in each epoch, because an epoch is longer than the pause between two drawings.
+    # The 1.0 s of drawing is added to ``slowing``.
     assert forecast.writing == replace(WRITING, slowing=2.5)
     assert (forecast.startup, forecast.snapshots, forecast.cache) == (5.0, 2, 7)
     assert forecast.host_memory > 50_000_000
@@ -251,7 +255,7 @@ def test_timing_a_real_model_leaves_no_file_and_no_changed_weight(tmp_path, monk
     elapsed = time.perf_counter() - started
     assert list(tmp_path.iterdir()) == []
     (stage,) = forecast.stages
-    # The timing ran 20 steps, as many as two epochs have, traced once and wrote once.
+    # The timing has traced the step once, run 20 steps, as many as two epochs have, and written once.
     assert 0 < 2 * stage.train + stage.tracing + forecast.writing.beside < elapsed
     assert stage.validation > 0
     assert forecast.steps == 20
@@ -270,7 +274,7 @@ def test_a_temporary_folder_that_cannot_be_written_is_a_user_error(tmp_path, mon
         forecast_timing._time_writing(SimpleNamespace(average=None), time.perf_counter)
 
 
-def test_the_age_of_the_process_rises():
+def test_the_age_of_the_process_increases():
     first = process_age()
     assert 0 < first < 1e6
     assert process_age() >= first

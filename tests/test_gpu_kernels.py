@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 def test_every_operation_of_a_step_without_xla_has_a_gpu_kernel(
     tiny_folder: Path, tmp_path: Path, flags: dict[str, object]
 ) -> None:
-    policy = tf.keras.mixed_precision.global_policy()
+    policy_before = tf.keras.mixed_precision.global_policy()
     config = TrainConfig(
         data_dir=str(tiny_folder),
         run_dir=str(tmp_path / "run"),
@@ -49,7 +49,7 @@ def test_every_operation_of_a_step_without_xla_has_a_gpu_kernel(
             step = tf.function(session.trainer.train_step, autograph=False)
             assert ops_without_gpu_kernel(step.get_concrete_function(batch)) == []
     finally:
-        tf.keras.mixed_precision.set_global_policy(policy)
+        tf.keras.mixed_precision.set_global_policy(policy_before)
 
 
 def test_an_operation_without_gpu_kernel_is_found_in_nested_functions() -> None:
@@ -64,7 +64,7 @@ def test_an_operation_without_gpu_kernel_is_found_in_nested_functions() -> None:
     )
     rows = tf.TensorSpec([3], tf.int64)
     gather_op = "GatherV2(Taxis=int32, Tindices=int64, Tparams=uint8)"
-    # XLA compiles its operations itself, so that they need no kernel.
+    # XLA compiles the operations of a function with jit_compile, so that they need no kernel.
     for function, expected in ((tf.function(compiled), []), (nested, [gather_op])):
         assert ops_without_gpu_kernel(function.get_concrete_function(rows)) == expected
 

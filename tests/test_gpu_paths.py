@@ -1,8 +1,8 @@
-"""What training does on a GPU, as far as that can be seen without one: on made-up CUDA libraries.
+"""Training on a GPU, as far as it can be tested without a GPU: with stub CUDA libraries.
 
-TensorFlow, its graph optimizer and XLA's compiler for GPUs are real; only the kernels do nothing
-(``fake_gpu.c``). So each kind of run must reach its end, and the driver counts what the training thread
-waits for and what is copied back to the host, for example for an operation without a GPU kernel.
+TensorFlow, its graph optimizer and XLA's compiler for GPUs are real. Only the kernels do nothing
+(``fake_gpu.c``). So each kind of run must reach its end. The stub driver counts how often the training
+thread waits for the GPU, and the copies to the host, which an operation without a GPU kernel needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ CASES: dict[str, dict[str, Any]] = {
     "default": {**ONE_GPU, "steps_per_execution": 2},
     "host": {**ONE_GPU, "placement": "host", "precision": "mixed_float16", "epochs": 1},
     "two GPUs": {"epochs": 1},
-    # A deterministic run does not use XLA. It is the last, because determinism cannot be switched off.
+    # A deterministic run does not use XLA. This run is the last one, because determinism cannot be
+    # switched off again.
     "deterministic": {**ONE_GPU, "deterministic": True},
 }
 NUM_IMAGES, IMAGE_SIZE = 18, 16  # of the tiny folder, and in gpu_worker.py
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def finished(tiny_folder: Path, shared: Shared) -> Path:
-    """The folder of all runs; ``dump`` has XLA's modules, and ``found`` the lines of the worker."""
+    """The folder of all runs; ``dump`` has XLA's modules, and ``found`` what the worker printed."""
 
     def train(folder: Path) -> None:
         libraries, dump = folder / "lib", folder / "dump"
@@ -64,7 +65,7 @@ def dump(finished: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(finished: Path) -> dict[str, dict[str, Any]]:
-    """What the worker found in each run. All runs are in one process, which has two made-up GPUs."""
+    """What the worker found in each run, by name. All runs are in one process with two fake GPUs."""
     lines = (finished / "found").read_text().splitlines()
     results = [json.loads(line.removeprefix("CASE ")) for line in lines]
     return {each["name"]: each for each in results}
@@ -87,7 +88,10 @@ def test_the_training_thread_waits_for_nothing_between_two_steps(
 
 
 def test_the_image_table_stays_on_the_gpu_without_xla(runs: dict[str, dict[str, Any]]) -> None:
-    """Otherwise each of six steps would copy all images; both runs also copy the weights."""
+    """Both runs copy the weights to the host.
+
+    If an operation on the table had no GPU kernel, each of six steps would copy all images, too.
+    """
     table_bytes = NUM_IMAGES * IMAGE_SIZE * IMAGE_SIZE * 3
     names = ("default", "deterministic")
     with_xla, without_xla = (runs[name]["counts"]["to_host_bytes"] for name in names)
@@ -102,16 +106,16 @@ def test_xla_compiles_the_network_once_for_training_and_once_for_validation(
         name: sum(f"_{name}_" in each for each in modules)
         for name in ("train_steps", "train_step", "network")
     }
-    # "default" trains two steps in a call, and "host" one. Both validate.
+    # One call trains two steps in the run "default", and one step in "host". Both runs validate.
     assert found == {"train_steps": 1, "train_step": 1, "network": 2}, modules
     assert runs["default"]["memory"][0] > 10 << 30  # the bytes that TensorFlow may allocate
 
 
-def test_the_compiled_step_stays_within_limits_of_kernels_and_bytes(
+def test_the_compiled_step_needs_few_kernels_and_little_memory_traffic(
     runs: dict[str, dict[str, Any]], dump: Path
 ) -> None:
     (path,) = dump.glob("*train_steps*gpu_after_optimizations.txt")
     module = parse_module(path.read_text())
     assert largest_module(dump) is not None
     assert 50 < module.kernels <= 75
-    assert module.bytes <= 2.2e6
+    assert module.bytes <= 2.2e6  # bytes that all kernels together read and write

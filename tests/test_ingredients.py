@@ -49,9 +49,9 @@ PLAIN = {
     "strategy": "none",
 }
 STEPS_PER_EPOCH = 3
-"""There are 12 training images, in batches of 4."""
+"""An epoch has 12 training images in batches of 4."""
 QUICK = {"augment_impl": "tf_image"}
-"""The default augmentation, fused, would have to be compiled in each run."""
+"""The default augmentation is slower in short runs, because each run has to compile it."""
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
 
 
 def plan_and_dataset(config: TrainConfig) -> tuple[Plan, Dataset]:
-    """All settings of a run, and its data."""
+    """The plan and the data of the run that ``config`` describes."""
     settings = resolve(config, inspect_machine())
     dataset = load_training_data(settings.config)
     return make_plan(settings, dataset), dataset
@@ -134,7 +134,7 @@ def test_mixed_labels_have_two_classes(config: TrainConfig, flag: str, placement
     assert labels.shape == (12, 3)
     assert labels.sum(1) == pytest.approx(np.ones(12), abs=1e-6)
     assert ((labels > 0).sum(1) == 2).sum() >= 3
-    # Each image has one colour, so a second colour shows that two images were cut together.
+    # Each image of the data has one colour. So two colours show that CutMix has joined two images.
     varied = np.ptp(images, axis=(1, 2)).max(1) > 5
     assert varied.any() == (flag == "cutmix")
 
@@ -142,6 +142,7 @@ def test_mixed_labels_have_two_classes(config: TrainConfig, flag: str, placement
 def test_a_balanced_epoch_draws_every_class_equally_often(
     config: TrainConfig, tiny_copy: Path
 ) -> None:
+    # The classes have 2, 3 and 6 images, of which 1, 2 and 4 are training images.
     first, second, _ = sorted(path for path in tiny_copy.iterdir())
     for path in [*sorted(first.iterdir())[2:], *sorted(second.iterdir())[3:]]:
         path.unlink()
@@ -157,7 +158,7 @@ def test_a_balanced_epoch_draws_every_class_equally_often(
     assert sorted(counts("balanced")) == [2, 2, 3]
 
 
-# --- a strength of the augmentation that changes from epoch to epoch -----------------------------
+# --- strength of the augmentation that changes from epoch to epoch ------------------------------
 
 BatchesByStart = dict[int, list[np.ndarray]]
 
@@ -247,7 +248,7 @@ def test_a_stopped_run_with_a_changing_strength_resumes_exactly(
 
 
 def stop_before(patch: pytest.MonkeyPatch, *, epoch: int, step: int) -> None:
-    """Sends SIGTERM to this process before a step of the next training."""
+    """Makes the next training send SIGTERM to this process before the given step of an epoch."""
     real = SaveState.on_train_batch_begin
 
     def stopping(self: SaveState, batch: int, logs: Any = None) -> None:
@@ -271,7 +272,7 @@ def plain_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def validation_losses(run_dir: Path) -> list[float]:
-    """The validation losses. No flag below changes validation, so they depend on the weights alone."""
+    """The validation loss of each epoch; the flags below affect it only through the weights."""
     return [row["val_loss"] for row in read_history(run_dir / "history.csv")]
 
 
@@ -337,7 +338,7 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     assert 0 < num_steps[0] - found["steps"] <= 2 * 6
 
 
-def test_each_of_the_two_functions_refuses_the_flag_of_the_other(
+def test_only_forecast_training_accepts_the_flag_dry_run_and_requires_it(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"^--dry_run: train_and_evaluate .* forecast_training"):

@@ -1,4 +1,4 @@
-"""The pieces of seedtf for Keras scripts and notebooks: datasets, learning rates, curves, results."""
+"""The parts of seedtf for Keras scripts and notebooks: datasets, learning rates, curves, results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seedtf.training.optim.schedules import cyclic_decay, smooth_decay
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten green and ten yellow images of 12 × 12 pixels; no two of a class have the same blue."""
+    """Ten green and ten yellow images of 12 × 12 pixels; the value of blue differs within a class."""
     root = tmp_path_factory.mktemp("field")
     for name, color in (("maize", (0, 200, 0)), ("wheat", (200, 200, 0))):
         (root / name).mkdir()
@@ -45,7 +45,7 @@ def build_small_model(num_outputs: int = 1) -> keras.Model:
     return keras.Model(image, heads if num_outputs > 1 else heads[0])
 
 
-def test_each_iteration_sees_every_image_in_another_order(folder: Path) -> None:
+def test_each_iteration_yields_every_image_in_a_new_order(folder: Path) -> None:
     train, val, class_names = seedtf.image_datasets(
         folder, image_size=12, batch_size=4, augment=None, val_fraction=0.2
     )
@@ -123,7 +123,9 @@ def test_fit_follows_the_schedule_and_draws_curves(folder: Path, tmp_path: Path)
     assert "steps / s" in page
 
 
-def test_the_rate_moves_with_every_step_of_a_model_with_two_outputs(tmp_path: Path) -> None:
+def test_the_learning_rate_of_a_model_with_two_outputs_changes_at_every_step(
+    tmp_path: Path,
+) -> None:
     model = build_small_model(num_outputs=2)
     model.compile("sgd", "sparse_categorical_crossentropy")
     rates = []
@@ -151,7 +153,7 @@ def test_the_rate_moves_with_every_step_of_a_model_with_two_outputs(tmp_path: Pa
     assert (tmp_path / "two" / "curves.png").is_file()
 
 
-def test_a_rate_that_changes_every_step_needs_a_known_number_of_steps() -> None:
+def test_a_learning_rate_that_changes_every_step_needs_a_known_number_of_steps() -> None:
     model = build_small_model()
     model.compile("sgd", "sparse_categorical_crossentropy")
 

@@ -1,4 +1,4 @@
-"""The loss, the metric and the targets of a training batch, against values worked out by hand."""
+"""The loss, the metric and the targets of a training batch, compared with values computed by hand."""
 
 import keras
 import numpy as np
@@ -48,17 +48,17 @@ def test_without_smoothing_or_class_weights_labels_are_not_changed() -> None:
     assert make_targets(3, smoothing=0.0) is None
 
 
-def test_targets_smooth_class_numbers_and_mixed_labels_alike() -> None:
+def test_class_numbers_and_one_hot_labels_are_smoothed_to_equal_targets() -> None:
     targets = make_targets(3, smoothing=0.3)
     assert targets is not None
     images, soft = targets(IMAGES, tf.constant(LABELS))
     assert images is IMAGES
-    again = targets(IMAGES, tf.one_hot(LABELS, 3))[1]
-    np.testing.assert_array_equal(soft, again)
+    soft_from_one_hot = targets(IMAGES, tf.one_hot(LABELS, 3))[1]
+    np.testing.assert_array_equal(soft, soft_from_one_hot)
     np.testing.assert_allclose(soft[0], [0.8, 0.1, 0.1], atol=1e-6)
 
 
-def test_the_weight_of_an_image_is_the_mean_class_weight_under_its_unsmoothed_label() -> None:
+def test_the_weight_of_an_image_is_its_unsmoothed_label_times_the_class_weights() -> None:
     targets = make_targets(3, smoothing=0.3, weights=np.array([1.0, 3.0, 5.0], np.float32))
     assert targets is not None
     mixed = tf.constant([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75], [0.0, 0.0, 1.0]])

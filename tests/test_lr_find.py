@@ -47,7 +47,7 @@ def test_rates_are_equally_spaced_in_their_logarithm():
 
 
 def test_the_smoothed_loss_has_no_bias_at_its_start():
-    # By hand: 0.5·2/0.5; (0.5·1 + 0.5·4)/0.75; (0.5·2.5 + 0.5·0)/0.875.
+    # Computed by hand: 0.5·2 / 0.5, (0.5·1 + 0.5·4) / 0.75 and (0.5·2.5 + 0.5·0) / 0.875.
     assert smooth_losses([2.0, 4.0, 0.0], 0.5) == pytest.approx([2.0, 2.5 / 0.75, 1.25 / 0.875])
 
 
@@ -59,7 +59,7 @@ def test_smoothed_losses_lie_between_the_losses(losses):
     assert all(min(losses) - slack <= each <= max(losses) + slack for each in averages)
 
 
-def test_the_suggestions_of_a_known_curve():
+def test_the_suggestions_are_the_steepest_point_and_a_tenth_of_the_lowest_point():
     # The loss is flat, then falls along a line with one steeper piece, then rises.
     rates = [lr_at(step, 101, 1e-5, 1.0) for step in range(101)]
     falls = [0.0] * 40 + [0.01] * 20 + [0.05] * 10 + [0.01] * 10 + [-0.2] * 20
@@ -75,7 +75,8 @@ def test_a_loss_that_rises_or_hardly_falls_suggests_nothing():
     assert suggest_lr(rates, [2.0 + 0.1 * step for step in range(30)]) is None
     assert suggest_lr(rates, [2.0 - 1e-3 * step for step in range(30)]) is None
     assert suggest_lr(rates[:1], [2.0]) is None
-    # A fall by 2 % of the loss after five steps, 0.04, is needed; it is 0.12 here, only 0.024 above.
+    # The loss must fall by 2 % of its value after five steps: by 0.04. In the second curve above, it
+    # falls by 0.024 only, and in the curve below by 0.12.
     assert suggest_lr(rates, [2.0 - 5e-3 * step for step in range(30)]) is not None
 
 
@@ -103,7 +104,7 @@ def batches():
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (24, 16, 16, 3)).astype(np.float32)
     labels = (np.arange(24) % 3).astype(np.int32)
-    images[:, 0, 0, :] = 85.0 * labels[:, None]
+    images[:, 0, 0, :] = 85.0 * labels[:, None]  # the first pixel shows the label
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(8).repeat()
 
 
@@ -139,7 +140,7 @@ def test_a_sweep_restores_everything_that_it_changed(trained):
     assert all_values(trained) != before  # fit changes the values that the sweep has restored
 
 
-def test_each_loss_is_that_of_its_own_step_and_rate():
+def test_a_sweep_records_the_loss_of_each_step_at_its_own_learning_rate():
     keras.utils.set_random_seed(0)
     trainer, reference = make_trainer("sgd"), make_trainer("sgd")
     sweep = sweep_lr(trainer, batches(), start=1e-3, end=0.1, steps=5)
@@ -164,7 +165,7 @@ def test_a_sweep_stops_when_the_loss_diverges_and_leaves_finite_weights():
     assert all(np.isfinite(each.numpy()).all() for each in trainer.network.weights)
 
 
-def test_a_first_loss_of_nan_is_an_error_and_restores_all():
+def test_a_first_loss_of_nan_is_an_error_and_leaves_the_weights_unchanged():
     trainer = make_trainer()
     trainer.compile(make_optimizer("adamw", 1e-3), loss=lambda label, output: output[:, 0] * np.nan)
     before = [each.numpy().tobytes() for each in all_variables(trainer.network)]
@@ -206,7 +207,8 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
     assert done.returncode == 0, done.stderr
     layout, first, *lines = done.stdout.splitlines()
     assert layout.startswith("layout    class folders in ")
-    # Of each class, 2 of 12 images are for validation. The other 30 images are 3 batches an epoch.
+    # Of the 12 images of each of 3 classes, 2 are for validation. The other 30 images make 3 batches of
+    # 8 in an epoch.
     assert first.startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
     assert lines[0] == (
         "warning   --steps=100: cut to 9, the length of 3 epochs; fewer than 30 give a rough curve; "
@@ -256,7 +258,7 @@ def test_the_flags_of_a_run_are_read_and_unused_ones_reported(tmp_path, data, mo
     monkeypatch.chdir(tmp_path)
     config = tiny_config(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine")
     Path("flags.txt").write_text(config.to_flagfile())
-    # These rates are so low that the loss cannot fall.
+    # These learning rates are so low that the loss cannot fall.
     rates = ["--start_lr=1e-12", "--end_lr=1e-11", "--out=out"]
     assert main(["lr_find", "--flagfile=flags.txt", "--run_dir=mine", *rates]) == 2
     shown = capsys.readouterr()
@@ -317,7 +319,7 @@ def test_a_sweep_that_fails_leaves_no_new_folder(tmp_path, monkeypatch):
             lr_finder.find_learning_rate(
                 TrainConfig(data_dir="missing"), start=1e-5, end=1.0, steps=10, out=out_dir
             )
-    # For the empty name, a folder was made in runs/. It is removed, but runs/ stays.
+    # For the empty name, a folder was made in runs/. This folder has been removed, and runs/ is left.
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "runs"]
 
 
@@ -349,7 +351,7 @@ def test_out_of_memory_gives_a_one_line_error(data, tmp_path, monkeypatch):
         )
 
 
-def test_only_an_error_in_a_run_folder_suggests_to_resume(data):
+def test_only_an_error_in_a_run_folder_suggests_to_resume_the_run(data):
     config = tiny_config(data)
     message = r"^--run_dir=r: cannot be written .* --resume=r$"
     with (
@@ -361,7 +363,7 @@ def test_only_an_error_in_a_run_folder_suggests_to_resume(data):
         raise OSError(28, "No space left on device")
 
 
-def test_help_starts_with_its_own_flags_and_omits_those_it_refuses(capsys):
+def test_help_starts_with_the_flags_of_lr_find_and_omits_the_flags_it_refuses(capsys):
     with pytest.raises(SystemExit):
         main(["lr_find", "--help"])
     flags = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)

@@ -20,7 +20,7 @@ ALL = Mixing(mixup=0.4, cutmix=1.0, random_erasing=0.5)
 def mix_images(
     images: np.ndarray, records: list[int], mixing: Mixing, *, seed: int = 0, epoch: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mixed images and labels; before mixing each image has a class of its own."""
+    """Mixed images and labels; before they are mixed, each image has a class of its own."""
     mixed, labels = mix(
         tf.constant(images, tf.float32),
         tf.eye(len(images)),
@@ -38,8 +38,8 @@ def black_and_white(count: int, side: int = SIDE) -> np.ndarray:
     return np.broadcast_to(values[:, None, None, None], (count, side, side, 3)).astype(np.float32)
 
 
-def kept_pixels(mixed: np.ndarray) -> np.ndarray:
-    """The weight of each image in its pixels, after ``black_and_white`` was mixed: ``[B, H, W]``."""
+def own_pixel_weights(mixed: np.ndarray) -> np.ndarray:
+    """The weight of each image in its own pixels, for a mixed ``black_and_white``: ``[B, H, W]``."""
     own = mixed[..., 0] / 255.0
     return np.where((np.arange(len(mixed)) % 2 == 1)[:, None, None], own, 1.0 - own)
 
@@ -79,7 +79,7 @@ def test_labels_are_distributions_over_two_classes_and_pixels_in_range(
     assert mixed.max() <= 255.001
 
 
-def test_without_any_mixing_nothing_changes() -> None:
+def test_without_mixup_cutmix_or_random_erasing_nothing_changes() -> None:
     assert not Mixing(0.0, 0.0, 0.0).active
     assert all(m.active for m in (Mixing(mixup=0.1), Mixing(cutmix=1), Mixing(random_erasing=0.1)))
     images = black_and_white(4)
@@ -90,7 +90,7 @@ def test_without_any_mixing_nothing_changes() -> None:
 
 def test_mixup_blends_pixels_and_labels_by_the_same_weight() -> None:
     mixed, labels = mix_images(black_and_white(64), list(range(64)), Mixing(mixup=1.0))
-    kept = kept_pixels(mixed)
+    kept = own_pixel_weights(mixed)
     assert kept == pytest.approx(
         np.broadcast_to(own_weight(labels)[:, None, None], kept.shape), abs=1e-5
     )
@@ -99,7 +99,7 @@ def test_mixup_blends_pixels_and_labels_by_the_same_weight() -> None:
 
 def test_cutmix_pastes_one_rectangle_and_labels_have_its_exact_area() -> None:
     mixed, labels = mix_images(black_and_white(256), list(range(256)), Mixing(cutmix=1.0))
-    kept = kept_pixels(mixed)
+    kept = own_pixel_weights(mixed)
     assert set(np.unique(kept)) == {0.0, 1.0}
     assert kept.mean((1, 2)) == pytest.approx(own_weight(labels), abs=1e-6)
     boxes = [assert_rectangle(k == 0) for k in kept if not k.all()]
@@ -133,13 +133,13 @@ def test_the_mean_area_that_cutmix_keeps_follows_from_the_beta_distribution() ->
     assert own_weight(labels).min() > 0.15
 
 
-def test_with_mixup_and_cutmix_each_mixes_half_of_the_images() -> None:
+def test_mixup_and_cutmix_together_mix_half_of_the_images_each() -> None:
     mixed, labels = mix_images(
         black_and_white(1000, 4), list(range(1000)), Mixing(mixup=10.0, cutmix=10.0)
     )
-    kept = kept_pixels(mixed)
+    kept = own_pixel_weights(mixed)
     pasted = ((kept == 0) | (kept == 1)).all((1, 2))
-    # binomial: 500 ± 3.9 standard deviations
+    # 62 is 3.9 standard deviations of the binomial distribution.
     assert abs(pasted.sum() - 500) < 62
     assert kept.mean((1, 2)) == pytest.approx(own_weight(labels), abs=1e-5)
 
@@ -153,7 +153,7 @@ def test_erasing_follows_the_probability_and_the_sizes_of_the_paper() -> None:
     inside = (mixed >= 0).all(-1)
     assert ((mixed == -1).all(-1) | inside).all()
     boxes = [assert_rectangle(k) for k in inside if k.any()]
-    # binomial: 180 ± 3.9 standard deviations
+    # 44 is 3.9 standard deviations of the binomial distribution.
     assert abs(len(boxes) - 180) < 44
     sides = np.array([(bottom - top, right - left) for top, bottom, left, right in boxes])
     areas, aspects = sides.prod(1) / side**2, sides[:, 0] / sides[:, 1]
@@ -174,7 +174,7 @@ def test_probability_one_erases_every_image_and_zero_none() -> None:
     images = np.full((200, 8, 8, 3), -1.0)
     mixed, _ = mix_images(images, list(range(200)), Mixing(random_erasing=1.0))
     assert (mixed >= 0).any((1, 2, 3)).all()
-    # A tiny probability erases none of 200 images, and mixing alone erases none either.
+    # With a tiny probability, or with CutMix only, none of 200 images is erased.
     for mixing in (Mixing(random_erasing=1e-9), Mixing(cutmix=1.0)):
         mixed, _ = mix_images(images, list(range(200)), mixing)
         assert (mixed == -1).all()
@@ -183,7 +183,7 @@ def test_probability_one_erases_every_image_and_zero_none() -> None:
 def test_noise_is_uniform_over_grey_levels_and_uncorrelated() -> None:
     """Chi-square over 256 grey levels, and correlations between channels and neighbouring pixels.
 
-    With 255 degrees of freedom, chi-square exceeds 347 once in 10,000 times.
+    With 255 degrees of freedom, chi-square exceeds 347 in one of 10,000 cases.
     """
     mixed, _ = mix_images(
         np.full((64, 48, 48, 3), -1.0), list(range(64)), Mixing(random_erasing=1.0)
@@ -211,12 +211,13 @@ def test_random_numbers_of_a_record_do_not_depend_on_its_batch(mixing: Mixing) -
     together, labels = mix_images(images, records, mixing, seed=5, epoch=2)
     erased_together = erased(6, records, mixing)
     for position, record in ((1, 3), (3, 0), (5, 4)):
-        # The same white image and record in another batch, where it is mixed with a black image, too.
+        # In another batch, the same white image and record is mixed with another black image.
         other, other_labels = mix_images(images[:2], [99, record], mixing, seed=5, epoch=2)
         erased_in_other = erased(2, [99, record], mixing)
         assert own_weight(other_labels)[1] == own_weight(labels)[position]
         assert (erased_in_other[1] == erased_together[position]).all()
-        # Where one of the two black images has noise, which depends on the record of that image.
+        # The noise in a black image depends on the record of that image. So pixels where either black
+        # image has noise are not compared.
         partner_noise = erased_in_other[0] | erased_together[(position + 1) % 6]
         partner_noise &= mixing.mixup > 0 or mixing.cutmix > 0
         assert (~partner_noise).mean() > 0.3
@@ -231,7 +232,8 @@ def test_records_epochs_and_seeds_have_different_weights() -> None:
         for s in (0, 1, 2)
         for e in (0, 1, 2)
     ]
-    # 36 draws from 16,384 values contain one equal pair once in 26 times, and practically never three.
+    # Among 36 draws from 16,384 values, two are equal in one of 26 cases. Three equal pairs practically
+    # never occur.
     assert len(set(np.ravel(weights).tolist())) >= 34
 
 
@@ -294,7 +296,8 @@ def test_the_quantiles_are_those_of_the_beta_distribution(a: float) -> None:
     assert np.all(np.diff(quantiles) >= 0)
     assert quantiles + quantiles[::-1] == pytest.approx(np.ones(2000), abs=1e-12)
     assert np.var(quantiles) == pytest.approx(1 / (4 * (2 * a + 1)), rel=1e-3)
-    # For a small a, upper quantiles are rounded to 1; by the symmetry the lower half is enough.
+    # For a small a, the upper quantiles are rounded to 1. Because the distribution is symmetric, the
+    # lower half of the quantiles is enough.
     lower = tf.math.betainc(
         *(
             tf.constant(v, tf.float64)
@@ -305,7 +308,7 @@ def test_the_quantiles_are_those_of_the_beta_distribution(a: float) -> None:
 
 
 @pytest.mark.parametrize("a", [1e-6, 1e-3, 10.0])
-def test_extreme_parameters_of_the_beta_distribution_have_quantiles(a: float) -> None:
+def test_extreme_parameters_of_the_beta_distribution_have_finite_quantiles(a: float) -> None:
     quantiles = beta_quantiles(a)
     assert np.isfinite(quantiles).all()
     assert quantiles.min() >= 0

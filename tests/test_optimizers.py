@@ -35,7 +35,7 @@ def build_tiny() -> keras.Model:
 
 
 def randomized(network: keras.Model) -> keras.Model:
-    """Sets all trainable weights at random, so that a decay changes each; returns the network."""
+    """Sets all trainable weights to random values, which decay would change; returns the network."""
     draws = np.random.default_rng(5)
     for variable in network.trainable_variables:
         variable.assign(draws.uniform(0.5, 1.5, variable.shape))
@@ -57,7 +57,7 @@ def zeros(network: keras.Model) -> list[Any]:
 def weights_after(
     optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1
 ) -> list[Any]:
-    """The trainable weights after ``steps`` steps with ``grads``; sets the network back afterwards."""
+    """The trainable weights after ``steps`` steps with ``grads``; leaves the network unchanged."""
     variables = network.trainable_variables
     before = [each.numpy() for each in variables]
     for _ in range(steps):
@@ -103,7 +103,7 @@ def test_the_name_of_a_layer_does_not_exclude_its_kernel(name: str) -> None:
     assert (is_decayed(kernel), is_decayed(bias)) == (True, False)
 
 
-def test_a_scale_of_rank_two_does_not_decay() -> None:
+def test_the_scale_of_a_normalization_does_not_decay_even_if_it_has_rank_two() -> None:
     layer = keras.layers.LayerNormalization(axis=(1, 2))
     layer.build((None, 3, 4))
     assert [len(each.shape) for each in layer.trainable_variables] == [2, 2]
@@ -154,7 +154,7 @@ def test_adam_with_a_shared_bias_correction_equals_that_of_keras_exactly(name: s
     assert num_operations[1] < 0.8 * num_operations[0]
 
 
-def test_decay_is_decoupled_from_adams_moments() -> None:
+def test_the_weight_decay_of_adamw_does_not_enter_its_moments() -> None:
     network = randomized(build_tiny())
     grads = gradients(network)
     plain = weights_after(make_optimizer("adam", LR), grads, network)
@@ -179,7 +179,7 @@ def test_the_gradient_is_clipped_by_its_global_norm(norm: float, scale: float) -
     optimizer.apply_gradients(list(zip(map(tf.constant, grads), variables, strict=True)))
     global_norm = np.sqrt(sum(float(np.sum(grad**2)) for grad in grads))
     for variable, grad in zip(variables, grads, strict=True):
-        # The first Nesterov step with momentum 0.9 is 1.9 times the gradient.
+        # The first step of SGD with Nesterov momentum 0.9 is 1.9 times the gradient.
         expected = -1.9 * grad * min(1.0, norm / global_norm)
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4)
 
@@ -249,7 +249,7 @@ def test_options_do_not_change_the_variables_of_an_optimizer(name: str) -> None:
     }
     for options in ({}, all_options):
         optimizer = make_optimizer(name, LR, **options)
-        for _ in range(2):  # a second build adds no variables
+        for _ in range(2):  # the second call must add no variables
             build_optimizer(optimizer, network.trainable_variables)
         shapes.append([tuple(each.shape) for each in optimizer_variables(optimizer)])
     assert shapes[0] == shapes[1]
@@ -314,13 +314,13 @@ def test_a_compiled_train_step_uses_the_lr_scales() -> None:
     assert moved == {f"{HEAD}/kernel", f"{HEAD}/bias"}
 
 
-def test_what_keras_supports_is_not_refused() -> None:
+def test_options_that_keras_supports_are_accepted() -> None:
     for name in NAMES:
         check_optimizer(name, Machine())
         check_optimizer(name, Machine(), weight_decay=0.1, clip_norm=1.0)
 
 
-def test_what_addons_optimizers_do_not_support_is_refused() -> None:
+def test_options_that_optimizers_of_addons_do_not_support_are_refused() -> None:
     machine = Machine(keras_2=True, addons=True)
     check_optimizer("ranger", machine)
     for flag, value in (("weight_decay", 0.5), ("clip_norm", 2.0)):
