@@ -36,7 +36,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
     run = make_run(tmp_path_factory.mktemp("demo") / "tiny", tiny_folder)
     values = RunPaths(run).report.values
     values.parent.mkdir()
-    # The threshold for calibrated probabilities must be used, not the one for raw ones.
+    # The demo must use the threshold for calibrated probabilities, not 0.9, the one for raw ones.
     rules = {"reject": {"threshold": 0.9}, "reject_with_temperature": {"threshold": THRESHOLD}}
     values.write_text(json.dumps({"temperature": TEMPERATURE, **rules}))
     loaded = load_run(run)
@@ -59,19 +59,19 @@ def image(tiny_folder: Path) -> Path:
 
 def test_the_answers_are_calibrated(demos, run_dir: Path, image: Path) -> None:
     raw = open_classifier(run_dir).predict(image, k=3)
-    wanted = scale_probabilities(np.asarray([raw.probabilities]), TEMPERATURE)[0]
+    calibrated = scale_probabilities(np.asarray([raw.probabilities]), TEMPERATURE)[0]
     for demo in demos.values():
         answer = demo.answer(image)
         assert tuple(answer.probabilities) == raw.names
-        assert list(answer.probabilities.values()) == pytest.approx(wanted.tolist(), abs=1e-5)
+        assert list(answer.probabilities.values()) == pytest.approx(calibrated.tolist(), abs=1e-5)
 
 
 def test_a_run_and_its_export_draw_the_same_heat_map(demos, image: Path) -> None:
-    first, second = (demo.answer(image).heatmap for demo in demos.values())
-    assert first.shape == (410, 512, 3)
-    assert first.dtype == np.uint8
-    assert np.abs(first.astype(int) - second).max() <= 2
-    assert np.ptp(first) > 50
+    of_run, of_export = (demo.answer(image).heatmap for demo in demos.values())
+    assert of_run.shape == (410, 512, 3)
+    assert of_run.dtype == np.uint8
+    assert np.abs(of_run.astype(int) - of_export).max() <= 2
+    assert np.ptp(of_run) > 50
 
 
 def test_the_heat_map_is_drawn_over_the_square_that_the_model_sees(
@@ -83,7 +83,7 @@ def test_the_heat_map_is_drawn_over_the_square_that_the_model_sees(
     assert Demo(run).answer(image).heatmap.shape == (512, 512, 3)
 
 
-def test_the_threshold_is_that_of_the_report_or_a_given_one_and_decides_the_verdict(
+def test_the_threshold_of_the_report_or_a_given_one_decides_the_verdict(
     demos, run_dir, image
 ) -> None:
     for name, demo in demos.items():
@@ -96,7 +96,7 @@ def test_the_threshold_is_that_of_the_report_or_a_given_one_and_decides_the_verd
 
 
 @pytest.mark.parametrize("kind", ["folds.json", "ensemble.json"])
-def test_the_mean_of_several_runs_is_not_scaled(
+def test_no_temperature_is_applied_to_the_mean_of_several_runs(
     tmp_path, run_dir, image, monkeypatch, kind
 ) -> None:
     (tmp_path / kind).touch()

@@ -43,19 +43,19 @@ def run_dir(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collects the names of the networks that are built during the test."""
+    """A list to which every network that is built during the test adds its name."""
     built: list[str] = []
-    init = Embedder.__init__
+    real_init = Embedder.__init__
 
     def recording_init(self: Embedder, name: str, *args: object, **kwargs: object) -> None:
-        init(self, name, *args, **kwargs)  # type: ignore[arg-type]
-        build = self.build
+        real_init(self, name, *args, **kwargs)  # type: ignore[arg-type]
+        real_build = self.build
 
         def recording_build() -> keras.Model:
             built.append(name)
-            return build()
+            return real_build()
 
-        object.__setattr__(self, "build", recording_build)
+        object.__setattr__(self, "build", recording_build)  # because the dataclass is frozen
 
     monkeypatch.setattr(Embedder, "__init__", recording_init)
     return built
@@ -70,8 +70,8 @@ def test_the_features_are_what_the_head_of_the_run_reads(
     result = json.loads(shown.out.split("RESULT ")[1])
     assert (result["images"], result["dimensions"], result["left_out"]) == (18, 64, 0)
     network = load_model(RunPaths(run_dir).best)
-    head_input = keras.Model(network.input, network.get_layer("logits").input)
-    expected = head_input.predict(pixels_of(tiny_folder).astype(np.float32), verbose=0)
+    features_model = keras.Model(network.input, network.get_layer("logits").input)
+    expected = features_model.predict(pixels_of(tiny_folder).astype(np.float32), verbose=0)
     features = np.load(out)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_decoded_is_named_and_has_no_row(
     bad = tiny_copy / "alder" / "2.png"
     bad.write_bytes(bad.read_bytes()[:40])
     flags = ["--model=tiny", f"--image_size={SIZE}", "--weights=none", "--batch_size=4"]
-    for overwrite in ([], ["--overwrite"]):  # the second time from the cache
+    for overwrite in ([], ["--overwrite"]):  # the second call reads the features from the cache
         out = tmp_path / "features.npy"
         assert main(["embed", str(tiny_copy), f"--out={out}", *flags, *overwrite]) == 3
         assert (
@@ -145,9 +145,7 @@ def test_a_folder_without_labels_gives_a_table_without_a_label_column(
     np.testing.assert_allclose(np.load(out), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_table_that_contradicts_the_folders_is_not_taken_for_missing_labels(
-    tmp_path: Path, tiny_folder: Path
-) -> None:
+def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
     for path in ("train/x/1.png", "train/y/1.png", "test/x/2.png", "test/y/2.png"):
         (tmp_path / path).parent.mkdir(parents=True)
         shutil.copyfile(tiny_folder / "alder" / "0.png", tmp_path / path)
@@ -170,7 +168,7 @@ def test_an_interrupted_call_leaves_no_cache_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_not_needed(
+def test_features_are_computed_even_if_the_cache_cannot_be_written(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -205,7 +203,7 @@ def test_a_wrong_flag_is_refused_in_one_line(
     assert text in error[0]
 
 
-def test_a_missing_folder_or_one_without_a_usable_image_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_or_a_folder_without_usable_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="DATA_DIR="):
         embed_tiny(tmp_path / "missing", tmp_path)
     (tmp_path / "images").mkdir()

@@ -1,4 +1,4 @@
-"""``seedtf ensemble``: the weighted mean of the predictions of runs, with weights fitted on images."""
+"""``seedtf ensemble``: the weighted mean of the predictions of runs, and the fit of the weights."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ def test_a_served_ensemble_predicts_as_the_ensemble_does(ensemble: Path, tmp_pat
     np.testing.assert_allclose(module.serve_image(images)["probabilities"], expected, atol=1e-6)
 
 
-def test_weights_are_equal_without_a_fit_and_wrong_runs_are_refused(
+def test_weights_that_are_not_fitted_are_equal_and_wrong_runs_are_refused(
     ensemble: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = make_weighted_ensemble(runs, str(tmp_path / "equal"), equal_weights=True)
-    assert (made.weights, made.images) == ((0.5, 0.5), 0)
+    unfitted = make_weighted_ensemble(runs, str(tmp_path / "equal"), equal_weights=True)
+    assert (unfitted.weights, unfitted.images) == ((0.5, 0.5), 0)
     for members, out, message in (
         (runs[:1], "a", "needs two runs or more"),
         (runs, "equal", "already exists; pass a new folder"),
@@ -172,7 +172,7 @@ def test_members_with_other_classes_labels_or_files_are_refused_by_name(
         assert str(member) in line
         assert message in line
     assert not (tmp_path / "out").exists()
-    # The classes of a member are also compared when the models of an ensemble are loaded.
+    # The classes of the members are compared again when the models of an ensemble are loaded.
     opened = shutil.copytree(ensemble, tmp_path / "opened")
     values = json.loads((ensemble / "ensemble.json").read_text())
     values["members"][0]["run"], values["members"][1]["run"] = runs[0], str(renamed.root)
@@ -201,6 +201,7 @@ def test_weights_are_not_fitted_on_training_images_and_evaluating_on_them_gives_
     shown = capsys.readouterr().out
     assert "120 of 120 images are training images of" in shown
     assert " or of 1 more run; the accuracy on them" in shown
-    unseen = scan_folder(data).take(np.arange(1, 120, 2))  # the validation images of make_run
+    # make_run uses every second image for validation.
+    unseen = scan_folder(data).take(np.arange(1, 120, 2))
     warn_of_training_images(load_run(ensemble), unseen)
     assert capsys.readouterr().out == ""

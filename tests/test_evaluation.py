@@ -1,4 +1,7 @@
-"""Evaluation predicts each image once or in eight views; the report agrees with the predictions."""
+"""Evaluation predicts each image in one view or in eight; the report agrees with the predictions.
+
+The eight views of an image are its four rotations by quarter turns, and their mirror images.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,9 @@ def model(run_dir):
     return load_run(run_dir).load_model()
 
 
-def noise(count=3):
+def noise(num_images=3):
     generator = np.random.default_rng(0)
-    return generator.uniform(0, 255, (count, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
+    return generator.uniform(0, 255, (num_images, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
 
 
 def make_predictions(labels, probabilities):
@@ -62,7 +65,7 @@ def test_every_image_is_predicted_once_in_order(run_dir, model, batch_size):
     assert predicted.probabilities.dtype == np.float32
 
 
-def test_validation_images_are_those_of_the_split(run_dir, model):
+def test_the_validation_images_are_those_that_split_csv_names(run_dir, model):
     store, records = open_validation(load_run(run_dir))
     predicted = predict_store(make_predict_fn(model), store, records, 8)
     rows = (run_dir / "split.csv").read_text().splitlines()
@@ -106,6 +109,7 @@ def test_eight_views_are_the_symmetries_of_the_square(model):
     expected = np.mean([model.predict(view, verbose=0) for view in views], axis=0)
     predict = make_predict_fn(model, tta=8)
     np.testing.assert_allclose(predict(tf.constant(images)), expected, atol=1e-6)
+    # Rotated and mirrored images have the same eight views, in another order.
     turned = predict(tf.constant(np.ascontiguousarray(np.rot90(images, 1, (1, 2))[:, ::-1])))
     np.testing.assert_allclose(turned, expected, atol=1e-6)
     assert np.abs(make_predict_fn(model)(tf.constant(images)) - expected).max() > 1e-4
@@ -118,19 +122,21 @@ def test_an_output_that_is_not_a_number_is_refused(run_dir):
 
 
 @given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 1000))
-def test_a_report_agrees_with_its_predictions(n, num_classes, seed):
+def test_a_report_agrees_with_its_predictions(num_images, num_classes, seed):
     generator = np.random.default_rng(seed)
-    probabilities = generator.integers(1, 4, (n, num_classes)).astype(np.float32)
+    probabilities = generator.integers(1, 4, (num_images, num_classes)).astype(np.float32)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    labels = generator.integers(0, num_classes, n)
+    labels = generator.integers(0, num_classes, num_images)
     predictions = make_predictions(labels, probabilities)
     report = compute_report(predictions, precision_target=0.9, temperature=1.0)
     top1 = top_classes(probabilities, 1)[:, 0]
-    assert report.accuracy == (top1 == labels).sum() / n == report.confusion.trace() / n
+    num_correct = (top1 == labels).sum()
+    assert report.confusion.trace() == num_correct
+    assert report.accuracy == num_correct / num_images
     assert report.accuracy_interval[0] <= report.accuracy <= report.accuracy_interval[1]
     # A prediction with a positive margin is correct.
     assert ((report.margins > 0) <= (top1 == labels)).all()
-    worst = top_losses(report, n)
+    worst = top_losses(report, num_images)
     assert sorted(worst) == np.flatnonzero(top1 != labels).tolist()
     assert (np.diff(report.losses[worst]) <= 0).all()
 
@@ -148,17 +154,20 @@ def test_top_losses_are_the_highest_losses_of_misclassified_images():
     assert top_losses(report, 1).tolist() == [2]
 
 
-def test_other_images_take_the_temperature_of_the_validation_report(run_dir, tiny_folder, tmp_path):
+def test_the_report_on_another_folder_takes_the_temperature_of_the_validation_images(
+    run_dir, tiny_folder, tmp_path
+):
     run = copy_run(run_dir, tmp_path / "run")
     other = str(tiny_folder)
     assert evaluate_run(str(run), data_dir=other).report.temperature is None
     fitted = evaluate_run(str(run)).report.temperature
     evaluation = evaluate_run(str(run), data_dir=other)
-    assert evaluation.report.temperature == fitted is not None
+    assert fitted is not None
+    assert evaluation.report.temperature == fitted
     assert evaluation.page == run / f"report-{tiny_folder.name}" / "index.html"
     assert len(evaluation.report.losses) == 18
-    # Eight views need another temperature, which is written to a report of its own: an export reads
-    # the temperature in report/.
+    # Eight views need another temperature. It is written to a report of its own, because an export
+    # reads the temperature in report/.
     before = (run / "report" / "report.json").read_bytes()
     assert evaluate_run(str(run), tta=8).page.parent == run / "report-tta8"
     assert (run / "report" / "report.json").read_bytes() == before

@@ -1,4 +1,4 @@
-"""An export predicts as the evaluation does, from image files and for any client, or is not written."""
+"""An export predicts as the evaluation does, or is not written; its signatures do not change."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def make_sensitive_network(policy: str = "float32") -> keras.Model:
 
 
 def write_run(folder: Path) -> None:
-    """Writes a run folder as after mixed-precision training and evaluation, but without training."""
+    """Writes the folder of a run as if it had been trained in mixed precision and evaluated."""
     data = folder / "data"
     rows = [f"{path},{path.split('/')[0]},val\n" for path in write_images(data)]
     (folder / "checkpoints").mkdir()
@@ -130,13 +130,13 @@ def exported(run: Run, shared: Shared) -> export.Exported:
 @pytest.fixture(scope="module")
 def signatures(exported: export.Exported) -> dict[str, Any]:
     loaded = tf.saved_model.load(str(exported.folder))
-    # A signature does not keep the loaded object alive.
+    # The loaded object is returned with its signatures, because they do not keep it alive.
     return {**loaded.signatures, "loaded": loaded}
 
 
 @pytest.fixture
 def _worker_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compares in this process, because a second one would take seconds to import TensorFlow."""
+    """Compares in this process, because a second process would take seconds to import TensorFlow."""
 
     def run_worker(name: str, runtime: str, model: Path, request: dict[str, Any]) -> parity.Parity:
         return parity.Parity.of(name, parity_worker.evaluate(runtime, str(model), request))
@@ -195,12 +195,13 @@ def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> 
     assert tuple(classes.splitlines()) == run.class_names == NAMES
     facts = json.loads((exported.folder.parent / "parity.json").read_text("utf-8"))
     assert facts == json.loads((exported.folder / "assets.extra/parity.json").read_text("utf-8"))
-    assert read_fit(exported.folder) == facts["fit"] == "pad"  # where a heat map is drawn
-    assert read_fit(exported.folder.parent) == "stretch"  # as for an export of an older release
+    assert read_fit(exported.folder) == facts["fit"] == "pad"
+    # Without the file, as in an export of an older release, read_fit returns "stretch".
+    assert read_fit(exported.folder.parent) == "stretch"
     (row,) = facts["rows"]
     assert (row["format"], row["images"], row["top1_agreement"]) == ("saved_model", 24, 1.0)
     assert row["max_abs_difference"] <= 1e-4
-    # The export computes in float32, the trained model in mixed precision.
+    # The export computes in float32 and the trained model in mixed precision, so they differ.
     assert 1e-6 < facts["as_trained"]["max_abs_difference"] < 0.1
     assert (facts["temperature"], facts["temperature_fitted"]) == (TEMPERATURE, True)
 
@@ -231,7 +232,7 @@ def test_classes_and_scores_are_sorted_by_probability(run: Run, signatures: dict
     assert set(outputs["status"]) == {b"ok"}
 
 
-def test_a_row_does_not_depend_on_its_batch(run: Run, signatures: dict[str, Any]) -> None:
+def test_a_prediction_does_not_depend_on_its_batch(run: Run, signatures: dict[str, Any]) -> None:
     contents = read_files(run)[:7]
     batched = classify(signatures, contents)["probabilities"]
     single = [classify(signatures, [image])["probabilities"][0] for image in contents]
@@ -254,7 +255,7 @@ def test_bad_files_do_not_fail_the_rest_of_the_batch(run: Run, signatures: dict[
         bytes(flipped): b"corrupt",
         buffer.getvalue(): b"unsupported variant",
         png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:]: b"too large",
-        # 57 bytes whose header announces a chunk of a gigabyte.
+        # A file of 57 bytes that announces a chunk of a gigabyte.
         png[:33] + struct.pack(">I4s", 2**30, b"tEXt") + bytes(16): b"truncated",
     }
     contents = [good[1], *bad, good[2]]
@@ -265,7 +266,7 @@ def test_bad_files_do_not_fail_the_rest_of_the_batch(run: Run, signatures: dict[
     assert not outputs["probabilities"][1:-1].any()
     assert not outputs["confidence"][1:-1].any()
     assert set(outputs["class_name"][1:-1]) == {b""}
-    # A batch of bad files only.
+    # A batch may consist of bad files only.
     assert classify(signatures, [b"x"])["status"].tolist() == [b"not an image"]
 
 
@@ -278,13 +279,13 @@ def test_empty_inputs_and_wrong_shapes_fail_the_whole_request(signatures: dict[s
         signatures["serving_default"](image_bytes=tf.constant([[b"x"]]))
 
 
-def test_pixels_of_any_size_are_resized_as_in_training(
+def test_images_of_any_size_are_resized_as_in_training(
     run: Run, signatures: dict[str, Any]
 ) -> None:
     store, records = open_validation(run)
-    lossless = [i for i, path in enumerate(store.catalog.paths) if path.endswith(".bmp")]
-    expected = classify(signatures, [read_files(run)[i] for i in lossless])["probabilities"]
-    for row, index in enumerate(lossless):
+    bmp_indices = [i for i, path in enumerate(store.catalog.paths) if path.endswith(".bmp")]
+    expected = classify(signatures, [read_files(run)[i] for i in bmp_indices])["probabilities"]
+    for row, index in enumerate(bmp_indices):
         image = np.asarray(Image.open(store.catalog.absolute_paths()[index]))
         pair = tf.constant(np.stack([image, image]))
         actual = signatures["image"](image=pair)["probabilities"]
@@ -379,8 +380,8 @@ def test_openvino_serves_the_pixels_without_tensorflow(
     pytest.importorskip("openvino", reason="openvino is not installed")
     from tensorflow.core.protobuf import saved_model_pb2
 
-    # OpenVINO reads only the signature serving_default, but cannot decode its images. Therefore the
-    # signature ``pixels`` gets this name in a copy.
+    # OpenVINO reads only the signature serving_default, but it cannot decode the image files that this
+    # signature takes. Therefore ``pixels`` is renamed to serving_default in a copy of the export.
     copy = Path(shutil.copytree(exported.folder, tmp_path / "copy"))
     saved = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
     signature = saved.meta_graphs[0].signature_def
@@ -496,7 +497,9 @@ def test_wrong_runs_and_flags_give_a_one_line_error(
     ("report", "expected"),
     [(None, None), ("{}", None), ('{"temperature": null}', None), ('{"temperature": 2}', 2.0)],
 )
-def test_read_temperature_of_a_report(tmp_path: Path, report: str | None, expected: Any) -> None:
+def test_a_report_without_a_temperature_gives_none(
+    tmp_path: Path, report: str | None, expected: Any
+) -> None:
     if report is not None:
         (tmp_path / "report").mkdir()
         (tmp_path / "report" / "report.json").write_text(report)

@@ -38,7 +38,7 @@ def make_network(policy: str = "float32") -> keras.Model:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """Images of noise, each around a colour of its own: uint8 ``[60, S, S, 3]``."""
+    """Images of noise, each around a colour of its own: uint8 ``[60, SIZE, SIZE, 3]``."""
     rng = np.random.default_rng(0)
     colors = rng.integers(0, 256, (60, 1, 1, 3))
     return np.clip(colors + rng.integers(-40, 40, (60, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
@@ -90,7 +90,7 @@ def test_each_format_agrees_in_its_own_runtime(
     row = compare_pixels(name, OPTIONAL_FORMATS[name].runtime, path, pixels, expected)
     assert not row.fault
     assert row.images == 60
-    # Expected values with reversed classes must not pass.
+    # A comparison with the probabilities of the classes in reverse order must report a fault.
     assert compare_here(name, path, pixels, expected[:, ::-1]).fault
 
 
@@ -113,7 +113,7 @@ def test_an_onnx_file_keeps_names_and_constants(pixels: np.ndarray, tmp_path: Pa
     skip_without_packages_of("onnx")
     import onnxruntime
 
-    # A layer with captured constants, which are not weights, as in EfficientNet.
+    # The layer Normalization has constants that are not weights, as EfficientNet has.
     image = keras.Input((SIZE, SIZE, 3), name="image")
     normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])(image)
     pooled = keras.layers.GlobalAveragePooling2D()(normal)

@@ -1,4 +1,4 @@
-"""A heat map shows what each place of an image adds to a logit, in report, prediction and export."""
+"""A heat map shows what each part of an image adds to a logit: in reports, predictions and exports."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
     return make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
 
 
-def noise(count: int = 4) -> np.ndarray:
+def noise(num_images: int = 4) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return rng.uniform(0, 255, (count, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
+    return rng.uniform(0, 255, (num_images, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
 
 
 def test_the_mean_of_a_map_plus_the_bias_is_the_logit(run_dir: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_drawn_map_keeps_the_size_and_highlights_its_maximum() -> None:
     drawn = draw_heatmap(image, np.array([[0.0, 0.0], [0.0, 5.0]]))
     assert drawn.shape == image.shape
     assert drawn[-1, -1].sum() == drawn.sum(axis=-1).max() > drawn[0, 0].sum()
-    # A constant map has one colour, so the image has at most three different channel values.
+    # A constant map has one colour, so the drawn image has one value in each of its three channels.
     assert np.unique(draw_heatmap(image, np.zeros((2, 2)))).size <= 3
 
 
@@ -91,7 +91,8 @@ def test_predict_writes_a_png_for_each_image_and_names_it(
         rows = list(csv.DictReader(file))
     names = [row["heatmap"] for row in rows]
     assert sorted(name for name in names if name) == sorted(p.name for p in folder.iterdir())
-    assert len(set(names)) == 13  # although two folders have files of equal names
+    # The 13 names differ, although the files in the two folders have equal names.
+    assert len(set(names)) == 13
     assert names[-1] == ""
     with Image.open(folder / names[0]) as drawn:
         assert drawn.size == (512, 410)
@@ -100,7 +101,7 @@ def test_predict_writes_a_png_for_each_image_and_names_it(
     assert "holds files; pass another folder or --overwrite" in capsys.readouterr().err
 
 
-def test_a_picture_below_a_heat_map_has_the_limit_of_the_run(
+def test_the_image_below_a_heat_map_is_read_with_max_pixels_of_the_run(
     run_dir: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = str(tiny_folder / "alder" / "0.png")  # of 20×16 pixels
@@ -118,7 +119,7 @@ def test_a_picture_below_a_heat_map_has_the_limit_of_the_run(
     assert run_command("predict", [str(run), image, *flags]) == 0
     assert limits == [limit, limit]
     assert evaluate_run(str(run), out=str(tmp_path / "report")).context.max_pixels == limit
-    assert set(limits[2:]) == {limit}
+    assert set(limits[2:]) == {limit}  # the report has several images
 
 
 def test_the_report_shows_heat_maps_if_a_checkbox_is_ticked(run_dir: Path, tmp_path: Path) -> None:
@@ -128,7 +129,9 @@ def test_the_report_shows_heat_maps_if_a_checkbox_is_ticked(run_dir: Path, tmp_p
     assert "<script" not in page
 
 
-def test_only_a_model_served_with_heat_maps_returns_one(run_dir: Path, tmp_path: Path) -> None:
+def test_a_serving_module_returns_heat_maps_only_if_it_is_made_for_them(
+    run_dir: Path, tmp_path: Path
+) -> None:
     run = load_run(run_dir)
     store, records = open_validation(run)
     model = run.load_model()

@@ -104,7 +104,8 @@ def test_features_equal_those_of_keras_hub_behind_its_own_scaling(family: Family
     inputs = {"images": scaled} if isinstance(backbone.input, dict) else scaled
     expected = np.asarray(backbone(inputs, training=False))
     if expected.ndim == 3:
-        # A class token, perhaps register tokens, and the tokens of the patches in rows.
+        # The output has a class token, register tokens (only in DINOV2), and the tokens of the patches,
+        # row by row. Only the tokens of the patches belong to the feature map.
         num_skipped, side = {"ViTBackbone": (1, 4), "DINOV2Backbone": (3, 2)}[family.name]
         expected = expected[:, num_skipped:].reshape(2, side, side, -1)
     body = keras.Model(family.network.input, family.network.get_layer("pool").input)
@@ -119,7 +120,7 @@ def test_a_saved_network_predicts_the_same(family: Family, tmp_path: Path) -> No
     save_model(network, tmp_path / "model.keras", values)
     loaded = load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(family.pixels), network(family.pixels))
-    # A network with another number of classes can also take its initial weights from the file.
+    # A network with another number of classes can take the initial weights of its body from the file.
     other = build_network(
         model=str(family.folder),
         num_classes=NUM_CLASSES + 1,
@@ -180,8 +181,8 @@ def test_the_rates_of_a_vision_transformer_rise_by_block(family: Family) -> None
     scales = layerwise_lr(family.network, 0.01)
     assert set(scales) == {variable.path for variable in family.network.weights}
     if "ResNet" not in family.name and "Efficient" not in family.name:
-        # The scales of the head, which has the full rate, the last normalization, two blocks and the
-        # embedding.
+        # From the largest scale: the head, which has the full rate; the last normalization; two blocks;
+        # the embedding.
         expected = [0.01 ** (k / 4) for k in range(5)]
         np.testing.assert_allclose(sorted(set(scales.values())), sorted(expected))
         no_decay = {each.path.rpartition("/")[2] for each in no_decay_variables(family.network)}
@@ -196,7 +197,7 @@ def test_batch_norm_inside_other_layers_is_fused(tmp_path: Path) -> None:
     block = next(layer for layer in layers if hasattr(layer, "bn2"))
     assert type(block.bn2) is FusedBatchNormalization
     assert block.bn2.momentum == 0.7
-    # KerasHub's own get_config omits the argument nores, so that a loaded network would differ.
+    # KerasHub's own get_config omits nores (no residual), so that a loaded network would differ.
     assert block.nores
     assert family.network.get_layer("pool").input.shape[-1] == 24
 
@@ -333,7 +334,7 @@ def rewrite_config(path: Path, change: str) -> None:
 
 @pytest.fixture(scope="module")
 def run(tiny_folder: Path, tmp_path_factory: Any) -> TrainConfig:
-    """A finished run of two epochs; its preset has been removed."""
+    """The configuration of a finished run of two epochs, whose preset has been removed."""
     from seedtf.training.train import train_and_evaluate
 
     root = tmp_path_factory.mktemp("hub_run")
@@ -367,6 +368,7 @@ def test_a_run_resumes_exactly_without_its_preset(run: TrainConfig, tmp_path: Pa
     from seedtf.training.train import train_and_evaluate
 
     resumed, whole = Path(shutil.copytree(run.run_dir, tmp_path / "run")), Path(run.run_dir)
+    # Without its last state, the copy has to train the last part of the run again.
     sorted((resumed / "state").glob("*.state"))[-1].unlink()
     for name in ("best", "last"):
         (resumed / "checkpoints" / f"{name}.keras").unlink()

@@ -1,4 +1,4 @@
-"""Wilson's intervals equal published ones; paired intervals have the coverage that they state."""
+"""Wilson intervals equal published ones; intervals of paired differences have the stated coverage."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def test_impossible_counts_are_refused(hits: int, n: int) -> None:
 
 
 def test_difference_interval_is_symmetric_and_narrower_with_more_images():
+    # Of 200 images, 10 are correct only in A, and 30 only in B.
     low, high = paired_difference_interval(10, 30, 200)
     assert low < 20 / 200 < high
     assert paired_difference_interval(30, 10, 200) == pytest.approx((-high, -low))
@@ -53,7 +54,9 @@ def test_difference_interval_is_symmetric_and_narrower_with_more_images():
     assert paired_difference_interval(0, 0, 5)[0] < 0 < paired_difference_interval(0, 0, 5)[1]
 
 
-def test_difference_interval_has_its_stated_coverage():
+def test_difference_interval_contains_the_true_difference_in_95_percent_of_samples():
+    # An image is correct only in A with probability 0.05, and only in B with probability 0.15. So the
+    # true difference is 0.10.
     generator = np.random.default_rng(2)
     draws = generator.multinomial(100, [0.05, 0.15, 0.8], size=2000)
     covered = [

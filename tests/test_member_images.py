@@ -1,4 +1,4 @@
-"""Members of an ensemble: classes are matched by name, and labels and splits must fit each other."""
+"""Members of an ensemble: their classes are matched by name, and their common images are found."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = st.lists(
 
 
 def write_run(folder: Path, rows: dict[str, tuple[str, str]]) -> str:
-    """Writes the files of a run that are read here: config.json, and label and side of each image."""
+    """Writes config.json and split.csv of a run; ``rows`` has the label and the side of each image."""
     folder.mkdir(parents=True)
     RunPaths(folder).config.write_text(json.dumps({"resolved": {"data_root": "/data"}}))
     lines = [csv_line(path, label, side) for path, (label, side) in rows.items()]
@@ -43,7 +43,7 @@ def test_the_same_classes_in_any_order_are_matched(pair: tuple[list[str], list[s
     assert [names[index] for index in match_classes(names, wanted, "b", "a")] == wanted
 
 
-def test_names_are_equal_if_an_accent_is_composed_in_another_way() -> None:
+def test_names_are_equal_in_every_unicode_form_of_an_accent() -> None:
     assert match_classes(["oak", "o\u0308land"], ["\u00f6land", "oak"], "b", "a") == [1, 0]
     a = MemberImages("a", {"1.png": "\u00f6land"})
     assert shared_images([a, MemberImages("b", {"1.png": "o\u0308land"})]) == ["1.png"]
@@ -57,7 +57,9 @@ def test_names_are_equal_if_an_accent_is_composed_in_another_way() -> None:
         (["Ash", "elm"], ["ash", "elm"], "lacks 1, first 'ash'; adds 1, first 'Ash'"),
     ],
 )
-def test_other_classes_are_named(names: list[str], wanted: list[str], difference: str) -> None:
+def test_classes_that_are_missing_or_added_are_named(
+    names: list[str], wanted: list[str], difference: str
+) -> None:
     with pytest.raises(UserError) as error:
         match_classes(names, wanted, "runs/b", "runs/a")
     assert str(error.value).startswith(f"runs/b: has other classes than runs/a ({difference}); ")
@@ -70,7 +72,7 @@ def test_only_images_that_no_member_trained_on_are_shared(tmp_path: Path) -> Non
     )
     b = write_run(tmp_path / "b", {"1": ("ash", "val"), "2": ("ash", "train"), "4": ("oak", "val")})
     members = [read_member_images(name, Path(name)) for name in (a, b)]
-    # Image 4 has two labels. This is no error: the first run trained on it, so it is not shared.
+    # Image 4 has two labels. This is no error: run ``a`` trained on the image, so it is not shared.
     shared = shared_images(members)
     assert shared == ["/data/1"]
     end = "images it did not train on can be used; others trained on 1 and lack"
@@ -101,7 +103,7 @@ def test_a_missing_split_csv_is_named_by_its_path(tmp_path: Path) -> None:
         read_member_images("a", run_dir)
 
 
-def test_two_labels_of_a_shared_image_are_named() -> None:
+def test_a_shared_image_with_two_labels_is_refused_by_name() -> None:
     members = [
         MemberImages("a", {"1": "ash", "2": "elm", "3": "oak"}),
         MemberImages("b", {"1": "ash", "2": "elm", "3": "oak"}),

@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 @st.composite
 def samples(draw, max_images=60, max_classes=6):
-    """Random predictions, correct by chance or more often; some classes may not occur."""
+    """Random predictions that are correct by chance or more often; some classes may not occur."""
     num_images, num_classes = draw(st.integers(1, max_images)), draw(st.integers(2, max_classes))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     labels = generator.integers(0, num_classes, num_images)
@@ -100,7 +100,8 @@ def test_the_temperature_is_the_minimum_that_scipy_finds(sample, sharpening):
     bounds = np.log([0.05, 20])
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
     fitted = metrics.fit_temperature(probabilities, sample.labels)
-    # Where the loss has no minimum within the bounds, the images do not determine the temperature.
+    # If the loss has no minimum within the bounds, the images do not determine the temperature, and the
+    # example is skipped.
     assume(found.fun < min(map(loss, bounds)) - 1e-9)
     assert fitted == pytest.approx(np.exp(found.x), rel=1e-3)
     assert loss(np.log(fitted)) <= found.fun + 1e-12
@@ -115,10 +116,11 @@ def test_the_wilson_interval_is_that_of_statsmodels(hits_and_n):
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_the_p_value_of_mcnemar_is_that_of_statsmodels(only_a, only_b):
     exact = only_a + only_b < 25
-    # statsmodels applies the continuity correction to equal counts, too, where p must be 1.
+    # With equal counts, p must be 1. The chi-square test of statsmodels gives another p, because it
+    # applies the continuity correction to equal counts, too. So these examples are skipped.
     assume(exact or only_a != only_b)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # 0/0 without discordant images
+        warnings.simplefilter("ignore")  # statsmodels divides 0 by 0 if no image is discordant
         expected = mcnemar([[0, only_a], [only_b, 0]], exact=exact, correction=True).pvalue
     assert metrics.mcnemar_p(only_a, only_b) == pytest.approx(float(expected), rel=1e-9)
 

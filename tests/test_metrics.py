@@ -25,17 +25,17 @@ from seedtf.evaluation.metrics import (
 
 
 def softmax(logits):
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def test_confusion_has_true_classes_in_rows():
+def test_the_rows_of_a_confusion_matrix_are_the_true_classes():
     matrix = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 4)
     assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))
-def test_confusion_trace_counts_correct_predictions(pairs):
+def test_the_trace_of_a_confusion_matrix_is_the_number_of_correct_predictions(pairs):
     labels, predictions = np.array(pairs).T
     matrix = confusion_matrix(labels, predictions, 5)
     assert matrix.sum() == len(pairs)
@@ -91,7 +91,7 @@ def test_every_image_is_in_one_bin_and_ece_is_in_range(pairs):
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_temperature_undoes_a_known_scaling(temperature):
+def test_the_fitted_temperature_reverses_a_known_scaling(temperature):
     generator = np.random.default_rng(0)
     logits = generator.normal(0, 2, (20_000, 4))
     true_probabilities = softmax(logits)
@@ -107,8 +107,9 @@ def test_temperature_undoes_a_known_scaling(temperature):
 
 def test_temperature_is_one_if_the_images_do_not_determine_it():
     sure = np.array([[0.9, 0.1], [0.2, 0.8]])
-    assert fit_temperature(sure, np.array([0, 1])) == 1.0  # all correct: sharper is always better
-    assert fit_temperature(sure, np.array([1, 0])) == 1.0  # all wrong: flatter is always better
+    # If all are correct, a lower temperature is always better; if all are wrong, a higher one.
+    assert fit_temperature(sure, np.array([0, 1])) == 1.0
+    assert fit_temperature(sure, np.array([1, 0])) == 1.0
 
 
 @given(st.floats(0.1, 10))
@@ -150,7 +151,7 @@ def test_rejection_reaches_the_precision_with_the_lowest_threshold(pairs, precis
     if rule is None:
         assert not any(reached.values())
         return
-    assert rule.threshold == min(value for value, good in reached.items() if good)
+    assert rule.threshold == min(value for value, is_reached in reached.items() if is_reached)
     assert rule.kept == (confidence >= rule.threshold).sum()
     assert rule.kept_correct == correct[confidence >= rule.threshold].sum()
 

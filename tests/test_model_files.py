@@ -1,4 +1,7 @@
-"""Hostile and damaged model files: a one-line error, no code executed, nothing allocated or written."""
+"""Hostile and damaged model files give a one-line error.
+
+They run no code, write no file, and do not make seedtf allocate much memory.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +88,9 @@ def initializer(module: str, name: str, *arguments: object) -> Callable[[dict[st
     return change
 
 
+# Each of these functions makes the configuration of a model hostile.
+
+
 def huge_head(config: dict[str, Any]) -> None:
     layer(config, "logits")["config"]["units"] = 10**9
 
@@ -113,6 +119,9 @@ def nested(config: dict[str, Any]) -> None:
     for _ in range(200):
         value = {"config": value}
     config["config"]["deep"] = value
+
+
+# Each of these functions fills a weights file with something hostile.
 
 
 def huge_array(file: h5py.File) -> None:
@@ -235,7 +244,7 @@ def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
     code = keras.layers.Lambda(lambda x: (open("marker", "w").close(), x)[1], output_shape=(4,))
     keras.Model(image, code(image)).save(tmp_path / "model.keras")
     for marker in tmp_path.glob("marker"):
-        marker.unlink()  # building the model ran the code; loading the model must not run it
+        marker.unlink()  # building the model has run the code; loading the model must not
     assert "'Lambda'" in assert_load_refused(tmp_path / "model.keras")
 
 
@@ -293,7 +302,7 @@ def test_other_archives_are_refused_as_weights(name: str, good: Path, tmp_path: 
 
 
 def test_only_the_weights_of_an_archive_are_read(good: Path, tmp_path: Path) -> None:
-    """A configuration that would run code is not read at all."""
+    """The configuration in this archive would run code, so it must not be read."""
     members = HOSTILE_ARCHIVES["os.system"](members_of(good))
     path = write_archive(tmp_path / "model.keras", {**members, "../../marker": b"x"})
     build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))

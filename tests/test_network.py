@@ -227,7 +227,7 @@ def test_a_failed_download_gives_a_one_line_error_with_the_remedies(
         try:
             raise urllib.error.URLError(OSError(-3, "Temporary failure in name resolution"))
         except urllib.error.URLError as error:
-            # without a connection, keras.utils.get_file raises a bare Exception
+            # Without a connection, keras.utils.get_file raises a plain Exception.
             raise Exception(f"URL fetch failure on {origin}: None -- {error.reason}") from error
 
     monkeypatch.setattr(sys.modules[keras.utils.get_file.__module__], "get_file", offline)
@@ -286,7 +286,7 @@ def test_the_weights_of_a_body_are_loaded_from_every_type_of_file(
     assert_same(body_weights(model), stock_mobilenet.get_weights())
 
 
-def test_weights_files_of_efficientnet_warn_that_a_scaling_layer_may_be_missing(
+def test_weights_files_of_efficientnet_give_a_warning_about_a_layer_they_may_lack(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "body.weights.h5"
@@ -297,11 +297,12 @@ def test_weights_files_of_efficientnet_warn_that_a_scaling_layer_may_be_missing(
 
 
 @pytest.mark.parametrize("file_name", ["whole.keras", "whole.weights.h5"])
-def test_the_head_is_loaded_only_if_the_class_count_is_equal(
+def test_the_head_is_loaded_only_if_the_number_of_classes_is_equal(
     file_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, trained = tmp_path / file_name, build_tiny(seed=1)
-    (trained.save_weights if ".weights." in file_name else trained.save)(path)
+    write = trained.save_weights if ".weights." in file_name else trained.save
+    write(path)
     assert_same(build_tiny(weights=str(path), seed=2).get_weights(), trained.get_weights())
     assert capsys.readouterr().out == ""
     other = build_tiny(num_classes=5, weights=str(path), seed=2)
@@ -417,8 +418,10 @@ def test_a_missing_model_file_is_reported_as_missing(tmp_path: Path) -> None:
         load_model(tmp_path / "gone.keras")
 
 
-# The pattern of the names of the batch normalization layers that end a residual branch, and the number
-# of these layers.
+# Residual branches
+
+# Some batch normalization layers end a residual branch. For each network: the pattern of the names of
+# these layers, and their number.
 BRANCH_ENDS = {
     "ResNet50": (r"conv\d_block\d_3_bn", 16),
     "ResNet50V2": ("", 0),  # a branch ends in a convolution
@@ -427,14 +430,14 @@ BRANCH_ENDS = {
     "Xception": (r"block([5-9]|1[0-2])_sepconv3_bn", 8),  # the other branches end in pooling
     "MobileNetV2": (r"block_\d+_project_BN", 10),
     "MobileNetV3Small": (r"expanded_conv_\d+.project.*", 6),
-    # only these sums of NASNet add a shortcut to a branch; its other sums add two branches
+    # Only these sums of NASNet add a shortcut to a branch. Its other sums add two branches.
     "NASNetMobile": (r"separable_conv_2_bn_normal_left5_\d+", 12),
-    "ConvNeXtTiny": ("", 0),  # has no batch normalisation
+    "ConvNeXtTiny": ("", 0),  # has no batch normalization
 }
 
 
 @pytest.mark.parametrize("model", BRANCH_ENDS)
-def test_residual_branches_are_zero_at_first_but_not_the_output(model: str) -> None:
+def test_residual_branches_start_at_zero_but_the_outputs_of_images_differ(model: str) -> None:
     keras.utils.set_random_seed(0)
     size = minimum_image_size(model)
     network = build_network(

@@ -1,4 +1,4 @@
-"""Parity: an export is run in another process and compared with the probabilities of the evaluation."""
+"""Parity: an export runs in another process, and its predictions are compared with the evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
 
 
 class Export(tf.Module):
-    """Predicts row 0 or 1 of TABLE for a file with the text "0" or "1"; a longer text is corrupt."""
+    """Predicts row 0 or 1 of TABLE for a file that contains "0" or "1"; a longer file is corrupt."""
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_refused_files_are_named(export: Path, files: list[str], tmp_path: Path)
     assert "1 image refused" in parity.fault
 
 
-def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) -> None:
+def test_class_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) -> None:
     swapped = save(tmp_path / "swapped", Export(("ö b", "a", "c")))
     parity = compare_here(swapped, files, TABLE[[0, 1, 0]])
     assert parity.max_abs_difference is None
@@ -143,7 +143,7 @@ def test_int8_warns_below_98_percent_of_agreement_and_is_a_fault_below_90() -> N
     assert make_parity("litert_int8", 0.0, None).fault
 
 
-def test_non_finite_probabilities_never_agree() -> None:
+def test_probabilities_that_are_not_finite_or_not_as_many_never_agree() -> None:
     bad = TABLE.copy()
     bad[0, 0] = np.nan
     assert parity_worker.compare(bad, TABLE) == (0.0, None)
