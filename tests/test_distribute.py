@@ -53,7 +53,7 @@ FLAGS = [
     "--augment_impl=tf_image",  # compiling the fused augmentation would take each process a second
 ]
 # With SEEDTF_HANG in the environment, the worker that gets lost is stopped (SIGSTOP) instead of killed.
-# Its sockets then stay open, so that only the missing heartbeat shows that it is lost.
+# A stopped worker keeps its sockets open, so that only the missing heartbeat shows that it is lost.
 HANG = "SEEDTF_HANG" in os.environ
 
 
@@ -113,7 +113,7 @@ class Launcher:
             (home / "tmp").mkdir()
             weights = self.folder / f"{home.name}.npz"
             variables = {**os.environ, "TMPDIR": str(home / "tmp"), **env}
-            # TensorFlow generates Python sources in TMPDIR, whose bytecode would lie beside them.
+            # TensorFlow writes Python sources to TMPDIR. Python must not write their bytecode there.
             variables["PYTHONDONTWRITEBYTECODE"] = "1"
             variables.pop("TF_CPP_MIN_LOG_LEVEL", None)  # so that the output is that for a user
             if workers == 3:  # three workers find each other by SLURM, two by TF_CONFIG

@@ -48,7 +48,7 @@ FLAG = re.compile(r"(?<![\w-])--([a-z]\w*)")
 
 
 def without_code(text: str) -> str:
-    """The prose of a page: code blocks and code spans are left out."""
+    """The text of a page without its code blocks and code spans."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
 
 
@@ -59,9 +59,10 @@ def anchors(text: str) -> set[str]:
 
 
 def flags_of(module_name: str, *more: type) -> set[str]:
-    """The flags of a command: fields of the dataclasses in its module and of ``more``, and aliases.
+    """The flags of a command, without the leading ``--``.
 
-    Also ``--no<name>`` of each boolean field, ``--help`` and ``--flagfile``.
+    They are ``help``, ``flagfile``, and the name and the alias of each field of the dataclasses in the
+    command's module and in ``more``. A field of type bool also has a flag with ``no`` before its name.
     """
     module = importlib.import_module(module_name)
     classes = [
@@ -159,7 +160,7 @@ def test_every_command_and_make_target_is_described() -> None:
     assert {command for command in COMMANDS if f"`seedtf {command}`" not in readme} == set()
     build = (ROOT / "BUILD.md").read_text(encoding="utf-8")
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.M)[1]
-    internal = {"browser", "addons-tests"}
+    internal = {"browser", "addons-tests"}  # only other targets call these targets
     assert {name for name in targets.split() if f"`make {name}`" not in build} == internal
 
 

@@ -243,7 +243,7 @@ def test_bad_files_do_not_fail_the_rest_of_the_batch(run: Run, signatures: dict[
     good = read_files(run)
     png = next(content for content in good if content.startswith(b"\x89PNG"))
     flipped = bytearray(png)
-    flipped[len(png) // 2] ^= 1  # inside the pixels: only the decoder's checksum detects it
+    flipped[len(png) // 2] ^= 1  # a bit of the pixels, which only the decoder's checksum can detect
     buffer = io.BytesIO()
     draw_image(0).convert("P").save(buffer, "BMP")
     bad = {

@@ -204,8 +204,8 @@ def test_max_pixels_limits_width_times_height() -> None:
     assert refusal(data, 34) == ("too large", "7×5 is more than 34 pixels")
 
 
-# A PNG and a GIF that end after their header are refused, too; see the next test. In other formats,
-# read_header may accept such a file, and the decoder refuses it.
+# A PNG or a GIF that ends after its header is refused, too; see the next test. In other formats, such a
+# file may be accepted by read_header; the decoder then refuses the file.
 @pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "gif", "lossy webp", "lossless webp"])
 def test_a_file_cut_inside_its_header_is_refused(name: str) -> None:
     data = ACCEPTED[name][0]

@@ -1,4 +1,4 @@
-"""``seedtf COMMAND``: finding the command, its help, and a pipe that closes before all is written."""
+"""``seedtf COMMAND``: it finds the command, shows help, and accepts a pipe that closes early."""
 
 import subprocess
 import sys
@@ -36,15 +36,15 @@ def test_every_command_has_help(command, capsys) -> None:
 
 @pytest.mark.parametrize("arguments", ["--help", "train --help", "sample --help"])
 def test_a_pipe_closed_before_the_first_write_prints_no_traceback(arguments: str) -> None:
-    # stdout is buffered, as in a user's shell. So the text that the closed pipe does not take stays in
-    # the buffer, and Python writes it again when the process ends.
+    # stdout is buffered, as in a user's shell. So the text that cannot be written to the closed pipe
+    # stays in the buffer, and Python tries to write it again when the process ends.
     pipeline = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
     shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-o", "pipefail", "-c", pipeline]
     done = subprocess.run(shell, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (EXIT_BROKEN_PIPE, "")
 
 
-def test_a_closed_pipe_prints_no_traceback() -> None:
+def test_a_pipe_closed_after_the_first_line_prints_no_traceback() -> None:
     command = f"{sys.executable} -m seedtf train --help | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""

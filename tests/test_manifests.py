@@ -1,9 +1,9 @@
 """The manifests for JobSet, KServe and Docker Compose have only fields that exist, and fit seedtf.
 
-kubernetes-validate knows the core kinds only. JobSet, InferenceService and the Compose file are
-therefore checked against the published fields of their types, written down here. The Job in the JobSet
-and the resources of the InferenceService are also checked against the schemas of Kubernetes. No
-manifest was applied to a cluster.
+kubernetes-validate knows only the kinds of Kubernetes itself. JobSet, InferenceService and the Compose
+file are therefore checked against the published fields of their types, which are copied to this module.
+The Job in the JobSet and the resources of the InferenceService are also checked against the schemas of
+Kubernetes. No test applies a manifest to a cluster.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def load(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_manifest_has_only_fields_of_its_type(name: str) -> None:
     jsonschema.validate(load(name), FILES[name])
-    # The check can fail: an unknown field, and a service that is a number, are refused.
+    # The check must be able to fail: it refuses an unknown field, and a service that is a number.
     for section in ("spec", "services"):
         wrong = copy.deepcopy(load(name))
         if section in wrong:
@@ -177,7 +177,7 @@ def test_a_manifest_has_only_fields_of_its_type(name: str) -> None:
 
 
 def test_no_image_has_the_tag_latest() -> None:
-    """A tag such as ``latest`` can mean another image tomorrow."""
+    """The tag ``latest`` means another image after each release."""
     texts = {
         path: path.read_text(encoding="utf-8")
         for folder in ("kubernetes", "serving")
@@ -186,7 +186,7 @@ def test_no_image_has_the_tag_latest() -> None:
     assert not [path.name for path, text in texts.items() if ":latest" in text]
 
 
-def job_of_set() -> dict[str, Any]:
+def job_of_jobset() -> dict[str, Any]:
     """The Job that JobSet makes from jobset.yaml."""
     (replicated,) = load("kubernetes/jobset.yaml")["spec"]["replicatedJobs"]
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "seedlings-workers-0"}}
@@ -194,13 +194,13 @@ def job_of_set() -> dict[str, Any]:
 
 
 def test_the_job_of_the_jobset_fits_the_schema_of_kubernetes() -> None:
-    kubernetes_validate.validate(job_of_set(), KUBERNETES, strict=True)
+    kubernetes_validate.validate(job_of_jobset(), KUBERNETES, strict=True)
 
 
 def test_the_job_of_the_jobset_equals_job_yaml() -> None:
-    """Except for TF_CONFIG and the subdomain, because JobSet names the pods and makes the Service."""
+    """TF_CONFIG and the subdomain may differ, because JobSet names the pods and makes the Service."""
     _, job = yaml.safe_load_all((SCRIPTS / "kubernetes" / "job.yaml").read_text())
-    expected, found = job["spec"], job_of_set()["spec"]
+    expected, found = job["spec"], job_of_jobset()["spec"]
     assert expected["template"]["spec"].pop("subdomain") == "seedlings"
     for spec in (expected, found):
         for variable in spec["template"]["spec"]["containers"][0]["env"]:
@@ -209,7 +209,7 @@ def test_the_job_of_the_jobset_equals_job_yaml() -> None:
 
 
 def test_the_pods_of_the_jobset_are_a_cluster_of_seedtf() -> None:
-    manifest, job = load("kubernetes/jobset.yaml"), job_of_set()["spec"]
+    manifest, job = load("kubernetes/jobset.yaml"), job_of_jobset()["spec"]
     name, network = manifest["metadata"]["name"], manifest["spec"]["network"]
     (replicated,) = manifest["spec"]["replicatedJobs"]
     assert (replicated["replicas"], network["enableDNSHostnames"]) == (1, True)
@@ -236,19 +236,19 @@ def test_the_resources_of_the_served_model_fit_the_schema_of_kubernetes() -> Non
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
 
-def test_both_servers_are_of_one_version_and_serve_the_same_name() -> None:
+def test_kserve_and_compose_run_the_same_version_and_serve_the_same_name() -> None:
     service = load("serving/inferenceservice.yaml")
     server = load("serving/compose.yaml")["services"]["serving"]
     model = service["spec"]["predictor"]["model"]
     assert server["image"] == f"tensorflow/serving:{model['runtimeVersion']}"
     assert server["environment"] == {"MODEL_NAME": service["metadata"]["name"]}
-    (volume,) = server["volumes"]
+    (models,) = server["volumes"]
     # TensorFlow Serving looks for numbered versions in /models/<MODEL_NAME>.
-    assert volume["target"] == f"/models/{service['metadata']['name']}"
+    assert models["target"] == f"/models/{service['metadata']['name']}"
     assert model["modelFormat"] == {"name": "tensorflow", "version": "2"}
     claims = {
         volume["persistentVolumeClaim"]["claimName"]
-        for volume in job_of_set()["spec"]["template"]["spec"]["volumes"]
+        for volume in job_of_jobset()["spec"]["template"]["spec"]["volumes"]
     }
     claim, _, path = model["storageUri"].removeprefix("pvc://").partition("/")
     assert {claim} == claims
@@ -264,4 +264,4 @@ def test_the_address_in_the_comments_contains_the_name_of_the_model() -> None:
     for name in ("serving/compose.yaml", "serving/inferenceservice.yaml"):
         text = (SCRIPTS / Path(name)).read_text(encoding="utf-8")
         assert "/v1/models/seedlings:predict" in text
-    assert json.dumps(load("serving/compose.yaml"))  # it has no values that JSON lacks
+    assert json.dumps(load("serving/compose.yaml"))  # raises TypeError for a value that JSON lacks

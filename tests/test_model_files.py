@@ -88,7 +88,7 @@ def initializer(module: str, name: str, *arguments: object) -> Callable[[dict[st
     return change
 
 
-# Each of these functions makes the configuration of a model hostile.
+# Each of the next functions makes the configuration of a model hostile.
 
 
 def huge_head(config: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ def nested(config: dict[str, Any]) -> None:
     config["config"]["deep"] = value
 
 
-# Each of these functions fills a weights file with something hostile.
+# Each of the next functions fills a weights file with something hostile.
 
 
 def huge_array(file: h5py.File) -> None:

@@ -430,7 +430,7 @@ BRANCH_ENDS = {
     "Xception": (r"block([5-9]|1[0-2])_sepconv3_bn", 8),  # the other branches end in pooling
     "MobileNetV2": (r"block_\d+_project_BN", 10),
     "MobileNetV3Small": (r"expanded_conv_\d+.project.*", 6),
-    # Only these sums of NASNet add a shortcut to a branch. Its other sums add two branches.
+    # In NASNet, only the sums after these layers add a shortcut to a branch; others add two branches.
     "NASNetMobile": (r"separable_conv_2_bn_normal_left5_\d+", 12),
     "ConvNeXtTiny": ("", 0),  # has no batch normalization
 }

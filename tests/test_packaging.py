@@ -34,7 +34,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return arguments_of_setup
 
 
-def test_the_version_is_the_one_of_the_package(metadata: dict[str, Any]) -> None:
+def test_setup_has_the_version_of_the_package(metadata: dict[str, Any]) -> None:
     assert metadata["version"] == seedtf.__version__
 
 
@@ -61,10 +61,12 @@ def test_every_file_that_the_code_reads_is_packaged(metadata: dict[str, Any]) ->
     assert {(package, name) for package, names in stated for name in names} == files
 
 
-def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -> None:
+def test_requirements_have_two_bounds_and_installed_packages_meet_them(
+    metadata: dict[str, Any],
+) -> None:
     extras = metadata["extras_require"]
-    here = "addons" if has_addons() else "dev"
-    for line in metadata["install_requires"] + extras["test"] + extras[here]:
+    installed_extra = "addons" if has_addons() else "dev"
+    for line in metadata["install_requires"] + extras["test"] + extras[installed_extra]:
         requirement = Requirement(line)
         assert operators(requirement) == {">=", "<"}, requirement
         if requirement.marker is None or requirement.marker.evaluate():
@@ -81,7 +83,7 @@ def operators(requirement: Requirement) -> set[str]:
     return {specifier.operator for specifier in requirement.specifier} - {"!="}
 
 
-def test_the_requirements_allow_tensorflow_2_15_and_2_21_alone(metadata: dict[str, Any]) -> None:
+def test_the_requirements_allow_only_tensorflow_2_15_and_2_21(metadata: dict[str, Any]) -> None:
     def allowed(lines: list[str], name: str, versions: list[str]) -> list[str]:
         found = [Requirement(line).specifier for line in lines if Requirement(line).name == name]
         return [version for version in versions if all(version in each for each in found)]
@@ -99,7 +101,8 @@ def test_the_requirements_allow_tensorflow_2_15_and_2_21_alone(metadata: dict[st
 def test_every_import_is_a_stated_requirement(metadata: dict[str, Any]) -> None:
     imported: set[str] = set()
     for path in (ROOT / "seedtf").rglob("*.py"):
-        # Only imports at module level count: functions import optional packages when they need them.
+        # Only imports at module level are checked, because functions import optional packages when they
+        # need them.
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import):
                 imported |= {name.name.split(".")[0] for name in node.names}
