@@ -29,7 +29,7 @@ class Page:
     Attributes:
         requests: the URLs that the page requested, its own included.
         messages: the messages of the console and the log, and the exceptions, as JSON.
-        facts: the value of the test's script, evaluated in the page.
+        facts: the value of the JavaScript expression that the test evaluates in the page.
         png: a screenshot of the whole page.
     """
 
@@ -56,7 +56,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Sends a command and returns its result; events received before the result are stored."""
+        """Sends a command and returns its result. Events that arrive before it go to ``events``."""
         self._last_id += 1
         message: dict[str, Any] = {"id": self._last_id, "method": method, "params": params}
         if self._session:
@@ -70,12 +70,20 @@ class Browser:
             self.events.append(response)
 
     def wait_for(self, event: str) -> None:
-        """Waits until ``events`` has an event of this name."""
+        """Waits until ``events`` has an event whose method is ``event``."""
         while not any(each.get("method") == event for each in self.events):
             self.events.append(self._receive())
 
     def open_page(self, path: Path, script: str, *, width: int, height: int, dark: bool) -> Page:
-        """Opens a file in a window of this size in CSS pixels, and evaluates ``script`` in it."""
+        """Opens an HTML file and evaluates the JavaScript expression ``script`` in the page.
+
+        Args:
+            path: the HTML file.
+            script: the expression whose value is ``Page.facts``.
+            width: the width of the window in CSS pixels; below 600, Chromium acts as a mobile browser.
+            height: the height of the window in CSS pixels.
+            dark: whether the page sees that the user prefers dark colours.
+        """
         self.events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -84,9 +92,9 @@ class Browser:
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait_for("Page.loadEventFired")
         value = self.call("Runtime.evaluate", expression=f"JSON.stringify({script})")
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        screenshot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         page = Page(facts=json.loads(value["result"]["value"]))
-        page.png = base64.b64decode(shot["data"])
+        page.png = base64.b64decode(screenshot["data"])
         for event in self.events:
             params = event.get("params", {})
             if event.get("method") == "Network.requestWillBeSent":
@@ -98,6 +106,7 @@ class Browser:
         return page
 
     def _receive(self) -> dict[str, Any]:
+        """Returns the next message from Chromium, which ends each message with a zero byte."""
         while b"\0" not in self._buffer:
             chunk = os.read(self._from, 1 << 20)
             if not chunk:
@@ -109,22 +118,22 @@ class Browser:
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Starts a browser; the test is skipped where Chromium is not installed."""
+    """Starts Chromium with an empty tab; skips the test if Chromium is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("chromium is not installed")
-    their_input, to_browser = os.pipe()
-    from_browser, their_output = os.pipe()
+    chromium_input, to_browser = os.pipe()
+    from_browser, chromium_output = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # Chromium reads commands from descriptor 3 and writes events to descriptor 4.
-        start = f'exec "$0" "$@" 3<&{their_input} 4>&{their_output}'
+        start = f'exec "$0" "$@" 3<&{chromium_input} 4>&{chromium_output}'
         process = subprocess.Popen(
             ["bash", "-c", start, program, *FLAGS.split(), f"--user-data-dir={profile}"],
-            pass_fds=(their_input, their_output),
+            pass_fds=(chromium_input, chromium_output),
             stderr=subprocess.DEVNULL,
         )
-        os.close(their_input)
-        os.close(their_output)
+        os.close(chromium_input)
+        os.close(chromium_output)
         try:
             browser = Browser(to_browser, from_browser)
             browser.attach()

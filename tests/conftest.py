@@ -18,14 +18,15 @@ from PIL import Image
 
 from seedtf.compat.tensorflow_env import set_performance_switches
 
-# before anything imports TensorFlow
+# TensorFlow reads this variable when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# The settings of `seedtf train`, so that a run in this process has the same bytes as the command's.
+# The performance switches and the number of threads of `seedtf train`. With these settings, a run
+# inside this process writes the same bytes as a run that the command starts.
 set_performance_switches()
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 
-# The garbage collector is off while pytest imports the tests: the objects made meanwhile stay in use,
-# and scanning them again and again would take a fifth of the time.
+# The garbage collector is off while pytest imports the test modules. All imported objects stay in use,
+# and scanning them repeatedly would take a fifth of the import time.
 gc.disable()
 
 
@@ -43,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()
+    gc.freeze()  # the collector never scans the objects that exist now
     gc.enable()
 
 
@@ -61,7 +62,7 @@ TINY_PER_CLASS = 6
 
 
 def tiny_color(label: int, number: int) -> tuple[int, int, int]:
-    """The colour that fills image ``number`` of class ``label``; no two images have the same one."""
+    """The colour that fills image ``number`` of class ``label``; no two images have the same colour."""
     channels = [30 + 5 * number, 40, 50]
     channels[label] += 150
     return channels[0], channels[1], channels[2]
@@ -69,7 +70,7 @@ def tiny_color(label: int, number: int) -> tuple[int, int, int]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Gives the tests a cache of their own instead of that of the user."""
+    """Replaces the user's cache folder by an empty one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg_cache")))
         yield
@@ -77,14 +78,14 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pytest's temporary folder; with pytest-xdist its parent, which all test processes share."""
+    """A temporary folder that all test processes of pytest-xdist share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_fork_server(common_folder: Path) -> None:
-    """Gives all processes that run tests the same address, so that they share one fork server."""
+    """Gives all test processes the same socket path, so that they share one server of ``forked.py``."""
     os.environ[forked.ADDRESS] = str(common_folder / "forks")
 
 
@@ -93,9 +94,10 @@ Shared = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def shared(common_folder: Path) -> Shared:
-    """``shared(name, make)`` is a folder that ``make`` fills once for all processes that run tests.
+    """A function: ``shared(name, make)`` returns a folder that all test processes share.
 
-    The first test that needs the folder makes it, and others wait meanwhile. No test may change it.
+    The first call with a name runs ``make``, which fills the folder. Calls from other processes wait
+    until ``make`` has returned. No test may change the folder.
     """
 
     def shared_folder(name: str, make: Callable[[Path], object]) -> Path:
@@ -114,13 +116,13 @@ def shared(common_folder: Path) -> Shared:
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces all figures by a tiny image; see ``figures.py``."""
+    """Replaces all figures by a tiny image, which saves the time of drawing them."""
     replace_figures(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
 def module_without_figures() -> Iterator[None]:
-    """``without_figures`` for all tests of a module, and for its other fixtures."""
+    """Does what ``without_figures`` does, for all tests and fixtures of a module."""
     with pytest.MonkeyPatch.context() as patch:
         replace_figures(patch.setattr)
         yield
@@ -128,13 +130,13 @@ def module_without_figures() -> Iterator[None]:
 
 @pytest.fixture
 def forked_subprocesses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forks the Python programs that the code starts, so that they need not import TensorFlow again."""
+    """Makes ``subprocess.run`` start Python programs in forks that have already imported TensorFlow."""
     monkeypatch.setattr(subprocess, "run", forked.run_python)
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(shared: Shared) -> Path:
-    """Three class folders with six PNG files of 20×16 pixels each; no test may change them."""
+    """Three class folders, each with six PNG files of 20×16 pixels. No test may change the files."""
 
     def draw(folder: Path) -> None:
         for label, name in enumerate(TINY_CLASSES):

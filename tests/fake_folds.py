@@ -1,9 +1,13 @@
-"""Replaces the commands that ``seedtf folds`` starts: ``fake_folds.py KIND ARGUMENT…``.
+"""Stands in for the commands that ``seedtf folds`` starts: ``fake_folds.py COMMAND ARGUMENT…``.
 
-``divide`` assigns eight images to folds. ``train`` writes a made-up history of four epochs; on resume,
-it adds the missing ones. ``evaluate`` writes all histories, as JSON, in place of the predictions.
-FAKE_SLEEP in the environment is the duration of an epoch in seconds, and FAKE_TRAINED is a file that
-gets a line for each fold that is trained to its end.
+COMMAND is one of these:
+
+- ``divide`` assigns eight images to folds.
+- ``train`` writes a made-up history of four epochs. On resume, it adds only the missing epochs.
+- ``evaluate`` writes the histories of all folds, as JSON, to the file of the predictions.
+
+Two environment variables control ``train``. FAKE_SLEEP is the duration of an epoch in seconds.
+FAKE_TRAINED is the path of a file, to which ``train`` adds the name of each fold that it finishes.
 """
 
 import json
@@ -20,26 +24,36 @@ EPOCHS = 4
 
 
 def divide(arguments: list[str]) -> None:
-    folder = next(value[6:] for value in reversed(arguments) if value.startswith("--out="))
-    folds = next(int(value[8:]) for value in arguments if value.startswith("--folds="))
+    folder = next(
+        argument.removeprefix("--out=")
+        for argument in reversed(arguments)
+        if argument.startswith("--out=")
+    )
+    num_folds = next(
+        int(argument.removeprefix("--folds="))
+        for argument in arguments
+        if argument.startswith("--folds=")
+    )
     paths = FoldsPaths(Path(folder))
-    paths.write_settings(folds, {"data_dir": "d", "model": "tiny"})
-    paths.write_table(FoldRow(f"{n}.png", "oak", str(n % folds), "") for n in range(8))
+    paths.write_settings(num_folds, {"data_dir": "d", "model": "tiny"})
+    paths.write_table(FoldRow(f"{n}.png", "oak", str(n % num_folds), "") for n in range(8))
 
 
 def train(arguments: list[str]) -> None:
-    name, _, value = arguments[0].partition("=")
-    if name == "--flagfile":
+    flag, _, value = arguments[0].partition("=")
+    if flag == "--resume":
+        run_dir = Path(value)
+    else:
         lines = Path(value).read_text().splitlines()
-        value = dict(line[2:].partition("=")[::2] for line in lines)["run_dir"]
-        Path(value).mkdir(parents=True)
-    run = RunPaths(Path(value))
+        run_dir = Path(dict(line[2:].partition("=")[::2] for line in lines)["run_dir"])
+        run_dir.mkdir(parents=True)
+    run = RunPaths(run_dir)
     run.state.mkdir(exist_ok=True)
     if not run.history.exists():
         run.history.write_text("epoch,lr,loss,accuracy,val_loss,val_accuracy\n")
     run.config.write_text("{}")
-    done = len(run.history.read_text().splitlines()) - 1
-    for epoch in range(done + 1, EPOCHS + 1):
+    epochs_done = len(run.history.read_text().splitlines()) - 1
+    for epoch in range(epochs_done + 1, EPOCHS + 1):
         time.sleep(float(os.environ.get("FAKE_SLEEP", "0")))
         with run.history.open("a") as file:
             file.write(f"{epoch},0.1,1.0,0.5,{1 / epoch!r},{1 - 1 / (epoch + 1)!r}\n")
@@ -56,5 +70,6 @@ def evaluate(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # 75 is the exit code of a command that a signal has interrupted.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
     {"divide": divide, "train": train, "evaluate": evaluate}[sys.argv[1]](sys.argv[2:])

@@ -1,4 +1,4 @@
-"""Made-up CUDA libraries without a GPU, and the environment in which TensorFlow opens them."""
+"""Stub CUDA libraries that pretend to be GPUs, and the environment in which TensorFlow loads them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from pathlib import Path
 
 __all__ = ["build", "environment", "missing_requirement", "read_counters"]
 
-# The libraries that TensorFlow 2.21 opens. If any of them is missing, it sees no GPU. Here, each name
-# is a link to the same file.
+# The libraries that TensorFlow 2.21 loads. If one of them is missing, TensorFlow sees no GPU. Here,
+# every name is a link to libfake_gpu.so.
 _NAMES = (
     *("libcuda.so.1", "libnvidia-ml.so.1", "libcudart.so.12", "libcublas.so.12"),
     *("libcublasLt.so.12", "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12"),
     *("libcudnn.so.9", "libnccl.so.2"),
 )
-# The members of the struct Counts in fake_gpu.c, in their order. main_to_host and main_waits count what
-# the main thread does, the others what all threads do.
+# The members of the struct Counts in fake_gpu.c, in their order: launches of kernels, launches of CUDA
+# graphs, and copies to the host with their bytes, by all threads; then the copies to the host and the
+# waits of the main thread alone.
 _FIELDS = ("kernels", "graphs", "to_host", "to_host_bytes", "main_to_host", "main_waits")
-# Nothing is timed here, so XLA need not optimize.
+# No test measures time on these libraries, so XLA need not optimize.
 _XLA_FLAGS = (
     "--xla_gpu_autotune_level=0 --xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true --xla_gpu_disable_gpuasm_optimizations=true"
@@ -29,7 +30,7 @@ _XLA_FLAGS = (
 
 
 def missing_requirement() -> str:
-    """What this machine lacks to train on the made-up GPU; empty if nothing."""
+    """What this machine lacks for a training on the fake GPUs; empty if it lacks nothing."""
     import tensorflow as tf
 
     if not tf.test.is_built_with_cuda():
@@ -40,7 +41,7 @@ def missing_requirement() -> str:
 
 
 def build(folder: Path) -> Path:
-    """Builds the libraries in ``folder``, in about a second, and returns the folder."""
+    """Compiles the stub libraries into ``folder``, in about a second, and returns the folder."""
     library = folder / "libfake_gpu.so"
     source = Path(__file__).with_suffix(".c")
     command = ["gcc", "-O1", "-w", "-shared", "-fPIC", "-o", str(library), str(source)]
@@ -51,12 +52,12 @@ def build(folder: Path) -> Path:
 
 
 def environment(libraries: Path, *, gpus: int, dump: Path) -> dict[str, str]:
-    """The environment of a process that trains on the made-up GPUs.
+    """The environment variables of a process that trains on the fake GPUs.
 
     Args:
         libraries: the folder that ``build`` returned.
-        gpus: the number of made-up GPUs.
-        dump: the folder where XLA writes the modules of the train step and of the network.
+        gpus: the number of fake GPUs.
+        dump: the folder to which XLA writes the modules of the train step and the network, as text.
     """
     folder = _find_cuda()
     assert folder is not None
@@ -76,7 +77,7 @@ def environment(libraries: Path, *, gpus: int, dump: Path) -> dict[str, str]:
 
 
 def read_counters() -> dict[str, int]:
-    """The launches, copies and waits that the made-up driver has counted in this process so far."""
+    """The launches, copies and waits that the stub driver has counted in this process so far."""
     values = (ctypes.c_long * len(_FIELDS))()
     ctypes.CDLL("libcuda.so.1").fake_counts(values)
     return dict(zip(_FIELDS, values, strict=True))

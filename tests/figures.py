@@ -1,6 +1,7 @@
-"""Replaces every figure of a run by a tiny image, for runs whose figures are not tested.
+"""Replaces every figure of a run by a tiny image, for tests that do not look at the figures.
 
-Rendering the figures would take seconds in each short training. Their files are still written.
+Drawing the figures would take seconds in each short training. The files of the figures are still
+written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ Replace = Callable[[Any, str, Any], None]
 
 
 def replace_figures(replace: Replace = setattr) -> None:
-    """Makes every figure save an image of 8×8 pixels; ``replace`` may be ``MonkeyPatch.setattr``."""
+    """Makes every figure save an image of 8×8 pixels.
+
+    Pass ``MonkeyPatch.setattr`` as ``replace`` if the figures have to return after a test.
+    """
     from seedtf.training import preview
 
     png = io.BytesIO()

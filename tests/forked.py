@@ -1,11 +1,15 @@
 """Runs seedtf in forked processes, which saves the five seconds that importing TensorFlow takes.
 
-A server imports seedtf once for all processes that run tests, and forks itself for each request. A
-forked process differs from a new one only in the modules that are imported already: its environment,
-working folder and random seeds are its own, and TensorFlow starts its devices and threads when they are
-first used, after the fork. Tests of the start itself run ``python -m seedtf``. If a test compares two
-runs, it starts one of them in a new interpreter: all forked processes hash strings with the same
-seed, so two of them would agree even if a result depended on that seed.
+A server imports seedtf once for all test processes, and forks itself for each request. A forked process
+differs from a new one only in the modules that are already imported. The environment, the working
+folder and the random seeds are set for each process. TensorFlow starts its devices and threads at their
+first use, which comes after the fork.
+
+Two kinds of test need a new interpreter instead:
+
+- Tests of how seedtf starts run ``python -m seedtf``.
+- A test that compares two runs starts one of the two in a new interpreter. All forked processes hash
+  strings with the same seed, so two forked runs would agree even if a result depended on that seed.
 """
 
 from __future__ import annotations
@@ -40,27 +44,28 @@ MODULES = (
     "seedtf.training.lr_finder.run",
     "seedtf.training.train",
 )
-"""The modules that the server imports before it forks, with TensorFlow."""
+"""The modules that the server imports, after TensorFlow, before it forks."""
 
 ADDRESS = "SEEDTF_FORK_SERVER"
-"""The environment variable with the path of the server's socket."""
+"""The name of the environment variable that has the path of the server's socket."""
 
 _DIGITS = 12
-"""The server pads each number that it sends to this width, so that two in a row can be separated."""
+"""The number of characters to which the server pads each number that it sends to a test process."""
 
 
 class Process:
     """A forked process that runs ``target(arguments)``, with the interface of a ``Popen`` in text mode.
 
-    It runs on the cores of its caller.
+    The process runs on the processor cores of its caller.
 
     Args:
         target: a function that returns the exit code, as ``"module:function"``.
         arguments: the arguments of ``target``.
-        cwd: its working folder; by default that of the caller.
-        env: its whole environment; by default that of the caller.
-        stdin: a descriptor for its standard input, which is empty by default.
-        terminal: a descriptor for its output and errors; ``communicate`` then returns empty texts.
+        cwd: the working folder; by default that of the caller.
+        env: all environment variables; by default those of the caller.
+        stdin: a file descriptor for the standard input, which is empty by default.
+        terminal: a file descriptor for standard output and standard error. If it is given,
+            ``communicate`` returns empty texts.
     """
 
     def __init__(
@@ -82,19 +87,19 @@ class Process:
             "env": {**(os.environ if env is None else env)},
             "cores": [*os.sched_getaffinity(0)],
         }
-        output, their_output = os.pipe()
-        self._status, their_status = os.pipe()
+        output, child_output = os.pipe()
+        self._status, child_status = os.pipe()
         # Errors go to a file, so that a process that prints much to both streams does not block.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         null = os.open(os.devnull, os.O_RDONLY)
-        handles = [
+        descriptors = [
             null if stdin is None else stdin,
-            their_output if terminal is None else terminal,
+            child_output if terminal is None else terminal,
             self._errors.fileno() if terminal is None else terminal,
-            their_status,
+            child_status,
         ]
-        socket.send_fds(_connect_to_server(), [json.dumps(request).encode()], handles)
-        for each in (null, their_output, their_status):
+        socket.send_fds(_connect_to_server(), [json.dumps(request).encode()], descriptors)
+        for each in (null, child_output, child_status):
             os.close(each)
         self.stdout = open(output, encoding="utf-8")  # noqa: SIM115
         self.pid = int(os.read(self._status, _DIGITS))
@@ -113,7 +118,10 @@ class Process:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Returns the unread output and all errors; kills the process after ``timeout`` seconds."""
+        """Returns what is left of standard output, and all of standard error, when the process ends.
+
+        After ``timeout`` seconds, the process is killed.
+        """
         alarm = threading.Timer(timeout or 1e6, os.kill, (self.pid, signal.SIGKILL))
         alarm.start()
         try:
@@ -134,7 +142,7 @@ class Process:
 
 
 def run(target: str, arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    """Runs a forked process to its end."""
+    """Runs ``target`` in a forked process to its end; ``options`` are those of ``Process``."""
     process = Process(target, arguments, **options)
     output, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
@@ -151,7 +159,7 @@ def run_python(command: Sequence[str], **_: object) -> subprocess.CompletedProce
 
 
 def run_as_main(arguments: list[str]) -> None:
-    """The target of ``run_python`` in the forked process; figures are replaced by a tiny image."""
+    """Runs ``-m MODULE ARGUMENT…`` or ``-I FILE ARGUMENT…`` in a forked process, without figures."""
     replace_figures()
     kind, name, *sys.argv[1:] = arguments
     if kind == "-m":
@@ -163,14 +171,14 @@ def run_as_main(arguments: list[str]) -> None:
 
 @cache
 def _connect_to_server() -> socket.socket:
-    """This process's connection to the server; all processes that run tests share the server."""
+    """The connection of this test process to the server, which is started if none is running."""
     address = os.environ[ADDRESS]
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with open(f"{address}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             connection.connect(address)
-        except OSError:  # there is none yet, or the last one has ended
+        except OSError:  # no server has been started yet, or the last one has ended
             Path(address).unlink(missing_ok=True)
             _start_server(address)
             connection.connect(address)
@@ -192,15 +200,18 @@ def _start_server(address: str) -> None:
 
 
 def _next_request(listening: socket.socket) -> tuple[dict, list[int]]:
-    """Forks for each request and returns it in the child; exits when no test process is connected."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system removes ended processes.
+    """Forks for each request, and returns the request and its descriptors in the forked process.
+
+    The server itself stays in this function, and exits when no test process is connected any more.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system removes processes that have ended.
     connections: list[socket.socket] = []
     while True:
         for ready in select.select([listening, *connections], [], [])[0]:
             if ready is listening:
                 connections.append(listening.accept()[0])
                 continue
-            message, handles, _, _ = socket.recv_fds(ready, 1 << 20, 4)
+            message, descriptors, _, _ = socket.recv_fds(ready, 1 << 20, 4)
             if not message:
                 ready.close()
                 connections.remove(ready)
@@ -210,13 +221,16 @@ def _next_request(listening: socket.socket) -> tuple[dict, list[int]]:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for each in (listening, *connections):
                     each.close()
-                return json.loads(message), handles
-            for each in handles:
+                return json.loads(message), descriptors
+            for each in descriptors:
                 os.close(each)
 
 
 def _become(request: dict, stdin: int, output: int, errors: int, status: int) -> None:
-    """Forks once more: the child becomes the process and returns; the parent reports its exit code."""
+    """Forks once more; in the child, sets everything that the request asks for, and returns.
+
+    The parent sends the child's process id, and later its exit code, to the test process.
+    """
     process = os.fork()
     if process:
         os.write(status, b"%*d" % (_DIGITS, process))
@@ -251,10 +265,11 @@ def _serve(listening: socket.socket) -> NoReturn:
     import_tensorflow()
     for name in MODULES:
         importlib.import_module(name)
-    # Otherwise the garbage collector of a forked process would copy the memory of all modules.
+    # Without this, the garbage collector of a forked process would write to the memory of all modules,
+    # and the system would copy that memory.
     gc.freeze()
-    request, handles = _next_request(listening)
-    _become(request, *handles)
+    request, descriptors = _next_request(listening)
+    _become(request, *descriptors)
     module, _, function = request["target"].partition(":")
     sys.exit(getattr(importlib.import_module(module), function)(request["arguments"]))
 

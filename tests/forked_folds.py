@@ -1,8 +1,8 @@
-"""Runs ``seedtf folds`` and the commands it starts in forked processes: TensorFlow is imported once.
+"""Runs ``seedtf folds`` and the commands that it starts in forks, so that TensorFlow is imported once.
 
 A forked command differs from one in a new interpreter only in the imported modules and the replaced
-figures: it too is the leader of a process session (``os.setsid``), writes to its log, and gets a signal
-when its parent dies.
+figures. Like a command in a new interpreter, it leads a process session of its own (``os.setsid``),
+writes to its own log, and gets a signal when its parent dies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from seedtf.training import process as process_module
 
 
 class ForkedCommand:
-    """Replaces ``subprocess.Popen`` of ``python -m seedtf ARGUMENT…``."""
+    """Replaces ``subprocess.Popen`` for the command ``python -m seedtf ARGUMENT…``."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ForkedCommand:
             exit_code = 1
             try:
                 exit_code = run_command_line(list(command[3:]))
-            finally:  # an exception must not reach the callers, which fork has copied
+            finally:  # an exception must not reach the callers of the parent, which fork has copied
                 sys.stdout.flush()
                 os._exit(exit_code)
 
@@ -68,7 +68,7 @@ class ForkedCommand:
 
 
 def main(arguments: list[str]) -> int:
-    """The target of ``forked.Process``; figures are replaced by a tiny image."""
+    """Runs ``seedtf ARGUMENT…`` without figures, and returns its exit code."""
     replace_figures()
     process_module.subprocess.Popen = ForkedCommand  # type: ignore[misc]
     return run_command_line(arguments)

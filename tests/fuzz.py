@@ -1,9 +1,9 @@
 """Fuzzes the readers of foreign data with atheris: ``python tests/fuzz.py TARGET -max_total_time=60``.
 
-``make fuzz`` runs all targets, an hour in total. A finding is a crash, an exception other than a
-refusal, a result that breaks the promise in the target's docstring, or an input that takes over five
-seconds or 3 GB. libFuzzer saves the input in ``build/fuzz``, where the corpus of each target grows from
-run to run. pytest does not collect this module.
+``make fuzz`` runs all targets, which takes an hour in total. A target fails at a crash, at an exception
+other than a refusal, at a result that contradicts the target's docstring, and at an input that takes
+over five seconds or 3 GB. libFuzzer saves the input of a failure in ``build/fuzz``. The corpus of each
+target is also there, and grows from run to run. pytest does not collect this module.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ with atheris.instrument_imports(include=["seedtf.data", "seedtf.images"]):
 from seedtf.errors import UserError
 from seedtf.report import silent
 
-MAX_PIXELS, MAX_BYTES = 1_000_000, 20_000
+MAX_PIXELS = 1_000_000  # the limit that the readers get; an image with more pixels must be refused
+MAX_BYTES = 20_000  # the longest input that libFuzzer makes
 OUT = Path(__file__).resolve().parent.parent / "build" / "fuzz"
 IMAGES = ("oak/1.jpg", "oak/2.jpg", "elm/3.png", "4.jpg")
-# Parts of paths and tables, because random bytes would hardly ever form them.
+# The parts of the paths and tables in the inputs. Random bytes would hardly ever form them.
 NAMES = [
     *("train", "val", "test", "oak", "elm", "images", "archive", "runs", "state", "checkpoints"),
     *("1.jpg", "2.jpg", "3.png", "metadata.csv", "metadata.jsonl", "_classes.csv", "names.txt"),
@@ -54,7 +55,7 @@ WORK = OUT / "work"
 
 
 def fuzz_header(data: bytes) -> None:
-    """A header is read, within the limit of pixels, or refused with the name of a fault."""
+    """A header gives a size within the limit of pixels, or is refused with the name of a fault."""
     try:
         header = read_header(data, MAX_PIXELS)
     except RefusedError as error:
@@ -64,7 +65,7 @@ def fuzz_header(data: bytes) -> None:
 
 
 def fuzz_decode(data: bytes) -> None:
-    """An image is decoded to an array of the right shape, or refused with the name of a fault."""
+    """An image is decoded to 16×16 pixels, or refused with the name of a fault."""
     try:
         image = get_decoder()(data).numpy()
     except RefusedError as error:
@@ -75,7 +76,7 @@ def fuzz_decode(data: bytes) -> None:
 
 @functools.cache
 def get_decoder() -> Callable:
-    """The decoder, made once; importing TensorFlow takes longer than the five seconds of an input."""
+    """The decoder, made once. Importing TensorFlow may take longer than the limit for an input."""
     from seedtf.images.decode import make_decoder
 
     return make_decoder(16, MAX_PIXELS)
@@ -98,7 +99,7 @@ def fuzz_table(data: bytes) -> None:
 
 
 def fuzz_layout(data: bytes) -> None:
-    """The listed images exist, and none is in both train and val; or the folder is refused."""
+    """The listed images exist and none is in both train and val, or the folder is refused."""
     source = atheris.FuzzedDataProvider(data)
     root = WORK / "tree"
     shutil.rmtree(root, ignore_errors=True)
@@ -111,7 +112,8 @@ def fuzz_layout(data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [source.PickValueInList(ROWS) for _ in range(source.ConsumeIntInRange(0, 5))]
         text = "".join(rows).encode() + source.ConsumeBytes(source.ConsumeIntInRange(0, 20))
-        # Only tables need text: .jpg, .png and files named images, runs or checkpoints stay empty.
+        # Only tables need text. Images and files named like a folder (images, runs, checkpoints) stay
+        # empty: their names end with g or s.
         path.write_bytes(text if not path.name.endswith(("g", "s")) else b"")
     try:
         catalog, split = list_files(str(root), min_images=1)
@@ -141,7 +143,7 @@ def fuzz_archive(data: bytes) -> None:
 
 
 def first_inputs(target: str) -> list[bytes]:
-    """The inputs that a target's corpus starts with, among them valid ones."""
+    """The inputs that a target's corpus starts with. Some of them are valid."""
     if target == "table":
         return ["".join(ROWS[:3]).encode(), "".join(ROWS[4:6]).encode(), ROWS[6].encode()]
     if target == "layout":
@@ -154,8 +156,8 @@ def first_inputs(target: str) -> list[bytes]:
         archive.writestr("oak/1.jpg", b"image" * 20)
     with tarfile.open(fileobj=tarred, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("oak/1.jpg"))
-    plain = tarfile.TarInfo("oak/2.jpg").tobuf() + bytes(1024)
-    return [zipped.getvalue(), tarred.getvalue(), plain]
+    plain_tar = tarfile.TarInfo("oak/2.jpg").tobuf() + bytes(1024)
+    return [zipped.getvalue(), tarred.getvalue(), plain_tar]
 
 
 TARGETS = {
@@ -168,7 +170,7 @@ TARGETS = {
 
 
 def main() -> None:
-    """Fuzzes one target; takes the flags of libFuzzer, such as ``-max_total_time=60``."""
+    """Fuzzes the target in the first argument; the other arguments are flags of libFuzzer."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"usage: python tests/fuzz.py {'|'.join(TARGETS)} [-max_total_time=60]")
     target = sys.argv[1]

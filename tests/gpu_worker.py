@@ -1,9 +1,14 @@
-"""Trains on the made-up GPUs of ``fake_gpu``, run after run: python gpu_worker.py DATA OUT CASES
+"""Trains several runs on the fake GPUs of ``fake_gpu.py``: ``python gpu_worker.py DATA OUT CASES``.
 
-CASES is a JSON object: the flags of each run by its name. Each run prints one line, ``CASE`` and a JSON
-object: the error that it ended with, the counters of the driver, the copies to the host and the waits
-of the main thread between two calls of the train function in an epoch, and how much GPU memory
-TensorFlow may allocate.
+CASES is a JSON object that maps the name of each run to its flags. Each run prints one line, which is
+``CASE`` and a JSON object with these keys:
+
+- ``name``: the name of the run.
+- ``error``: the traceback of the exception that ended the run, or "".
+- ``counts``: what the stub driver counted during the run, by the names of ``read_counters``.
+- ``between``: for every two successive calls of the train function in an epoch, what the main thread
+  did between them: [number of copies to the host, number of waits].
+- ``memory``: the bytes that TensorFlow may allocate on each GPU, from ``gpu_memory_limits``.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from figures import replace_figures
 from seedtf.compat.tensorflow import gpu_memory_limits
 from seedtf.compat.tensorflow_env import import_tensorflow
 
-PLAIN = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 4, "epochs": 2}
+DEFAULTS = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 4, "epochs": 2}
 
 
 def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
@@ -31,7 +36,7 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
     from seedtf.training.train import open_session
 
     replace_figures(setattr)
-    # Kernels that do nothing give meaningless numbers, so the checks for NaN are switched off.
+    # The kernels of the stub libraries compute nothing, so the checks for NaN are switched off.
     StopOnNaN._check = lambda self, step, logs: None  # type: ignore[method-assign]
     saver._check_finite = lambda state: None
     counts_at_steps: list[tuple[int, int, int]] = []
@@ -46,7 +51,7 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
     for name, flags in cases.items():
         before, error = read_counters(), ""
         counts_at_steps.clear()
-        config = TrainConfig(data_dir=data, run_dir=f"{out}/{name}", **{**PLAIN, **flags})
+        config = TrainConfig(data_dir=data, run_dir=f"{out}/{name}", **{**DEFAULTS, **flags})
         try:
             with open_session(config) as session:
                 session.train()
@@ -57,7 +62,6 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
             "name": name,
             "error": error,
             "counts": {key: after[key] - before[key] for key in after},
-            # (copies to the host, waits) of the main thread between two calls in an epoch
             "between": [
                 (later[1] - earlier[1], later[2] - earlier[2])
                 for earlier, later in itertools.pairwise(counts_at_steps)

@@ -1,8 +1,11 @@
-"""Trains the same network on two logical CPU devices with whole steps and with steps in two halves.
+"""Trains one network twice on two logical CPU devices: with whole steps, and with steps in two halves.
 
-The halves are those of ``training/distributed/halves.py``, which XLA can compile on GPUs. Writes one
-JSON line: the largest difference between the variables of the two trainings, the losses of both, and
-whether the replicas ended with equal variables in both.
+``seedtf/training/distributed/halves.py`` divides a train step into two halves, because XLA cannot
+compile the whole step on several devices. This script writes one line with a JSON object:
+
+- ``difference``: the largest difference between the final variables of the two trainings.
+- ``losses``: the loss of each epoch, first with whole steps, then with halves.
+- ``equal``: whether, in both trainings, the two replicas ended with equal variables.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ DEVICES, STEPS = 2, 3
 def train(
     strategy: tf.distribute.Strategy, jit_halves: bool | None
 ) -> tuple[list[np.ndarray], list[float], bool]:
-    """Returns the final variables, the loss of each epoch, and whether both replicas agree.
+    """Returns the final variables, the loss of each epoch, and whether the two replicas agree.
 
-    With ``jit_halves`` None the steps are whole.
+    If ``jit_halves`` is None, the steps are whole. If it is a bool, the steps are in two halves, and it
+    says whether XLA compiles them.
     """
     keras.utils.set_random_seed(0)
     with strategy.scope():
@@ -54,8 +58,8 @@ def train(
         [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
         for variable in network.variables
     ]
-    equal = all(np.array_equal(first, second) for first, second in copies)
-    return [first for first, _ in copies], history.history["loss"], equal
+    replicas_agree = all(np.array_equal(first, second) for first, second in copies)
+    return [first for first, _ in copies], history.history["loss"], replicas_agree
 
 
 def main(_: list[str]) -> None:

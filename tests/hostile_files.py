@@ -22,7 +22,7 @@ def whole_files() -> dict[str, bytes]:
     clear.putalpha(image.convert("L"))
     deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # orientation: a viewer turns the image by 90° clockwise
     return {
         "plain.jpg": _encode(image, "JPEG"),
         "progressive.jpg": _encode(image, "JPEG", progressive=True),
@@ -46,7 +46,7 @@ def whole_files() -> dict[str, bytes]:
 
 
 def hostile_files(seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """The names and bytes of over 200 files, which depend only on ``seed``."""
+    """The name and bytes of over 200 files. ``seed`` decides how the damaged files are damaged."""
     rng = np.random.default_rng(seed)
     for name, data in whole_files().items():
         yield name, data
@@ -63,7 +63,7 @@ def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes
     yield "cut at the end", data[:-2]
     for count in (1, 8, 64):
         yield f"flipped {count}", _flip(rng, data, 0, count)
-    # Size fields, tables and flags are at the start of a file, so this part is also damaged alone.
+    # Size fields, tables and flags are at the start of a file, so one copy is damaged only there.
     yield "flipped head", _flip(rng, data[:64], 4, 3) + data[64:]
     first, second, third = np.sort(rng.integers(0, size, 3))
     yield "swapped", data[:first] + data[second:third] + data[first:second] + data[third:]
@@ -81,7 +81,7 @@ def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes
 
 
 def _bombs() -> Iterator[tuple[str, bytes]]:
-    """An empty file; files that claim a large size or cost more memory or time than bytes suggest."""
+    """An empty file, files that claim a large size, and small files that need much memory or time."""
     magic, end = b"\x89PNG\r\n\x1a\n", _chunk(b"IEND", b"")
     files = whole_files()
     yield "empty.jpg", b""
@@ -103,8 +103,9 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
         "few scans, large.jpg",
         _resized_jpeg(_repeat_last_scan(files["progressive.jpg"], 90), 1_900),
     )
-    # A length follows FF 00 here. A parser that takes both for a segment skips the real tables and
-    # reads a frame header of 8 x 8 pixels, which lies inside the comment behind them.
+    # The bytes FF 00 begin no segment, but here two bytes that look like a length follow them. A parser
+    # that reads a segment of this length skips the real tables. It then finds a frame header of 8×8
+    # pixels, which is part of the comment after the tables.
     large = _encode(Image.new("L", (3_000, 3_000)), "JPEG", quality=10)
     frame = large.index(b"\xff\xc0")
     tables = large[2 : frame + 13]
@@ -116,11 +117,11 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
     yield "fill bytes.jpg", b"\xff\xd8" + b"\xff" * 8_000_000
     yield "many segments.jpg", b"\xff\xd8" + b"\xff\xfe\x00\x02" * 200_000
     gif = files["plain.gif"]
-    frame = _gif_frame(gif, 48, 40)
-    large = frame[:5] + struct.pack("<HH", 65_000, 65_000) + frame[9:]
+    small_frame = _gif_frame(gif, 48, 40)
+    large_frame = small_frame[:5] + struct.pack("<HH", 65_000, 65_000) + small_frame[9:]
     yield "row and column.gif", _row_and_column_gif(65_535)
-    yield "second frame.gif", gif[:-1] + large + b";"
-    yield "frames.gif", gif[:-1] + frame * 4_000 + b";"
+    yield "second frame.gif", gif[:-1] + large_frame + b";"
+    yield "frames.gif", gif[:-1] + small_frame * 4_000 + b";"
     blank = _encode(Image.new("P", (20_000, 20_000)), "GIF")
     yield "blank frame.gif", gif[:-1] + _gif_frame(blank, 20_000, 20_000) + b";"
     for width, height in ((2**31 - 1, -(2**31)), (-5, 5), (0, 0), (65_536, 65_536), (48, 2**30)):
@@ -150,7 +151,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _blank_png(side: int, *chunks: bytes) -> bytes:
-    """A 1-bit palette PNG of side × side pixels with few bytes."""
+    """A PNG of ``side`` × ``side`` equal pixels, with a palette and 1 bit per pixel."""
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 3, 0, 0, 0))
     pixels = zlib.compress(bytes((1 + (side + 7) // 8) * side), 9)
     parts = [
@@ -164,7 +165,7 @@ def _blank_png(side: int, *chunks: bytes) -> bytes:
 
 
 def _row_and_column_gif(side: int) -> bytes:
-    """Frames of 1×1, side×1 and 1×side pixels, for which TensorFlow allocates side × side."""
+    """A GIF with frames of 1×1, side×1 and 1×side pixels, for which TensorFlow allocates side×side."""
     frames = b""
     for width, height in ((1, 1), (side, 1), (1, side)):
         image = _encode(Image.new("P", (width, height)), "GIF")
@@ -186,7 +187,7 @@ def _chunks(data: bytes) -> list[bytes]:
 
 
 def _resized_jpeg(data: bytes, side: int) -> bytes:
-    """Changes the size in the frame header and keeps the pixel data."""
+    """A JPEG with ``side`` × ``side`` in its frame header, but with the pixel data of ``data``."""
     frame = max(data.find(b"\xff\xc0\0\x11"), data.find(b"\xff\xc2\0\x11"))
     return data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
 
@@ -197,5 +198,5 @@ def _repeat_last_scan(data: bytes, times: int) -> bytes:
 
 
 def _gif_frame(data: bytes, width: int, height: int) -> bytes:
-    """The bytes of a GIF from the frame of this size up to the trailer, which is left out."""
+    """The bytes of a GIF from the frame of this size to the end, without the trailer (one byte)."""
     return data[data.index(b"\x2c" + bytes(4) + struct.pack("<HH", width, height)) : -1]

@@ -1,4 +1,4 @@
-"""Writes small presets of KerasHub, and folders of timm and transformers, without a download."""
+"""Writes small presets of KerasHub, and model folders as timm and transformers write them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 CONVERTER = {"scale": [0.02, 0.01, 0.03], "offset": [-2.0, -1.0, 0.5]}
+"""How ``image_converter.json`` scales each channel: pixel * scale + offset."""
+
 CARD = "---\nlibrary_name: keras-hub\nlicense: mit\n---\n# Tiny\n"
 
 TINY = {
@@ -56,7 +58,7 @@ TINY = {
 """The arguments of a small backbone of each family, by the name of its class."""
 
 SIZES = {"EfficientNetBackbone": 32, "ResNetBackbone": 32, "ViTBackbone": 32, "DINOV2Backbone": 28}
-"""An image size for each backbone; that of DINOv2 differs from the 56 of its position embeddings."""
+"""An image size for each backbone. That of DINOv2 is not 56, the size of its position embeddings."""
 
 
 def write_texts(folder: Path, name: str) -> Path:
@@ -71,7 +73,7 @@ def write_texts(folder: Path, name: str) -> Path:
 
 
 def write_preset(folder: Path, name: str) -> Path:
-    """Writes a complete preset; random numbers are added to its weights, so that none stays 0 or 1."""
+    """Writes a complete preset with random weights, none of which is the 0 or 1 of an initializer."""
     import keras
     import keras_hub
 
@@ -92,32 +94,32 @@ def write_timm_resnet18(folder: Path) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     random = np.random.default_rng(0)
 
-    def conv(name: str, outputs: int, inputs: int, size: int) -> None:
+    def add_conv(name: str, outputs: int, inputs: int, size: int) -> None:
         scale = (2 / (inputs * size**2)) ** 0.5
         kernel = random.standard_normal((outputs, inputs, size, size), np.float32)
         tensors[f"{name}.weight"] = kernel * np.float32(scale)
 
-    def norm(name: str, channels: int) -> None:
+    def add_norm(name: str, channels: int) -> None:
         for part, low in (("weight", 0.5), ("bias", 0), ("running_mean", 0), ("running_var", 0.5)):
             tensors[f"{name}.{part}"] = random.random(channels, np.float32) + np.float32(low)
 
-    conv("conv1", 64, 3, 7)
-    norm("bn1", 64)
+    add_conv("conv1", 64, 3, 7)
+    add_norm("bn1", 64)
     inputs = 64
     for stage, width in enumerate((64, 128, 256, 512), start=1):
         for block in range(2):
             name = f"layer{stage}.{block}"
             if width != inputs:
-                conv(f"{name}.downsample.0", width, inputs, 1)
-                norm(f"{name}.downsample.1", width)
+                add_conv(f"{name}.downsample.0", width, inputs, 1)
+                add_norm(f"{name}.downsample.1", width)
             for number in (1, 2):
-                conv(f"{name}.conv{number}", width, inputs, 3)
-                norm(f"{name}.bn{number}", width)
+                add_conv(f"{name}.conv{number}", width, inputs, 3)
+                add_norm(f"{name}.bn{number}", width)
                 inputs = width
     folder.mkdir(parents=True)
     save_file(tensors, str(folder / "model.safetensors"))
-    cfg = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
-    config = {"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": cfg}
+    pretrained_cfg = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
+    config = {"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": pretrained_cfg}
     (folder / "config.json").write_text(json.dumps(config))
     return tensors
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 __all__ = ["IMAGE", "image_cases"]
 
+# Most files show this image, a colour gradient of 24×16 pixels.
 W, H = 24, 16
 Y, X = np.mgrid[:H, :W]
 RGB = np.stack([10 + 9 * X, 240 - 12 * Y, 40 + 4 * (X + Y)], -1).astype(np.uint8)
@@ -34,7 +35,7 @@ Save = Callable[[str, bytes], None]
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    """``image`` as Pillow writes it."""
+    """The bytes that Pillow writes for ``image`` in the format ``kind``."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -49,7 +50,11 @@ def tiff_block(
     tag: int = 0x0112,
     magic: int = 42,
 ) -> bytes:
-    """An EXIF block with one tag, without the prefix of a JPEG segment."""
+    """An EXIF block with one tag: by default the orientation ``value``, as EXIF prescribes it.
+
+    ``order`` is "<" for little-endian and ">" for big-endian numbers. ``kind`` is the TIFF type of the
+    value: 1 for BYTE, 3 for SHORT, 4 for LONG. The block lacks the prefix that it has in a JPEG file.
+    """
     data = struct.pack(order + {1: "B", 3: "H", 4: "I"}[kind], value).ljust(4, b"\0")
     start = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", magic, 8)
     return start + struct.pack(order + "HHHI", 1, tag, kind, count) + data + bytes(4)
@@ -67,41 +72,48 @@ def _jpegs(save: Save) -> None:
     plain = encode(IMAGE, "JPEG", quality=95)
     scan = plain.index(b"\xff\xda")
 
-    def front(extra: bytes) -> bytes:
+    def after_start(extra: bytes) -> bytes:
+        """The JPEG file with ``extra`` after its first marker."""
         return plain[:2] + extra + plain[2:]
 
-    save("exif twice, 6 then 3.jpg", front(_exif(tiff_block(6)) + _exif(tiff_block(3))))
-    save("exif twice, 6 then none.jpg", front(_exif(tiff_block(6)) + _exif(tiff_block(1, tag=1))))
+    save("exif twice, 6 then 3.jpg", after_start(_exif(tiff_block(6)) + _exif(tiff_block(3))))
+    save(
+        "exif twice, 6 then none.jpg",
+        after_start(_exif(tiff_block(6)) + _exif(tiff_block(1, tag=1))),
+    )
     save("exif after the frame.jpg", plain[:scan] + _exif(tiff_block(6)) + plain[scan:])
     for order in "<>":
-        save(f"exif as LONG {order}.jpg", front(_exif(tiff_block(6, order, 4))))
-        save(f"exif as BYTE {order}.jpg", front(_exif(tiff_block(6, order, 1))))
-    save("exif count 0.jpg", front(_exif(tiff_block(6, count=0))))
-    save("exif count 2.jpg", front(_exif(tiff_block(6, count=2))))
-    save("exif magic 44.jpg", front(_exif(tiff_block(6, magic=44))))
-    save("exif magic swapped.jpg", front(_exif(tiff_block(6, magic=0x2A00))))
-    save("exif prefix twice.jpg", front(_exif(b"Exif\0\0" + tiff_block(6))))
-    save("exif in lower case.jpg", front(_segment(0xE1, b"EXIF\0\0" + tiff_block(6))))
-    save("xmp.jpg", front(_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)))
+        save(f"exif as LONG {order}.jpg", after_start(_exif(tiff_block(6, order, 4))))
+        save(f"exif as BYTE {order}.jpg", after_start(_exif(tiff_block(6, order, 1))))
+    save("exif count 0.jpg", after_start(_exif(tiff_block(6, count=0))))
+    save("exif count 2.jpg", after_start(_exif(tiff_block(6, count=2))))
+    save("exif magic 44.jpg", after_start(_exif(tiff_block(6, magic=44))))
+    save("exif magic swapped.jpg", after_start(_exif(tiff_block(6, magic=0x2A00))))
+    save("exif prefix twice.jpg", after_start(_exif(b"Exif\0\0" + tiff_block(6))))
+    save("exif in lower case.jpg", after_start(_segment(0xE1, b"EXIF\0\0" + tiff_block(6))))
+    save("xmp.jpg", after_start(_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)))
     exif_and_xmp = _exif(tiff_block(3)) + _segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)
-    save("exif 3 and xmp 6.jpg", front(exif_and_xmp))
+    save("exif 3 and xmp 6.jpg", after_start(exif_and_xmp))
     cmyk = encode(IMAGE.convert("CMYK"), "JPEG", quality=95)
-    adobe = cmyk.index(b"\xff\xee")
-    length = 2 + struct.unpack(">H", cmyk[adobe + 2 : adobe + 4])[0]
-    plain_cmyk = cmyk[:adobe] + cmyk[adobe + length :]
+    adobe_start = cmyk.index(b"\xff\xee")
+    length = 2 + struct.unpack(">H", cmyk[adobe_start + 2 : adobe_start + 4])[0]
+    plain_cmyk = cmyk[:adobe_start] + cmyk[adobe_start + length :]
     save("cmyk.jpg", cmyk)
     save("cmyk without Adobe.jpg", plain_cmyk)
-    sos = plain_cmyk.index(b"\xff\xda")
-    save("cmyk, Adobe late.jpg", plain_cmyk[:sos] + cmyk[adobe : adobe + length] + plain_cmyk[sos:])
+    cmyk_scan = plain_cmyk.index(b"\xff\xda")
+    save(
+        "cmyk, Adobe late.jpg",
+        plain_cmyk[:cmyk_scan] + cmyk[adobe_start : adobe_start + length] + plain_cmyk[cmyk_scan:],
+    )
     save("cmyk, Adobe cut.jpg", plain_cmyk[:2] + _segment(0xEE, b"Adobe\0d") + plain_cmyk[2:])
-    save("ycck.jpg", cmyk[: adobe + length - 1] + b"\2" + cmyk[adobe + length :])
+    save("ycck.jpg", cmyk[: adobe_start + length - 1] + b"\2" + cmyk[adobe_start + length :])
     save("grey.jpg", encode(IMAGE.convert("L"), "JPEG", quality=95))
     save("progressive.jpg", encode(IMAGE, "JPEG", progressive=True, quality=95))
     save("no JFIF.jpg", plain[:2] + plain[4 + struct.unpack(">H", plain[4:6])[0] :])
     save("no end.jpg", plain[:-2])
     save("tail.jpg", plain + encode(IMAGE.rotate(180), "JPEG"))
-    save("fill bytes.jpg", front(b"\xff" * 17_000))
-    save("comments.jpg", front(b"\xff\xfe\0\2" * 17_000))
+    save("fill bytes.jpg", after_start(b"\xff" * 17_000))
+    save("comments.jpg", after_start(b"\xff\xfe\0\2" * 17_000))
 
 
 def _chunk(kind: bytes, data: bytes, crc_error: int = 0) -> bytes:
@@ -116,7 +128,11 @@ def _chunk(kind: bytes, data: bytes, crc_error: int = 0) -> bytes:
 def png(
     values: np.ndarray, depth: int, colour: int, before: bytes = b"", after: bytes = b""
 ) -> bytes:
-    """A PNG of samples ``[H, W, C]`` with chunks before and after the pixels."""
+    """A PNG of samples ``[H, W, C]``, with the chunks ``before`` and ``after`` around the pixels.
+
+    ``depth`` is the number of bits of a sample. ``colour`` is the colour type of the PNG standard: 0
+    for grey, 2 for RGB, 3 for a palette, 4 for grey with alpha, 6 for RGBA.
+    """
     rows = values.reshape(len(values), -1)
     packed = [row.astype(">u2" if depth == 16 else np.uint8).tobytes() for row in rows]
     if depth < 8:
@@ -132,15 +148,14 @@ def png(
 def _pngs(save: Save) -> None:
     save("exif.png", png(RGB, 8, 2, _chunk(b"eXIf", tiff_block(6))))
     save("exif late.png", png(RGB, 8, 2, after=_chunk(b"eXIf", tiff_block(6))))
-    both = _chunk(b"eXIf", tiff_block(6)) + _chunk(b"eXIf", tiff_block(3))
-    save("exif twice.png", png(RGB, 8, 2, both))
+    two_exif_chunks = _chunk(b"eXIf", tiff_block(6)) + _chunk(b"eXIf", tiff_block(3))
+    save("exif twice.png", png(RGB, 8, 2, two_exif_chunks))
     save("exif as LONG.png", png(RGB, 8, 2, _chunk(b"eXIf", tiff_block(6, ">", 4))))
     wrong_checksum = _chunk(b"eXIf", tiff_block(6), crc_error=1)
     save("exif of wrong checksum.png", png(RGB, 8, 2, wrong_checksum))
     save("xmp.png", png(RGB, 8, 2, _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)))
-    key = RGB[3, 5].tolist()
-    save("colour tRNS.png", png(RGB, 8, 2, _chunk(b"tRNS", struct.pack(">HHH", *key))))
-    transparency = _chunk(b"tRNS", struct.pack(">HHH", *key))
+    transparency = _chunk(b"tRNS", struct.pack(">HHH", *RGB[3, 5].tolist()))
+    save("colour tRNS.png", png(RGB, 8, 2, transparency))
     save("colour tRNS late.png", png(RGB, 8, 2, after=transparency))
     deep = RGB.astype(np.uint16) * 257 + 1
     grey = (np.arange(W * H) * 167 % 65536).reshape(H, W, 1).astype(np.uint16)
@@ -156,15 +171,15 @@ def _pngs(save: Save) -> None:
         save(f"{depth}-bit grey tRNS.png", png(values, depth, 0, _chunk(b"tRNS", b"\0\1")))
         save(f"{depth}-bit palette.png", png(values, depth, 3, palette))
         save(f"{depth}-bit palette tRNS.png", png(values, depth, 3, palette + alpha))
-    inner = png(RGBA, 8, 6)
+    rgba = png(RGBA, 8, 6)
     claim = struct.pack(">IIBBBBB", W // 2, H // 2, 8, 2, 0, 0, 0)
-    save("private chunk first.png", PNG_MAGIC + _chunk(b"abCd", claim) + inner[8:])
-    save("rgba.png", inner)
+    save("private chunk first.png", PNG_MAGIC + _chunk(b"abCd", claim) + rgba[8:])
+    save("rgba.png", rgba)
     save("tail.png", png(RGB, 8, 2) + b"tail")
     save("no end.png", png(RGB, 8, 2)[:-12])
     save("texts.png", png(RGB, 8, 2, _chunk(b"tEXt", b"a\0") * 17_000))
     huge = struct.pack(">II", 2**32 - 1, 2**32 - 215)
-    save("impossible size.png", inner[:16] + huge + inner[24:])
+    save("impossible size.png", rgba[:16] + huge + rgba[24:])
 
 
 PALETTE = bytes((i * 7 + c * 60) % 256 for i in range(256) for c in range(3))
@@ -172,12 +187,13 @@ INDICES = ((X * 9 + Y * 5) % 256).astype(np.uint8).tobytes()
 
 
 def _blocks(data: bytes) -> bytes:
+    """``data`` in the sub-blocks of a GIF, each of which has at most 255 bytes."""
     parts = (data[i : i + 255] for i in range(0, len(data), 255))
     return b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
 
 
 def _lzw(indices: bytes) -> bytes:
-    """LZW with nine-bit codes: the table is cleared before it would need longer ones."""
+    """``indices`` compressed by LZW; the table is cleared before codes would need over nine bits."""
     bits = "".join(
         format(code, "09b")[::-1]
         for place, value in enumerate(indices)
@@ -186,6 +202,10 @@ def _lzw(indices: bytes) -> bytes:
     bits += format(257, "09b")[::-1]
     bits += "0" * (-len(bits) % 8)
     return b"\x08" + _blocks(bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8)))
+
+
+# A GIF file is put together from a screen (the header of the file), for each frame an optional control
+# block (which names the transparent colour) and the frame itself, and a semicolon at the end.
 
 
 def _screen(width: int = W, height: int = H, palette: bytes = PALETTE) -> bytes:
@@ -239,7 +259,11 @@ def _gifs(save: Save) -> None:
 def bmp(
     bits: int = 24, *, offset: int = 0, top_down: bool = False, header: int = 40, gap: int = 0
 ) -> bytes:
-    """A BMP without compression; ``offset`` replaces the true offset of the pixels in its header."""
+    """A BMP without compression.
+
+    ``header`` is the size in bytes of its second header, and ``gap`` bytes follow this header. If
+    ``offset`` is not 0, it replaces the true offset of the pixels in the first header.
+    """
     values = RGB[..., ::-1] if bits == 24 else np.dstack([RGB[..., ::-1], ALPHA])
     rows = values if top_down else values[::-1]
     start = 14 + header + gap
@@ -274,7 +298,7 @@ def _bmps(save: Save) -> None:
 
 
 def riff(*parts: bytes) -> bytes:
-    """A WebP file of these chunks."""
+    """A WebP file with these chunks (``parts``) in its RIFF container."""
     body = b"WEBP" + b"".join(parts)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
@@ -290,32 +314,32 @@ def _extended(flags: int) -> bytes:
 
 def _webps(save: Save) -> None:
     lossy, lossless = encode(IMAGE, "WEBP", quality=95), encode(IMAGE, "WEBP", lossless=True)
-    exact, meta = lossless[12:], _part(b"EXIF", tiff_block(6))
+    pixels, exif = lossless[12:], _part(b"EXIF", tiff_block(6))
     save("lossy.webp", lossy)
     save("lossless.webp", lossless)
-    save("exif.webp", riff(_extended(8), exact, meta))
-    save("exif without its flag.webp", riff(_extended(0), exact, meta))
-    save("exif behind the end.webp", riff(_extended(8), exact) + meta)
-    save("exif twice.webp", riff(_extended(8), exact, meta, _part(b"EXIF", tiff_block(3))))
+    save("exif.webp", riff(_extended(8), pixels, exif))
+    save("exif without its flag.webp", riff(_extended(0), pixels, exif))
+    save("exif behind the end.webp", riff(_extended(8), pixels) + exif)
+    save("exif twice.webp", riff(_extended(8), pixels, exif, _part(b"EXIF", tiff_block(3))))
     save(
-        "exif after many parts.webp", riff(_extended(8), exact, _part(b"abcd", b"") * 17_000, meta)
+        "exif after many parts.webp", riff(_extended(8), pixels, _part(b"abcd", b"") * 17_000, exif)
     )
-    save("xmp.webp", riff(_extended(4), exact, _part(b"XMP ", XMP)))
+    save("xmp.webp", riff(_extended(4), pixels, _part(b"XMP ", XMP)))
     clear = encode(CLEAR, "WEBP", lossless=True, exact=True)
-    inner = clear[12:] if clear[12:16] == b"VP8L" else clear[30:]
+    alpha_pixels = clear[12:] if clear[12:16] == b"VP8L" else clear[30:]
     save("alpha.webp", clear)
-    save("alpha of the pixels alone.webp", riff(_extended(0), inner))
+    save("alpha of the pixels alone.webp", riff(_extended(0), alpha_pixels))
     soft = encode(CLEAR, "WEBP", quality=90)
     save("alpha plane.webp", soft)
     save("alpha plane without its flag.webp", soft[:20] + b"\0" + soft[21:])
-    save("opaque with the flag of alpha.webp", riff(_extended(16), exact))
-    turned = [IMAGE.rotate(180)]
-    moving = encode(IMAGE, "WEBP", save_all=True, append_images=turned, lossless=True)
+    save("opaque with the flag of alpha.webp", riff(_extended(16), pixels))
+    more_frames = [IMAGE.rotate(180)]
+    moving = encode(IMAGE, "WEBP", save_all=True, append_images=more_frames, lossless=True)
     save("animated.webp", moving)
     save("animated, flag missing.webp", moving[:20] + b"\0" + moving[21:])
-    clear_moving = encode(CLEAR, "WEBP", save_all=True, append_images=turned, quality=90)
+    clear_moving = encode(CLEAR, "WEBP", save_all=True, append_images=more_frames, quality=90)
     save("animated with alpha.webp", clear_moving)
-    save("still with the flag of animation.webp", riff(_extended(2), exact))
+    save("still with the flag of animation.webp", riff(_extended(2), pixels))
     save("cut.webp", lossy[:-1])
     save("tail.webp", lossy + b"tail")
 

@@ -11,13 +11,13 @@ __all__ = ["labelled_files", "write_hf_table", "write_tar", "write_tfrecord"]
 
 
 def labelled_files(folder: Path) -> list[tuple[str, str, bytes]]:
-    """Relative path, class and bytes of each image in class folders, sorted."""
+    """The relative path, class and bytes of each image in class folders, sorted by path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [(str(path.relative_to(folder)), path.parent.name, path.read_bytes()) for path in paths]
 
 
 def write_tar(path: Path, entries: dict[str, bytes]) -> Path:
-    """Writes a tar with these files, in this order."""
+    """Writes a tar of files: ``entries`` has the bytes of each by its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, data in entries.items():
@@ -28,7 +28,7 @@ def write_tar(path: Path, entries: dict[str, bytes]) -> Path:
 
 
 def write_tfrecord(path: Path, rows: list[dict[str, bytes | int]], compression: str = "") -> Path:
-    """Writes a TFRecord with an Example of bytes and integers for each row."""
+    """Writes a TFRecord file with one ``tf.train.Example`` for each row; its features are the items."""
     import tensorflow as tf
 
     def feature(value: bytes | int) -> tf.train.Feature:
@@ -48,10 +48,10 @@ def write_tfrecord(path: Path, rows: list[dict[str, bytes | int]], compression: 
 def write_hf_table(
     path: Path, rows: list[tuple[bytes | None, str | None, object]], classes: list[str] | None
 ) -> Path:
-    """Writes a table as Hugging Face's datasets do.
+    """Writes a table in the format of Hugging Face's ``datasets``.
 
     Args:
-        path: the file; with the suffix ``.arrow`` an Arrow stream, otherwise Parquet.
+        path: the file. Its format is an Arrow stream if the suffix is ``.arrow``, otherwise Parquet.
         rows: the bytes, path and label of each image.
         classes: the names of the classes in the metadata; None writes no metadata.
     """
