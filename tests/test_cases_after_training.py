@@ -1,4 +1,4 @@
-"""Reported cases: checkpoints as runs, reports, resuming, submissions, flags in other styles."""
+"""Cases that people have reported: checkpoints, reports, resuming, submissions, styles of flags."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, photos) -> Path:
-    """A run whose last model predicts differently from its best one; no test may change it."""
+    """A run whose last model and best model predict differently. No test may change the run."""
     run_dir = make_run(tmp_path_factory.mktemp("runs") / "oak", photos)
     other = build_network(model="tiny", num_classes=2, image_size=16, weights="none")
     save_model(other, run_dir / "checkpoints" / "last.keras")
@@ -104,7 +104,7 @@ def test_a_keras_file_outside_of_every_run_is_refused(run_dir, photos, tmp_path,
     assert "nothing.keras: no such file" in capsys.readouterr().err
 
 
-def test_snapshots_and_a_checkpoint_exclude_each_other(run_dir, capsys):
+def test_snapshots_cannot_be_combined_with_a_checkpoint(run_dir, capsys):
     assert main(["evaluate", str(run_dir / "checkpoints" / "last.keras"), "--snapshots"]) == 2
     assert "last.keras; pass the run folder" in capsys.readouterr().err
 
@@ -127,7 +127,7 @@ def test_weights_may_be_a_run_folder(run_dir, photos, capsys):
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_reports_on_two_folders_of_one_name_are_both_kept(run_dir, tmp_path, monkeypatch):
+def test_reports_on_two_folders_of_the_same_name_are_both_kept(run_dir, tmp_path, monkeypatch):
     for site in ("siteA", "siteB"):
         draw_classes(tmp_path / site / "test", ["maize", "wheat"], per_class=3)
     folders = []
@@ -198,7 +198,7 @@ def test_a_quoted_pattern_is_expanded(photos):
         list(list_images([str(photos / "*.gif")]))
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
+def test_a_file_whose_name_looks_like_a_pattern_is_taken_as_that_file(tmp_path):
     for name in ("leaf[1].png", "leaf1.png"):
         (tmp_path / name).write_bytes(b"x")
     assert list(list_images([str(tmp_path / "leaf[1].png")])) == [str(tmp_path / "leaf[1].png")]
@@ -255,7 +255,7 @@ def test_a_flag_in_another_style_is_answered_with_what_to_type(command, message,
     assert message in line
 
 
-def test_one_dash_in_front_of_a_whole_name_is_enough():
+def test_one_dash_before_the_full_name_of_a_flag_is_enough():
     given = parse_given_flags(
         TrainConfig, "train", ["-data-dir", "x", "-epochs=2", "--shear", "-5"]
     )
@@ -274,7 +274,7 @@ def test_a_file_whose_name_looks_like_a_flag_is_a_file(tmp_path, monkeypatch):
 # resuming, continuing, tiny folders
 
 
-def test_a_bare_resume_takes_the_run_in_run_dir(run_dir, tmp_path, monkeypatch):
+def test_resume_without_a_value_takes_the_run_in_run_dir(run_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"run_dir": str(run_dir), "image_size": 16}
     assert resumed_config("newest", given).resume == str(run_dir)
@@ -295,20 +295,20 @@ def test_the_same_command_resumes_with_relative_weights(run_dir, tmp_path, monke
         resumed_config("run", {"weights": "run/checkpoints/last.keras"})
 
 
-def plan_of(data: Path, **flags) -> Plan:
+def make_plan_for(data: Path, **flags) -> Plan:
     config = TrainConfig(data_dir=data, model="tiny", weights="none", image_size=8, **flags)
     settings = resolve(config, Machine())
     return make_plan(settings, load_training_data(settings.config))
 
 
 def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
-    plan = plan_of(photos, val_fraction=0.25)
+    plan = make_plan_for(photos, val_fraction=0.25)
     assert (plan.config.batch_size, plan.steps_per_epoch) == (6, 1)
     assert plan.batch_size_note.startswith("6 images instead of 32")
-    given = plan_of(photos, val_fraction=0.25, batch_size=5)
+    given = make_plan_for(photos, val_fraction=0.25, batch_size=5)
     assert (given.config.batch_size, given.batch_size_note) == (5, "")
     with pytest.raises(UserError, match="--batch_size=7: more than the 6 training images"):
-        plan_of(photos, val_fraction=0.25, batch_size=7)
+        make_plan_for(photos, val_fraction=0.25, batch_size=7)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
         (3, 0.5, 3, "there are 4 for training and 3 devices share a batch evenly"),
     ],
 )
-def test_devices_are_a_reason_for_a_small_batch_only_if_their_number_does_not_divide_it(
+def test_the_note_on_a_smaller_batch_names_the_devices_only_if_they_are_a_reason(
     photos, replicas, val_fraction, size, reason
 ):
     flags = {"model": "tiny", "weights": "none", "image_size": 8, "val_fraction": val_fraction}
@@ -399,7 +399,7 @@ CLASSES = ("Fat Hen", "Maize", "wheat")
 
 
 def make_classifier() -> Classifier:
-    """Predicts, with a probability of 0.5, the class whose name is the content of the file."""
+    """A classifier that gives probability 0.5 to the class whose name is the content of a file."""
 
     def classify(files, k):
         # False sorts before True, so the class in the file comes first.
@@ -412,6 +412,7 @@ def make_classifier() -> Classifier:
 
 @pytest.fixture
 def unlabelled(tmp_path) -> Path:
+    """A folder of files for ``make_classifier``, one for each class, and a text file."""
     folder = tmp_path / "test"
     folder.mkdir()
     for number, name in enumerate(CLASSES):
@@ -421,6 +422,7 @@ def unlabelled(tmp_path) -> Path:
 
 
 def submission_lines(folder: Path, *lines: str) -> list[str]:
+    """The lines of the submission for a folder, given the lines of a sample submission."""
     sample, out = folder.parent / "sample.csv", folder.parent / "out.csv"
     sample.write_text("".join(f"{line}\n" for line in lines))
     inputs = [str(folder)]
@@ -449,7 +451,7 @@ def test_columns_that_are_not_the_classes_are_named(unlabelled):
         submission_lines(unlabelled, "id,wheat,Fat Hen", "id0,0")
 
 
-def test_a_folder_in_an_id_chooses_between_files_of_one_name(unlabelled):
+def test_a_folder_in_an_id_chooses_between_files_of_the_same_name(unlabelled):
     for site, name in (("a", "Maize"), ("b", "wheat")):
         (unlabelled / site).mkdir()
         (unlabelled / site / "same.png").write_text(name)

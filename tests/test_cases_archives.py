@@ -1,6 +1,6 @@
-"""Archives as ``--data_dir``: unpacked once into the cache; hostile ones are refused with a reason.
+"""Archives as ``--data_dir`` are unpacked once into the cache; hostile archives are refused.
 
-A refused archive leaves no file behind, neither outside the cache nor in it.
+A refused archive leaves no file behind, neither inside nor outside the cache.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def unpack(path: Path) -> str:
 
 
 def refusal(path: Path) -> str:
-    """The reason of a refusal; asserts that no file of the archive is left."""
+    """The reason for which ``unpack`` refuses an archive. Asserts that no unpacked file is left."""
     before = contents(path.parent)
     with pytest.raises(UserError) as error:
         unpack(path)
@@ -86,7 +86,7 @@ def refusal(path: Path) -> str:
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_an_archive_is_unpacked_once(kind: str, tmp_path: Path, capsys) -> None:
-    # the content decides, not the suffix
+    # An archive is recognised by its content, not by its suffix.
     path = MAKERS[kind](tmp_path / "plants.data")
     folder = unpack(path)
     assert contents(folder) == FILES
@@ -107,13 +107,15 @@ def test_a_changed_archive_is_unpacked_again(tmp_path: Path) -> None:
     assert contents(first) == {"x/1.jpg": b"1"}
 
 
-def test_the_layout_in_an_archive_is_recognised(tmp_path: Path) -> None:
+def test_the_class_folders_in_an_archive_are_recognised(tmp_path: Path) -> None:
     catalog, _ = list_files(unpack(make_zip(tmp_path / "a.zip", FILES)), min_images=1)
     assert catalog.class_names == ("elm", "oak")
 
 
 @pytest.mark.parametrize("path", ["photos", "photo.jpg", "missing.zip", "gs://bucket/a.zip", ""])
-def test_a_path_that_is_no_archive_stays_unchanged(path: str, tmp_path: Path, monkeypatch) -> None:
+def test_a_path_that_is_no_archive_is_returned_as_it_is(
+    path: str, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
@@ -170,7 +172,7 @@ def test_a_device_is_refused(kind: bytes, tmp_path: Path) -> None:
         ["oak", "oak/"],
     ],
 )
-def test_two_files_of_one_name_are_refused(names: list[str], tmp_path: Path) -> None:
+def test_two_files_of_the_same_name_are_refused(names: list[str], tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for number, name in enumerate(names):
             info = zipfile.ZipInfo(name)
@@ -194,7 +196,7 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
 
 def test_an_archive_that_would_fill_the_disk_is_refused_early(tmp_path: Path) -> None:
     zeros = {f"oak/{n}.jpg": bytes(8 << 20) for n in range(14)}
-    begun = time.process_time()
+    started = time.process_time()
     message = refusal(make_zip(tmp_path / "a.zip", zeros))
     assert message.startswith("unpacks to 109.1 MB or more, over 200 times its own size")
     with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
@@ -202,7 +204,7 @@ def test_an_archive_that_would_fill_the_disk_is_refused_early(tmp_path: Path) ->
         member.size = 1 << 40  # the file ends before this data
         file.write(member.tobuf())
     assert refusal(tmp_path / "a.tar.gz").startswith("unpacks to 1099.51 GB or more, over 200")
-    assert time.process_time() - begun < 5
+    assert time.process_time() - started < 5
 
 
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch) -> None:
@@ -217,14 +219,16 @@ def test_overlapping_files_are_refused(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"0.jpg": bytes(1 << 20)})
     data = path.read_bytes()
     start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
-    entry, count = data[start:end], 400
+    entry, num_entries = data[start:end], 400
     tail = bytearray(data[end:])
-    tail[8:12] = count.to_bytes(2, "little") * 2
-    tail[12:16] = (count * len(entry)).to_bytes(4, "little")
-    path.write_bytes(data[:start] + entry * count + tail)
+    tail[8:12] = num_entries.to_bytes(2, "little") * 2
+    tail[12:16] = (num_entries * len(entry)).to_bytes(4, "little")
+    path.write_bytes(data[:start] + entry * num_entries + tail)
     assert "occurs twice" in refusal(path)
-    named = b"".join(entry.replace(b"0.jpg", f"{n:05}".encode()) for n in range(count))
-    path.write_bytes(data[:start] + named + tail)
+    renamed_entries = b"".join(
+        entry.replace(b"0.jpg", f"{n:05}".encode()) for n in range(num_entries)
+    )
+    path.write_bytes(data[:start] + renamed_entries + tail)
     assert "over 200 times its own size" in refusal(path)
 
 
@@ -272,7 +276,7 @@ def test_no_name_leads_out_of_the_folder(parts: list[str]) -> None:
             unpack(path)
 
 
-def test_names_without_an_encoding_are_utf_8_or_code_page_437(tmp_path: Path) -> None:
+def test_names_without_an_encoding_are_read_as_utf_8_or_code_page_437(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"ab/1.jpg": b"", "cd/1.jpg": b""})
     data = (
         path.read_bytes()
@@ -301,7 +305,7 @@ def test_a_compressed_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.gz").startswith("cannot be unpacked (")
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_old_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     path, archives = make_zip(tmp_path / "a.zip", FILES), tmp_path / "cache/archives"
     for name in ("old", "new"):
         (archives / f".unpacking-{name}/oak").mkdir(parents=True)

@@ -1,8 +1,8 @@
 """Any command line on any small folder ends with a result or with one line, never with a traceback.
 
-``Hypothesis`` draws commands, flags and values, also wrong ones, and folders, tables and archives,
-also damaged ones. The commands run in this process: flags are parsed and checked, and images are
-listed, as in a real run; where TensorFlow would be needed, the command ends.
+The library Hypothesis draws the command lines. Some of their flags and values are wrong, and some of
+the folders, tables and archives that they name are damaged. The commands run in this process. They
+check their flags and list the images as in a real run, and end where they would need TensorFlow.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from seedtf.training.resolve import resolve
 
 
 def config_of(command: str) -> type:
-    """The flags of a command: the class in its module, or those of train."""
+    """The class of a command's flags: the one in the module of the command, or that of train."""
     module = importlib.import_module(f"seedtf.commands.{command}")
-    own = [
+    classes = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Flags)
         if value.__module__ == module.__name__
     ]
-    return own[0] if own else TrainConfig
+    return classes[0] if classes else TrainConfig
 
 
 CONFIGS = {command: config_of(command) for command in COMMANDS}
@@ -87,7 +87,7 @@ FILES = {
 
 
 class ReachedTensorFlow(BaseException):
-    """Raised where a command would need TensorFlow or draw the sample; the commands do not catch it."""
+    """Ends a command that would need TensorFlow or draw the sample data; no command catches it."""
 
 
 def stop(*_: object, **__: object) -> None:
@@ -120,14 +120,16 @@ def list_evaluation(run_dir: str, data_dir: str = "", labels_csv: str = "", **gi
 def list_checked(
     data_dir: str, labels_csv: str, max_pixels: int, columns: Columns, layout: str
 ) -> None:
+    """Lists the images as ``seedtf check`` does, without decoding them."""
     list_for_check(data_dir, labels_csv, columns, layout, do_nothing)
     raise ReachedTensorFlow
 
 
 def do_nothing(*_: object) -> None:
-    """Replaces a function that is not needed here."""
+    """Replaces a function whose result no test needs."""
 
 
+# The functions that replace those of a module, by the name of the module.
 STUBS: dict[str, dict[str, Callable]] = {
     "seedtf.training.train": {
         "train_and_evaluate": list_training,
@@ -151,7 +153,7 @@ STUBS: dict[str, dict[str, Callable]] = {
 
 @pytest.fixture(scope="module")
 def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working folder with all data sets; code that needs TensorFlow raises ``ReachedTensorFlow``."""
+    """A working folder with ``FOLDERS`` and ``FILES``. ``STUBS`` replace what needs TensorFlow."""
     root = tmp_path_factory.mktemp("lines")
     for folder, names in FOLDERS.items():
         (root / folder).mkdir()
@@ -224,9 +226,10 @@ TEXT = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"
 
 
 def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
-    """One argument for each of several values: of the flag's type and range, or paths, or columns.
+    """Arguments that set a flag to each of several values of the right type.
 
-    Paths and columns may be wrong. A flag gets paths if one of the words below is a part of its name.
+    Most values are choices or limits of the flag, or its default. A flag whose name has one of the
+    words below gets all ``PATHS``, and a flag for a column gets all ``COLUMNS``, also wrong ones.
     """
     kind, limits = flag_kind(config_class, field.name), field.metadata
     if kind is bool:
@@ -244,7 +247,7 @@ def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
 
 @st.composite
 def wrong_arguments(draw: st.DrawFn, field: dataclasses.Field) -> str:
-    """Draws a mistyped flag, a flag with a wrong value, or a file of flags."""
+    """Draws an argument whose flag, value or form is probably wrong, or a file of flags."""
     name = draw(st.sampled_from([field.name, field.name.replace("_", "-"), field.name[:3], "x"]))
     value = draw(st.sampled_from(NUMBERS + WORDS + PATHS) | TEXT)
     forms = (f"--{name}={value}", f"-{name}={value}", f"--{name}", f"--no{name}", f"{name}={value}")
@@ -255,6 +258,7 @@ def wrong_arguments(draw: st.DrawFn, field: dataclasses.Field) -> str:
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
+    """Draws a command with the arguments that it needs, and with up to five more flags."""
     command = draw(st.sampled_from(list(COMMANDS)))
     config_class, fields = CONFIGS[command], list(dataclasses.fields(CONFIGS[command]))
     line = [command]

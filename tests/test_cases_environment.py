@@ -1,7 +1,7 @@
 """Environments of users: notebooks, containers, clusters, old locales, settings of other projects.
 
 The fixture ``hostile`` runs six commands in one process with all hostile settings at once, because each
-import of TensorFlow takes seconds. Several tests look at parts of its output.
+import of TensorFlow takes seconds. Several tests check the output of these six commands.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from seedtf.errors import UserError
 from seedtf.files import fsync, is_locked, lock_folder, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = {"MPLBACKEND": "module://a_backend_of_another_environment"}
+NOTEBOOK_VARIABLES = {"MPLBACKEND": "module://a_backend_of_another_environment"}
 KERAS_JSON = '{"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}'
 
-# Runs each line of stdin as a command, and prints a line ``@@ COMMAND CODE`` after it to both streams.
+# Runs each line of standard input as a command of seedtf. After each command, this program writes the
+# line ``@@ COMMAND EXIT_CODE`` to standard output and to standard error.
 MANY_COMMANDS = """
 import os, shlex, sys
 from seedtf.commands.main import main
@@ -60,14 +61,14 @@ class Shown(NamedTuple):
 
 
 def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
-    """The environment of the tests with changes; None removes a variable."""
+    """The environment variables of this process with ``changes``; None removes a variable."""
     merged = {**os.environ, "PYTHONPATH": str(ROOT), **changes}
     return {name: value for name, value in merged.items() if value is not None}
 
 
-# Starts a process as in a container: its user has no name and may read every file, but write only to
-# folders that belong to this user or are writable for all; /dev/shm has the 64 MB of Docker. Only root
-# can start it.
+# The beginning of a command that runs as in a Docker container. The user of the command has no name,
+# may read every file, and may write only to folders that belong to this user or are writable for all.
+# /dev/shm has 64 MB. Only root can start such a command.
 USER = 54321
 CONTAINER = (
     *("unshare", "--mount", "sh", "-c"),
@@ -79,7 +80,7 @@ CONTAINER = (
 
 @functools.cache
 def why_no_container() -> str:
-    """Why this machine cannot start a process as in a container; empty if it can."""
+    """Why this machine cannot start a command with ``CONTAINER``; empty if it can."""
     if os.getuid() != 0:
         return "only root can start a process as another user"
     if missing := [name for name in ("unshare", "setpriv") if not shutil.which(name)]:
@@ -94,7 +95,7 @@ def run_commands(
     changes: Mapping[str, str | None],
     prefix: Sequence[str] = (),
 ) -> dict[str, Shown]:
-    """Runs command lines in one new process and returns, by command, the code and both outputs."""
+    """Runs command lines in one new process; returns the exit code and outputs of each command."""
     done = subprocess.run(
         [*prefix, sys.executable, "-c", MANY_COMMANDS],
         input="\n".join(lines),
@@ -118,16 +119,15 @@ def run_commands(
 
 @pytest.fixture(scope="module")
 def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
-    """What each command shows with all hostile settings at once.
+    """What each of six commands shows with all hostile settings at once, by the name of the command.
 
-    The entry ``folder`` is no command: its ``out`` is the path of the folder in which the commands ran.
-
-    Unless ``why_no_container`` gives a reason, the commands run as in a container, for a user without a
-    home folder.
+    The additional entry ``folder`` is no command: its ``out`` is the path of the folder in which the
+    commands ran. If this machine can start commands with ``CONTAINER``, the commands run in that way,
+    for a user without a home folder.
     """
     folder = tmp_path_factory.mktemp("hostile")
-    container = not why_no_container()
-    if container:
+    in_container = not why_no_container()
+    if in_container:
         os.chown(folder, USER, USER)
     (folder / "matplotlibrc").write_text("text.usetex: True\nfont.family: no such font\n")
     (folder / "keras.json").write_text(KERAS_JSON)
@@ -141,15 +141,15 @@ def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         "compare run run",
     ]
     changes = {
-        **NOTEBOOK,
+        **NOTEBOOK_VARIABLES,
         "KERAS_BACKEND": "jax",
         "KERAS_HOME": str(folder),
         "KERAS_MAX_STEPS_PER_EPOCH": "1",
         "PYTHONIOENCODING": "ascii",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        **({"HOME": None, "XDG_CACHE_HOME": None, "USER": None} if container else {}),
+        **({"HOME": None, "XDG_CACHE_HOME": None, "USER": None} if in_container else {}),
     }
-    shown = run_commands(lines, folder, changes, CONTAINER if container else ())
+    shown = run_commands(lines, folder, changes, CONTAINER if in_container else ())
     assert set(shown) == {line.split()[0] for line in lines}
     return {**shown, "folder": Shown(0, str(folder), "")}
 
@@ -180,7 +180,8 @@ def test_commands_work_with_a_home_folder_that_is_read_only(
     folder.mkdir()
     os.chown(folder, USER, USER)
     lines = [f"preview --data_dir='{tiny_folder}'", f"check '{tiny_folder}'"]
-    lines.append(f"lr_find --data_dir=sample {TRAINING}")  # it writes the sample to the cache
+    # This command writes the sample data to the cache.
+    lines.append(f"lr_find --data_dir=sample {TRAINING_FLAGS}")
     changes = {"HOME": str(home), "XDG_CACHE_HOME": None}
     shown = run_commands(lines, folder, changes, CONTAINER)
     assert (shown["preview"].code, shown["preview"].err) == (0, "")
@@ -227,9 +228,9 @@ def test_matplotlib_can_be_imported_with_any_value_of_mplbackend(tmp_path: Path)
         capture_output=True,
         text=True,
         check=False,
-        env=child_environment(NOTEBOOK),
+        env=child_environment(NOTEBOOK_VARIABLES),
     )
-    assert (done.stdout.strip(), done.stderr) == (NOTEBOOK["MPLBACKEND"], "")
+    assert (done.stdout.strip(), done.stderr) == (NOTEBOOK_VARIABLES["MPLBACKEND"], "")
 
 
 def test_a_figure_does_not_depend_on_the_users_style() -> None:
@@ -242,10 +243,10 @@ def test_a_figure_does_not_depend_on_the_users_style() -> None:
         return figure_png(draw_schedule(lambda epoch: 0.1, 2, title="x"), dpi=40)
 
     plain = draw()
-    own = {"text.usetex": True, "savefig.bbox": "tight", "font.size": 30.0}
-    with mpl.rc_context(own):
+    users_style = {"text.usetex": True, "savefig.bbox": "tight", "font.size": 30.0}
+    with mpl.rc_context(users_style):
         assert draw() == plain
-        assert {name: mpl.rcParams[name] for name in own} == own
+        assert {name: mpl.rcParams[name] for name in users_style} == users_style
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_a_keras_json_that_keras_cannot_read_is_named(content, tmp_path: Path) -
 
 
 ENVIRONMENTS = {
-    "notebook": NOTEBOOK,
+    "notebook": NOTEBOOK_VARIABLES,
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "latin-1": {"PYTHONIOENCODING": "latin-1"},
     "C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -370,7 +371,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(number, tmp_path: Path, mon
     assert (tmp_path / "table.csv").read_text() == "a\n"
 
 
-def test_another_error_of_fsync_is_raised(tmp_path: Path, monkeypatch) -> None:
+def test_an_input_output_error_of_fsync_is_raised(tmp_path: Path, monkeypatch) -> None:
     def refuse(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -389,7 +390,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path: Path, monkeypatch
     assert "has no locks" in capsys.readouterr().out
 
 
-def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> None:
+def test_an_error_names_the_file_by_its_final_and_not_its_temporary_name(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file") as missing:
         write_text(tmp_path / "missing/table.csv", "")
     assert missing.value.filename == str(tmp_path / "missing/table.csv")
@@ -399,8 +400,8 @@ def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> N
     assert no_folder.value.filename == str(tmp_path / "file/table.csv")
 
 
-class _Module:
-    """Replaces the module of a command: its ``run`` raises an error."""
+class _FailingModule:
+    """Replaces the module of a command; its function ``run`` raises an error."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -410,19 +411,23 @@ class _Module:
 
 
 @pytest.fixture
-def failing(monkeypatch, tmp_path: Path):
-    """A function that makes every command raise the given error; fault logs go to ``tmp_path``."""
+def make_commands_raise(monkeypatch, tmp_path: Path):
+    """A function that makes every command raise an error; the log of the error goes to ``tmp_path``."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def fail_with(error: BaseException) -> None:
-        monkeypatch.setattr(command_line.importlib, "import_module", lambda name: _Module(error))
+        monkeypatch.setattr(
+            command_line.importlib, "import_module", lambda name: _FailingModule(error)
+        )
 
     return fail_with
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_fault_gives_one_line_with_the_path_of_a_log(command, failing, capsys, tmp_path) -> None:
-    failing(KeyError("colour"))
+def test_a_fault_of_seedtf_itself_gives_one_line_with_the_path_of_a_log(
+    command, make_commands_raise, capsys, tmp_path
+) -> None:
+    make_commands_raise(KeyError("colour"))
     assert main([command, "--out=a b"]) == 70
     (line,) = capsys.readouterr().err.splitlines()
     (log,) = tmp_path.glob("seedtf-fault-*.log")
@@ -435,15 +440,17 @@ def test_a_fault_gives_one_line_with_the_path_of_a_log(command, failing, capsys,
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c_gives_one_line(command, failing, capsys) -> None:
-    failing(KeyboardInterrupt())
+def test_ctrl_c_gives_one_line(command, make_commands_raise, capsys) -> None:
+    make_commands_raise(KeyboardInterrupt())
     assert main([command]) == 130
     assert capsys.readouterr().err.strip() == f"seedtf {command}: interrupted"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_full_disk_gives_one_line_that_names_the_flag(command, failing, capsys) -> None:
-    failing(OSError(errno.ENOSPC, "No space left on device", "/full/table.csv"))
+def test_a_full_disk_gives_one_line_that_names_the_flag(
+    command, make_commands_raise, capsys
+) -> None:
+    make_commands_raise(OSError(errno.ENOSPC, "No space left on device", "/full/table.csv"))
     assert main([command, "--x=1", "--out=/full"]) == 2
     expected = f"seedtf {command}: --out=/full: No space left on device (/full/table.csv); "
     assert capsys.readouterr().err == f"{expected}pass another path\n"
@@ -458,7 +465,9 @@ def test_a_full_disk_gives_one_line_that_names_the_flag(command, failing, capsys
         ("", ["benchmark epoch"]),
     ],
 )
-def test_a_full_disk_suggests_an_output_flag_that_the_command_has(flag, commands) -> None:
+def test_the_error_of_a_full_disk_suggests_only_an_output_flag_that_the_command_has(
+    flag, commands
+) -> None:
     error = OSError(errno.ENOSPC, "No space left on device", "/full/table.csv")
     remedy = f"; free some space or pass another path as --{flag}" if flag else ""
     for line in commands:
@@ -468,8 +477,8 @@ def test_a_full_disk_suggests_an_output_flag_that_the_command_has(flag, commands
         assert text == f"/full/table.csv: No space left on device{remedy}", line
 
 
-def test_too_little_memory_gives_one_line(failing, capsys) -> None:
-    failing(MemoryError("7 GB"))
+def test_too_little_memory_gives_one_line(make_commands_raise, capsys) -> None:
+    make_commands_raise(MemoryError("7 GB"))
     assert main(["evaluate"]) == 2
     assert capsys.readouterr().err == "seedtf evaluate: not enough memory (7 GB)\n"
 
@@ -485,12 +494,12 @@ def test_a_full_or_closed_stream_gives_no_traceback(redirection: str) -> None:
 
 @pytest.fixture
 def empty_file(tmp_path: Path, monkeypatch) -> None:
-    """An empty file in the working folder, so that no folder can have its name, ``file``."""
+    """An empty file named ``file`` in the working folder, so that no folder can have this name."""
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
 
 
-TRAINING = "--model=tiny --image_size=16 --weights=none --batch_size=4 --epochs=1"
+TRAINING_FLAGS = "--model=tiny --image_size=16 --weights=none --batch_size=4 --epochs=1"
 
 
 @pytest.mark.usefixtures("empty_file")
@@ -501,10 +510,10 @@ TRAINING = "--model=tiny --image_size=16 --weights=none --batch_size=4 --epochs=
         ("check {data}", "--out"),
         ("preview --data_dir={data}", "--out"),
         ("predict run {data}", "--out"),
-        (f"train --data_dir={{data}} {TRAINING}", "--run_dir"),
-        (f"train --data_dir={{data}} {TRAINING} --cache=disk", "--cache_dir"),
-        (f"lr_find --data_dir={{data}} {TRAINING}", "--out"),
-        (f"tune --data_dir={{data}} {TRAINING} --trials=1", "--out"),
+        (f"train --data_dir={{data}} {TRAINING_FLAGS}", "--run_dir"),
+        (f"train --data_dir={{data}} {TRAINING_FLAGS} --cache=disk", "--cache_dir"),
+        (f"lr_find --data_dir={{data}} {TRAINING_FLAGS}", "--out"),
+        (f"tune --data_dir={{data}} {TRAINING_FLAGS} --trials=1", "--out"),
         ("evaluate {run}", "--out"),
         ("export {run}", "--out"),
     ],

@@ -1,6 +1,7 @@
-"""Images that people have: each is decoded as Pillow or the standard does, or refused with its fault.
+"""Image files of users are decoded as Pillow or the standard says, or refused with their fault.
 
-Training and an exported graph, which gets what ``seedtf predict EXPORT`` sends, see the same pixels.
+The graph of an export gives the same pixels as training. It cannot decode some files itself, and gets
+these files transcoded, as ``seedtf predict EXPORT`` sends them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from seedtf.images.transcode import to_decodable
 
 CASES = image_cases()
 SIZE = 12
-# Pillow shows these files otherwise than the PNG specification says. seedtf and libpng follow it: they
-# compare a transparent grey of 2 or 4 bits before scaling, and ignore a tRNS chunk after the pixels.
+# Pillow does not decode these files as the PNG specification says. seedtf and libpng do: they compare a
+# transparent grey of 2 or 4 bits before scaling, and ignore a tRNS chunk after the pixels.
 NOT_AS_PILLOW = {"2-bit grey tRNS.png", "4-bit grey tRNS.png", "colour tRNS late.png"}
 REFUSED = {
     "no end.jpg": "corrupt",
@@ -55,8 +56,8 @@ REFUSED = {
 SHOWN_ALTHOUGH_PILLOW_REFUSES = {"exif of wrong checksum.png"}
 
 
-def in_training(data: bytes) -> np.ndarray | str:
-    """The whole image, or the fault."""
+def decode_in_training(data: bytes) -> np.ndarray | str:
+    """The pixels of the whole image as training sees them, or the fault of the file."""
     try:
         decodable, header = to_decodable(data, read_header(data))
         return decode_image(tf.constant(decodable), tf.constant(header)).numpy()
@@ -68,8 +69,11 @@ def in_training(data: bytes) -> np.ndarray | str:
         return "corrupt"
 
 
-def in_pillow(data: bytes) -> np.ndarray:
-    """The first frame, upright, over white, uint8 [H, W, 3]: high byte of 16 bits, fractions × 255."""
+def decode_with_pillow(data: bytes) -> np.ndarray:
+    """The first frame as Pillow decodes it, upright and on a white background: uint8 ``[H, W, 3]``.
+
+    Samples of 16 bits keep their high byte, and samples that are fractions are multiplied by 255.
+    """
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -83,7 +87,8 @@ def in_pillow(data: bytes) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def shown() -> dict[str, np.ndarray | str]:
-    return {name: in_training(data) for name, data in CASES.items()}
+    """What training sees of each file in ``CASES``: the pixels or the fault."""
+    return {name: decode_in_training(data) for name, data in CASES.items()}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,7 +102,7 @@ def test_a_file_is_shown_as_pillow_shows_it_or_refused(
     if name in SHOWN_ALTHOUGH_PILLOW_REFUSES:
         assert image.shape == (24, 16, 3)
         return
-    expected = in_pillow(CASES[name])
+    expected = decode_with_pillow(CASES[name])
     assert image.shape == expected.shape
     difference = np.abs(image.astype(int) - expected)
     if name in NOT_AS_PILLOW:
@@ -108,7 +113,7 @@ def test_a_file_is_shown_as_pillow_shows_it_or_refused(
 
 
 def test_orientation_and_transparency_change_the_pixels(shown: dict[str, np.ndarray | str]) -> None:
-    """The test above would also pass if both seedtf and Pillow ignored them."""
+    """Otherwise seedtf and Pillow might agree because they ignore orientation and transparency."""
     turned = [name for name, image in shown.items() if np.shape(image) == (24, 16, 3)]
     assert len(turned) >= 15
     for name in ("rgba.png", "alpha.webp", "transparent.gif", "rgba.tif", "rgba.avif"):
@@ -118,7 +123,7 @@ def test_orientation_and_transparency_change_the_pixels(shown: dict[str, np.ndar
 
 
 def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
-    """Each file as it is, and transcoded as ``seedtf predict EXPORT`` sends it."""
+    """The graph gets each file twice: as it is, and as ``seedtf predict EXPORT`` sends the file."""
     decode = make_decoder(SIZE)
     graph = tf.function(
         lambda files: decode_batch(files, SIZE),
@@ -157,7 +162,7 @@ def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
 
 
 def heic(image: Image.Image, **options: object) -> bytes:
-    """A HEIC file of the encoder x265; skips the test if pillow-heif is not installed."""
+    """``image`` as a HEIC file; skips the test if pillow-heif is not installed."""
     plugin = pytest.importorskip("pillow_heif", reason="needs pip install 'seedtf[heic]'")
     buffer = io.BytesIO()
     plugin.from_pillow(image).save(buffer, quality=95, **options)
@@ -170,13 +175,13 @@ def test_a_heic_photograph_decodes_to_nearly_the_encoded_pixels() -> None:
     data = heic(Image.fromarray(pixels))
     header = read_header(data)
     assert (header.format, header.needs_pillow) == ("heic", True)
-    image = in_training(data)
+    image = decode_in_training(data)
     assert isinstance(image, np.ndarray)
     assert image.shape == pixels.shape
     assert np.abs(image.astype(int) - pixels).mean() < 2
     assert STATUSES[int(parse_header_graph(tf.constant(data)).status)] == "unsupported variant"
-    assert in_training(data[:200]) == "truncated"
-    assert in_training(data[: len(data) // 2]) == "corrupt"
+    assert decode_in_training(data[:200]) == "truncated"
+    assert decode_in_training(data[: len(data) // 2]) == "corrupt"
 
 
 def test_without_its_extra_a_heic_file_is_refused_with_what_to_install(
@@ -191,7 +196,8 @@ def test_without_its_extra_a_heic_file_is_refused_with_what_to_install(
 
 def grey_tiff_of_12_bits(pixels: bytes, width: int) -> bytes:
     """An uncompressed TIFF of one row; two pixels of 12 bits fill three bytes."""
-    # Tag and value: width, height, bits, no compression, 0 is black, offset, samples, rows, bytes.
+    # Pairs of a tag and its value: width, height, bits of a sample, compression (none), colours (0 is
+    # black), offset of the pixels, samples of a pixel, rows. The list below adds the number of bytes.
     values = (256, width), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1)
     fields = [
         struct.pack("<HHII", tag, 4, 1, value) for tag, value in (*values, (279, len(pixels)))
@@ -208,6 +214,6 @@ def grey_tiff_of_12_bits(pixels: bytes, width: int) -> bytes:
     ],
 )
 def test_samples_of_more_than_8_bits_keep_their_highest_8(data: bytes) -> None:
-    image = in_training(data)
+    image = decode_in_training(data)
     assert isinstance(image, np.ndarray)
     assert image[0].tolist() == [[value] * 3 for value in (0, 1, 128, 255)]

@@ -32,7 +32,7 @@ Touch = Callable[..., Path]
 
 @pytest.fixture
 def touch(tmp_path: Path) -> Touch:
-    """Creates empty files below the folder ``root``, by default ``data``."""
+    """A function that creates empty files below the folder ``root`` and returns this folder."""
 
     def create(*names: str, root: str = "data") -> Path:
         for name in names:
@@ -56,7 +56,7 @@ def read(
 
 
 def refusal(root: Path, text: str | bytes, columns: Columns = ANY_COLUMNS) -> str:
-    """Why a table is refused, without its path; the whole message if a flag is wrong."""
+    """Why a table is refused: the message after the path of the table, if the message has this path."""
     with pytest.raises(UserError) as error:
         read(root, text, columns)
     message = str(error.value)
@@ -64,7 +64,8 @@ def refusal(root: Path, text: str | bytes, columns: Columns = ANY_COLUMNS) -> st
     return message.partition("labels.csv: ")[2] or message
 
 
-def rows(separator: str = ",", header: str = "", files: tuple[str, ...] = FILES) -> str:
+def table_text(separator: str = ",", header: str = "", files: tuple[str, ...] = FILES) -> str:
+    """A table with a row for each of ``files``; the labels are ``LABELS``."""
     lines = [separator.join(pair) for pair in zip(files, LABELS, strict=True)]
     return "\n".join([header, *lines] if header else lines) + "\n"
 
@@ -89,7 +90,7 @@ EXPECTED = dict(zip(FILES, LABELS, strict=True))
     ],
 )
 def test_the_header_names_that_people_use_are_known(touch: Touch, header: str) -> None:
-    labels, description = read(touch(*FILES), rows(header=header))
+    labels, description = read(touch(*FILES), table_text(header=header))
     assert labels == EXPECTED
     file_name, label_name = header.split(",")
     assert description.startswith(
@@ -99,7 +100,7 @@ def test_the_header_names_that_people_use_are_known(touch: Touch, header: str) -
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "`;`"), ("\t", "tab"), ("|", "`|`")])
 def test_the_separator_is_recognised_and_printed(touch: Touch, separator: str, name: str) -> None:
-    labels, description = read(touch(*FILES), rows(separator, f"file{separator}label"))
+    labels, description = read(touch(*FILES), table_text(separator, f"file{separator}label"))
     assert labels == EXPECTED
     assert description == f"file = `file`, label = `label`, separator {name}"
 
@@ -112,14 +113,14 @@ def test_the_encodings_of_excel_are_read(touch: Touch, encoding: str) -> None:
     assert ("encoding" in description) == (encoding != "utf-8-sig")
 
 
-def test_a_spreadsheet_is_named(touch: Touch) -> None:
+def test_a_spreadsheet_is_refused_as_a_spreadsheet(touch: Touch) -> None:
     assert refusal(touch(*FILES), b"PK\x03\x04rest").startswith(
         "is a spreadsheet or a ZIP archive; save"
     )
 
 
 def test_a_table_may_lack_a_header(touch: Touch) -> None:
-    labels, description = read(touch(*FILES), rows(";"))
+    labels, description = read(touch(*FILES), table_text(";"))
     assert labels == EXPECTED
     assert description == "file = column 1, label = column 2, no header, separator `;`"
 
@@ -133,14 +134,16 @@ def test_columns_without_header_may_be_given_by_number(touch: Touch) -> None:
 
 def test_ids_without_suffix_are_found(touch: Touch) -> None:
     ids = tuple(name[:-4] for name in IDS)
-    labels, description = read(touch(*IDS), rows(header="id,breed", files=ids))
+    labels, description = read(touch(*IDS), table_text(header="id,breed", files=ids))
     assert labels == dict(zip(IDS, LABELS, strict=True))
     assert description == "file = `id` + `.jpg`, label = `breed`, separator comma"
 
 
 def test_ids_are_found_in_sub_folders(touch: Touch) -> None:
     root = touch(*(f"train/images/{name}" for name in IDS))
-    labels, description = read(root, rows(header="id,breed", files=tuple(n[:-4] for n in IDS)))
+    labels, description = read(
+        root, table_text(header="id,breed", files=tuple(n[:-4] for n in IDS))
+    )
     assert list(labels) == [f"train/images/{name}" for name in IDS]
     assert "found in sub-folders" in description
 
@@ -151,7 +154,7 @@ def test_an_image_without_suffix_is_found_in_a_sub_folder(touch: Touch) -> None:
     assert list(read(root, "id,breed\n7,x\n")[0]) == ["a/7"]
 
 
-def test_an_id_of_two_files_is_refused(touch: Touch) -> None:
+def test_an_id_that_fits_two_files_is_refused(touch: Touch) -> None:
     root = touch("a/7.jpg", "b/7.jpg")
     assert "are called '7'" in refusal(root, "id,breed\n7,x\n")
 
@@ -165,7 +168,7 @@ def test_paths_in_any_spelling_are_found(touch: Touch, form: str) -> None:
     files = tuple(form.format(name, root=root) for name in FILES)
     if "\\" in form:
         files = tuple(name.replace("/", "\\") for name in files)
-    labels, _ = read(root, rows(header="file,label", files=files))
+    labels, _ = read(root, table_text(header="file,label", files=files))
     assert labels == EXPECTED
 
 
@@ -180,8 +183,8 @@ def test_two_spellings_of_a_path_are_one_file(touch: Touch) -> None:
     assert labels == {"cat/1.jpg": "a", "dog/3.png": "b"}
 
 
-def test_a_table_with_the_usual_header_has_no_description(touch: Touch) -> None:
-    assert read(touch(*FILES), rows(header="file,label")) == (EXPECTED, "")
+def test_a_table_with_the_header_of_seedtf_has_no_description(touch: Touch) -> None:
+    assert read(touch(*FILES), table_text(header="file,label")) == (EXPECTED, "")
 
 
 def test_further_columns_are_ignored(touch: Touch) -> None:
@@ -210,7 +213,7 @@ def test_a_name_is_preferred_to_the_number_of_a_class(touch: Touch) -> None:
 
 
 def test_a_column_that_does_not_exist_is_refused(touch: Touch) -> None:
-    message = refusal(touch(*FILES), rows(header="file,label"), Columns(file="image"))
+    message = refusal(touch(*FILES), table_text(header="file,label"), Columns(file="image"))
     assert message.startswith("--file_column=image: no such column in ")
 
 
@@ -278,7 +281,7 @@ def test_a_split_column_with_an_unknown_word_is_refused(touch: Touch, tmp_path: 
 @pytest.mark.parametrize(
     ("cell", "before", "after"), [("", 30, 0), ("", 5, 5), ("extra", 30, 5), ("extra", 5, 5)], ids=str
 )
-def test_a_row_without_a_side_is_refused_where_the_split_is_used(
+def test_a_split_cell_without_train_val_or_test_is_refused_if_the_table_gives_the_split(
     touch: Touch, tmp_path: Path, cell: str, before: int, after: int
 ) -> None:
     names = [f"{n}.jpg" for n in range(before + 1 + after)]
@@ -298,20 +301,20 @@ def test_a_row_without_a_side_is_refused_where_the_split_is_used(
         assert list_files(str(root), table, Columns(split="none"), min_images=1)[1] is None
 
 
-def test_a_table_without_a_side_is_refused_beside_class_folders_too(touch: Touch) -> None:
+def test_an_empty_split_cell_is_refused_beside_class_folders_too(touch: Touch) -> None:
     names = [f"h{n % 2}/{n}.jpg" for n in range(8)]
     root = touch(*names)
     sides = ["train", "test", "train", "val", "train", "test", "train", ""]
-    for label in ("x", "h"):  # as the folders say, or otherwise
+    for label in ("x", "h"):  # labels that differ from the class folders, then equal labels
         rows = [f"{name},{label}{name[1]},{side}" for name, side in zip(names, sides, strict=True)]
         (root / "metadata.csv").write_text("\n".join(["file_name,label,split", *rows[::-1], ""]))
         with pytest.raises(UserError, match=r"split ''; use train, val or test"):
             list_files(str(root), min_images=1)
-        catalog, split, *_ = list_files(str(root), layout="folders", min_images=1)
+        catalog, split = list_files(str(root), layout="folders", min_images=1)
         assert (catalog.class_names, split) == (("h0", "h1"), None)
 
 
-def test_a_row_without_a_side_is_read_where_a_new_split_is_drawn(
+def test_an_empty_split_cell_is_allowed_if_a_new_split_is_drawn(
     touch: Touch, tmp_path: Path
 ) -> None:
     root = touch(*FILES)
@@ -371,7 +374,7 @@ def test_what_seedtf_wrote_is_no_class(
     assert "written by the system or by seedtf" in capsys.readouterr().out
 
 
-def test_the_sample_itself_can_be_listed(touch: Touch) -> None:
+def test_the_folder_of_the_sample_data_can_be_listed(touch: Touch) -> None:
     assert scan_folder(touch(".seedtf-sample.json", *FILES)).class_names == ("cat", "dog")
 
 
@@ -406,7 +409,7 @@ def test_any_class_name_can_be_written_and_read_back(names: list[str]) -> None:
         assert read_class_names(folder) == tuple(names or [""])  # an empty file has one empty name
 
 
-def test_old_files_of_class_names_are_read(tmp_path: Path) -> None:
+def test_files_of_class_names_from_earlier_versions_are_read(tmp_path: Path) -> None:
     names = ("Maize", '"quoted"', 'a "b"', "Fat\u2028Hen", "back\\slash")
     RunPaths(tmp_path).classes.write_text("".join(f"{name}\n" for name in names))
     assert read_class_names(tmp_path) == names
@@ -419,7 +422,7 @@ def test_class_names_that_are_not_utf_8_are_a_user_error(tmp_path: Path) -> None
 
 
 def split_names(*sides: str) -> tuple[str, ...]:
-    """Two images of each of two classes in each folder of a split."""
+    """The paths of two images of each of two classes in each folder of a split."""
     return tuple(
         f"{side}/{c}/{side}{n}.jpg" for side in sides for c in ("cat", "dog") for n in "12"
     )
@@ -454,7 +457,7 @@ def test_split_folders_are_the_split(
 def test_a_test_folder_without_a_validation_folder_is_kept_for_the_end(touch: Touch) -> None:
     catalog, split = list_files(str(touch(*split_names("train", "test"))))
     assert split is not None
-    assert len(split.val) == 0  # drawn from the training images
+    assert len(split.val) == 0  # later, validation images are drawn from the training images
     assert all(catalog.paths[index].startswith("test/") for index in split.test)
     assert (len(split.train), len(split.test)) == (4, 4)
 
@@ -469,7 +472,7 @@ def test_a_test_folder_without_the_class_folders_is_not_used(
     assert f"{root / 'test'} is not used" in capsys.readouterr().out
 
 
-def test_layout_folders_takes_split_folders_for_classes(touch: Touch) -> None:
+def test_with_layout_folders_split_folders_are_classes(touch: Touch) -> None:
     catalog, split = list_files(str(touch(*split_names("train", "val"))), layout="folders")
     assert (catalog.class_names, split) == (("train", "val"), None)
 
@@ -486,7 +489,7 @@ def test_split_folders_beside_a_class_are_ambiguous(touch: Touch) -> None:
     assert list_files(str(root), layout="split_folders")[0].class_names == ("cat", "dog")
 
 
-def test_two_folders_of_one_side_are_ambiguous(touch: Touch) -> None:
+def test_two_validation_folders_are_ambiguous(touch: Touch) -> None:
     with pytest.raises(UserError, match="holds both val and valid; pass --layout=folders"):
         list_files(str(touch(*split_names("train", "val", "valid"))))
 
@@ -572,7 +575,7 @@ def test_one_training_image_of_a_class_is_enough_where_the_split_is_given(touch:
 
 
 PNG = b"\x89PNG\r\n\x1a\n"
-STARTS = {
+FIRST_BYTES = {
     "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
     "png": PNG,
     "gif": b"GIF89a",
@@ -585,14 +588,14 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("kind", STARTS)
+@pytest.mark.parametrize("kind", FIRST_BYTES)
 @pytest.mark.parametrize("name", ["photo", "photo.JPG_large", "photo.dat", "photo.txt"])
 def test_an_image_is_found_by_its_first_bytes_whatever_its_name(
     tmp_path: Path, kind: str, name: str
 ) -> None:
     for folder in ("cat", "dog"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).write_bytes(STARTS[kind] + bytes(60))
+        (tmp_path / folder / name).write_bytes(FIRST_BYTES[kind] + bytes(60))
         (tmp_path / folder / "notes").write_text("BMW is a car, and P6 and GIF are words\n")
     catalog, _ = list_files(str(tmp_path), min_images=1)
     assert catalog.paths == (f"cat/{name}", f"dog/{name}")

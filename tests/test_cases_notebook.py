@@ -1,4 +1,4 @@
-"""A notebook trains: with ``!seedtf train``, and in Python with seedtf as a library or as pieces."""
+"""Notebooks: ``!seedtf train``, ``train_and_evaluate``, and the shipped notebook all train a model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from conftest import Shared
 
 ROOT = Path(__file__).resolve().parent.parent
 PIECES = ROOT / "scripts" / "notebooks" / "pieces.ipynb"
-TRAINING = "--model=tiny --weights=none --image_size=16 --epochs=1 --batch_size=4"
-TRAINING += (
-    " --augment_impl=tf_image"  # it saves the second that compiling the fused augmentation takes
-)
+TRAINING_FLAGS = "--model=tiny --weights=none --image_size=16 --epochs=1 --batch_size=4"
+# Compiling the augmentation that is used by default would take a second.
+TRAINING_FLAGS += " --augment_impl=tf_image"
 CELLS = (
-    f"!seedtf train --data_dir=plants.zip {TRAINING} --run_dir=shell",
+    f"!seedtf train --data_dir=plants.zip {TRAINING_FLAGS} --run_dir=shell",
     """import seedtf
 config = seedtf.TrainConfig(
     data_dir="plants.zip", run_dir="library", model="tiny", weights="none", image_size=16,
@@ -31,7 +30,8 @@ print("best epoch", result.best_epoch)""",
 )
 
 
-# The notebook trains until its models have learned something; here a few epochs show that it runs.
+# The shipped notebook trains until its models have learned something. A test only has to show that the
+# notebook runs, so these replacements reduce the numbers of epochs.
 FEWER_EPOCHS = {
     " epochs=30,": " epochs=2,",
     "cycle_epochs=15": "cycle_epochs=1",
@@ -68,9 +68,9 @@ def notebook(cells: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def outputs(tiny_folder: Path, shared: Shared) -> list[list[dict]]:
-    """What each cell shows after ``jupyter execute``, in a folder that has only the data.
+    """What each cell of a notebook shows after ``jupyter execute`` in a folder with only the data.
 
-    The cells of the shipped notebook come first, then ``CELLS``. One kernel runs all of them, so that
+    The cells of the shipped notebook come first, then ``CELLS``. One kernel runs all cells, so that
     TensorFlow is imported only once.
     """
     bin_dir = Path(sys.executable).parent
@@ -82,7 +82,7 @@ def outputs(tiny_folder: Path, shared: Shared) -> list[list[dict]]:
 
 
 def execute(folder: Path, bin_dir: Path, images: Path) -> None:
-    """Writes data and ``train.ipynb`` into ``folder``; runs it with the programs in ``bin_dir``."""
+    """Writes ``plants.zip`` and ``train.ipynb`` into ``folder``, and runs this notebook there."""
     with zipfile.ZipFile(folder / "plants.zip", "w") as archive:
         for path in images.rglob("*.png"):
             archive.write(path, f"plants/{path.relative_to(images)}")
@@ -92,7 +92,7 @@ def execute(folder: Path, bin_dir: Path, images: Path) -> None:
         "PATH": f"{bin_dir}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        # Nothing may be downloaded: every request goes to a proxy address where nothing listens.
+        # Every download fails, because no program listens at the address of this proxy.
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
@@ -112,7 +112,7 @@ def printed(outputs: list[dict]) -> str:
     return "".join("".join(each["text"]) for each in outputs if each["output_type"] == "stream")
 
 
-def test_a_notebook_trains(outputs: list[list[dict]]) -> None:
+def test_a_shell_command_in_a_notebook_trains(outputs: list[list[dict]]) -> None:
     *_, shell, _ = outputs
     assert "RESULT {" in printed(shell)
     assert "Traceback" not in printed(shell)
@@ -145,6 +145,6 @@ def test_the_shipped_notebook_is_valid_and_has_no_outputs() -> None:
     nbformat.validate(content)
     code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert all((cell["outputs"], cell["execution_count"]) == ([], None) for cell in code)
-    words = "".join("".join(cell["source"]) for cell in content["cells"])
-    assert "colab.research.google.com" in words
-    assert "kaggle.com/code" in words
+    text_of_all_cells = "".join("".join(cell["source"]) for cell in content["cells"])
+    assert "colab.research.google.com" in text_of_all_cells
+    assert "kaggle.com/code" in text_of_all_cells

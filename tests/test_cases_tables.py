@@ -24,9 +24,10 @@ METADATA = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes empty files by path, and texts by keyword.
+    """A function that writes files below the folder ``data`` and returns this folder.
 
-    In a keyword, ``__`` stands for a slash, and ``_csv``, ``_json`` and ``_jsonl`` for a suffix.
+    Its positional arguments are the paths of empty files. Its keyword arguments are the texts of other
+    files: in a keyword, ``__`` stands for a slash, and ``_csv``, ``_json`` and ``_jsonl`` for a suffix.
     """
 
     def create(*names: str, **texts: str) -> Path:
@@ -62,6 +63,7 @@ def sides_of(root: Path) -> dict[str, list[str]]:
 
 
 def refusal(root: Path, **options: object) -> str:
+    """The one-line error of a training on ``root``."""
     with pytest.raises(UserError) as error:
         labels_of(root, **options)
     assert "\n" not in str(error.value)
@@ -187,7 +189,7 @@ def test_a_label_column_is_preferred_to_one_hot_columns(write: Write, tmp_path: 
 
 @pytest.mark.parametrize("names", [("split", "subset", "fold"), ("partition", "set"), ("fold",)])
 @pytest.mark.parametrize("in_order", [True, False])
-def test_of_several_columns_of_a_split_that_with_the_plainest_name_is_used(
+def test_among_several_split_columns_the_one_with_the_plainest_name_is_used(
     names: tuple[str, ...], in_order: bool
 ) -> None:
     header = ("image", "label", *(names if in_order else names[::-1]))
@@ -195,7 +197,8 @@ def test_of_several_columns_of_a_split_that_with_the_plainest_name_is_used(
     found = find_columns("t.csv", header, rows, ANY_COLUMNS, lambda cell: False)
     assert found.split is not None
     assert header[found.split] == names[0]
-    rows = [("1.jpg", "cat", *("1" for _ in names))]  # such as the numbers of folds
+    # A column of numbers, for example the numbers of folds, is no split.
+    rows = [("1.jpg", "cat", *("1" for _ in names))]
     found = find_columns("t.csv", header, rows, ANY_COLUMNS, lambda cell: False)
     assert found.split is None
 
@@ -245,7 +248,7 @@ def test_images_that_are_not_in_the_table_are_counted(write: Write, capsys) -> N
 IN_FOLDERS = ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "dog/4.jpg")
 
 
-def test_a_table_that_repeats_the_class_folders_changes_nothing(write: Write) -> None:
+def test_a_table_with_the_labels_of_the_class_folders_is_not_needed(write: Write) -> None:
     rows = "".join(f"{path},{path[:3]}\n" for path in IN_FOLDERS)
     root = write(*IN_FOLDERS, metadata_csv=f"file_name,label\n{rows}")
     assert find_layout(root).kind == "folders"
@@ -300,7 +303,7 @@ def test_a_table_without_labels_is_named_and_the_class_folders_are_used(
     assert f"not used: {root}/metadata.csv: no column 'label'" in capsys.readouterr().out
 
 
-def test_a_table_without_labels_is_named_where_nothing_else_gives_them(write: Write) -> None:
+def test_a_table_without_labels_is_refused_if_there_are_no_class_folders(write: Write) -> None:
     root = write(*FLAT_FILES, metadata_csv="file_name,text\n1.jpg,a photo\n")
     assert refusal(root).startswith(
         f"{root}/metadata.csv: no column 'label', found file_name, text"
@@ -315,7 +318,7 @@ def test_a_column_flag_applies_to_a_table_that_was_found(write: Write) -> None:
 @pytest.mark.parametrize(
     "names", [FLAT_FILES, tuple(f"images/{name}" for name in FLAT_FILES)], ids=["flat", "folder"]
 )
-def test_a_table_of_another_name_is_proposed(write: Write, names: tuple[str, ...]) -> None:
+def test_the_error_proposes_a_table_of_another_name(write: Write, names: tuple[str, ...]) -> None:
     root = write(*names, train_csv=METADATA)
     assert f"pass --labels_csv={root}/train.csv" in refusal(root)
     assert labels_of(root, labels_csv=str(root / "train.csv")).keys() == set(names)
@@ -327,7 +330,7 @@ def test_a_table_in_a_wrapping_folder_is_found(write: Write) -> None:
     assert list_files(str(root))[0].root == root / "archive"
 
 
-def test_layout_table_needs_a_table(write: Write) -> None:
+def test_layout_table_without_a_table_is_refused(write: Write) -> None:
     message = refusal(write(*IN_FOLDERS), layout="table")
     assert message.endswith(
         "no table of labels in it; pass --labels_csv with a table of their labels"
@@ -385,7 +388,9 @@ def test_a_validation_folder_with_a_split_is_refused(write: Write) -> None:
         find_unsplit_layout(root, "--val_dir", ("cat", "dog"))
 
 
-def test_a_check_says_the_layout_and_the_command_that_trains(tiny_folder, tmp_path, capsys) -> None:
+def test_a_check_shows_the_layout_and_the_command_that_trains(
+    tiny_folder, tmp_path, capsys
+) -> None:
     assert main(["check", str(tiny_folder), f"--out={tmp_path / 'r.csv'}"]) == 1  # tiny images
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"layout    class folders in {tiny_folder}"
@@ -407,11 +412,11 @@ def test_a_check_says_why_a_training_would_be_refused(tiny_folder, tmp_path, cap
     assert capsys.readouterr().out.splitlines()[-1] == f"train     {command}"
 
 
-def test_a_check_with_a_limit_says_the_command_with_that_limit(
+def test_a_check_with_max_pixels_shows_a_command_with_max_pixels(
     tiny_folder, tmp_path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data_report.csv").mkdir()  # no table can have this name then
+    (tmp_path / "data_report.csv").mkdir()  # so that no table can be written under this name
     assert main(["check", str(tiny_folder), "--max_pixels=1024"]) == 1
     *_, report, train = capsys.readouterr().out.splitlines()
     assert report == "report    not written; --out=data_report.csv: Is a directory"

@@ -1,7 +1,7 @@
-"""Generated folders of every layout but ``flat``: each is read correctly or refused, never as another.
+"""Generated folders of every layout except ``flat`` are read correctly or refused.
 
-``Hypothesis`` draws classes, sides of a split, names and other files; the images are empty files,
-because only their paths matter.
+The library Hypothesis draws the classes, the sides of a split, the names and the other files. The
+images are empty files, because only their paths matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seedtf.errors import UserError
 from seedtf.report import silent
 
 PLAIN = ("oak", "elm", "Fat Hen", "ü", "7", "10", "a,b", 'x "y"', "Maïs", "data 1")
-# Class names that could also name a side, a folder around or beside the images, a table, or a year.
+# Class names that could also be the name of a side of a split, of another folder, or of a table.
 CONFUSING = ("train", "val", "test", "images", "masks", "archive", "runs", "metadata", "2019")
 SIDE_NAMES = (
     ("train", "val", "test"),
@@ -38,7 +38,7 @@ SIDE_NAMES = (
 
 @dataclass(frozen=True)
 class Image:
-    """An image of a class, on a side of a split or on none."""
+    """An image of a class. ``side`` is train, val or test, or empty if there is no split."""
 
     number: int
     label: str
@@ -50,7 +50,8 @@ class Image:
 
 
 Files = dict[str, str]  # the text of each file by its path
-# Takes images and the folder of each side; returns the files, and the image at each path.
+# A function of the images and of the folder of each side. It returns the files in this layout, and the
+# image at each path.
 Layout = Callable[[list[Image], dict[str, str]], tuple[Files, dict[str, Image]]]
 
 
@@ -75,16 +76,16 @@ def table_text(rows: list[dict[str, object]], kind: str) -> str:
 def metadata(
     images: list[Image], folders: dict[str, str], kind: str, place: str
 ) -> tuple[Files, dict]:
-    """Hugging Face's table: one for ``each`` folder of the split, or one at the ``top`` for all."""
+    """Hugging Face's tables: one in ``each`` folder of the split, or one at the ``top`` for all."""
     paths = {f"{folders[i.side]}{i.name}": i for i in images}
     files: Files = dict.fromkeys(paths, "")
-    for top in dict.fromkeys(folders.values()) if place == "each" else [""]:
+    for folder in dict.fromkeys(folders.values()) if place == "each" else [""]:
         rows: list[dict[str, object]] = [
-            {"file_name": path.removeprefix(top), "width": 8, "label": image.label}
+            {"file_name": path.removeprefix(folder), "width": 8, "label": image.label}
             for path, image in paths.items()
-            if path.startswith(top)
+            if path.startswith(folder)
         ]
-        files[f"{top}metadata.{kind}"] = table_text(rows, kind) if rows else "file_name,label\n"
+        files[f"{folder}metadata.{kind}"] = table_text(rows, kind) if rows else "file_name,label\n"
     return files, paths
 
 
@@ -93,18 +94,18 @@ def one_hot(images: list[Image], folders: dict[str, str]) -> tuple[Files, dict]:
     paths = {f"{folders[i.side]}{i.name}": i for i in images}
     files: Files = dict.fromkeys(paths, "")
     classes = sorted({image.label for image in images})
-    for top in dict.fromkeys(folders.values()):
+    for folder in dict.fromkeys(folders.values()):
         rows: list[dict[str, object]] = [
             {"filename": image.name} | {name: int(name == image.label) for name in classes}
             for path, image in paths.items()
-            if path.startswith(top)
+            if path.startswith(folder)
         ]
-        files[f"{top}_classes.csv"] = table_text(rows, "csv")
+        files[f"{folder}_classes.csv"] = table_text(rows, "csv")
     return files, paths
 
 
 def split_column(images: list[Image], folders: dict[str, str]) -> tuple[Files, dict]:
-    """One table with a column for the side."""
+    """One table with a column for the label and one for the side of the split."""
     paths = {f"photos/{image.name}": image for image in images}
     rows: list[dict[str, object]] = [
         {"image": path, "species": image.label, "split": image.side or "train"}
@@ -130,7 +131,7 @@ NOISE = (
     *("Thumbs.db", "other.csv"),
 )
 OWN_RUN = ("runs/1/checkpoints/best.keras", "runs/1/state/lock", "runs/1/curves.png")
-# Wrapping folders, other files, and whether there is a run.
+# The folders that wrap the data, the other files, and whether there is a run of seedtf.
 Around = tuple[list[str], list[str], bool]
 AROUND = st.tuples(
     st.lists(st.sampled_from(["archive", "images", "PlantSeedlings", "d 1"]), max_size=2),
@@ -140,7 +141,7 @@ AROUND = st.tuples(
 
 
 def put_inside(files: Files, around: Around) -> Files:
-    """``files`` in the wrapping folders, if any; other files and a run, if drawn, lie at the top."""
+    """``files`` in the wrapping folders. The other files and the run are at the top of the tree."""
     wrappers, noise, has_run = around
     inner = "".join(f"{name}/" for name in wrappers)
     others = dict.fromkeys((*noise, *(OWN_RUN if has_run else ())), "")
@@ -174,7 +175,7 @@ def write_tree(root: Path, files: Files) -> None:
 
 
 def read_tree(folder: str) -> dict[str, tuple[str, str]]:
-    """The class and side of every file that a training lists, by its name."""
+    """The class and side of every file that a training lists, by the name of the file."""
     catalog, split = list_files(folder)
     sides = dict.fromkeys(range(len(catalog)), "")
     if split is not None:
@@ -186,7 +187,7 @@ def read_tree(folder: str) -> dict[str, tuple[str, str]]:
 
 
 def expected(images: list[Image]) -> dict[str, tuple[str, str]]:
-    """What a training must list: class and side of every image; the side is empty without a split."""
+    """What ``read_tree`` must return for these images: the class and side of each, by its name."""
     return {i.name: (i.label, i.side) for i in images}
 
 

@@ -34,12 +34,13 @@ def write_table(root: Path, text: str | bytes) -> Path:
 
 
 def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    """The message of ``error``, which must have one line."""
     message = str(error.value)
     assert "\n" not in message
     return message
 
 
-def test_spaces_unicode_nesting_and_capitals_are_supported(tmp_path: Path) -> None:
+def test_paths_may_have_spaces_unicode_capitals_and_nested_folders(tmp_path: Path) -> None:
     files = ("two words/a b.jpg", "öland/é/deep/1.PNG", "zoo/x.JpEg", "zoo/y.webp", "Alder/z.gif")
     catalog = scan_folder(touch(tmp_path, *files))
     assert catalog.class_names == ("Alder", "two words", "zoo", "öland")
@@ -104,7 +105,7 @@ def test_a_link_is_followed_and_a_loop_ends(tmp_path: Path) -> None:
     assert scan_folder(root).paths == ("c/0.jpg", "linked/1.jpg", "linked/sub/2.jpg")
 
 
-def test_a_missing_folder_names_the_flag(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_folder_names_the_flag(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     with pytest.raises(UserError) as error:
         scan_folder(missing)
@@ -113,7 +114,7 @@ def test_a_missing_folder_names_the_flag(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_instead_of_a_folder_names_the_flag(tmp_path: Path) -> None:
+def test_the_error_of_a_file_in_place_of_a_folder_names_the_flag(tmp_path: Path) -> None:
     file = touch(tmp_path, "photos.zip") / "photos.zip"
     with pytest.raises(UserError) as error:
         scan_folder(file, "--val_dir")
@@ -122,7 +123,7 @@ def test_a_file_instead_of_a_folder_names_the_flag(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_without_images_is_refused_with_the_layout(tmp_path: Path) -> None:
+def test_the_error_of_a_folder_without_images_shows_the_expected_layout(tmp_path: Path) -> None:
     touch(tmp_path, "stray.png", "c/notes.txt")
     with pytest.raises(UserError) as error:
         scan_folder(tmp_path)
@@ -132,7 +133,7 @@ def test_a_folder_without_images_is_refused_with_the_layout(tmp_path: Path) -> N
     )
 
 
-def test_a_flat_folder_without_images_is_refused_without_class_folders(tmp_path: Path) -> None:
+def test_the_error_of_a_flat_folder_without_images_shows_no_class_folders(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt", "c/more.txt")
     with pytest.raises(UserError) as error:
         scan_folder(tmp_path, flat=True)
@@ -142,7 +143,9 @@ def test_a_flat_folder_without_images_is_refused_without_class_folders(tmp_path:
     )
 
 
-def test_a_stray_image_in_a_folder_of_a_split_lies_beside_the_class_folders(tmp_path: Path) -> None:
+def test_a_stray_image_in_a_split_folder_is_reported_as_beside_the_class_folders(
+    tmp_path: Path,
+) -> None:
     root = touch(tmp_path, "train/c/1.jpg", "train/stray.png", "stray.png")
     found = scan_folder(root, split_folders=True).faults
     assert sorted((fault.path, fault.detail) for fault in found) == [
@@ -204,7 +207,9 @@ def test_take_selects_records_in_the_given_order(tiny_folder: Path) -> None:
     assert part.class_names == catalog.class_names
 
 
-def test_paths_are_sorted_if_other_names_begin_with_a_folder_name(tmp_path: Path) -> None:
+def test_paths_are_sorted_even_if_file_names_begin_with_the_name_of_a_folder(
+    tmp_path: Path,
+) -> None:
     files = ("c/a/1.jpg", "c/a.jpg", "c/a-b/1.jpg", "c-d/1.jpg", "c/a0.jpg")
     assert scan_folder(touch(tmp_path, *files)).paths == tuple(sorted(files))
 
@@ -305,7 +310,7 @@ def test_an_unusable_table_is_refused_in_one_line(
     assert one_line(error).startswith(start)
 
 
-def test_a_missing_table_names_the_flag(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_table_names_the_flag(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         list(read_csv(tmp_path / "no.csv", ("file",), "--split_csv"))
     path = tmp_path / "no.csv"

@@ -41,7 +41,7 @@ RNG = np.random.default_rng(0)
 
 
 def draw_image(width: int = 96, height: int = 80) -> Image.Image:
-    """Random blobs: different from every other image, with the structure of a photograph."""
+    """An image of random blobs, which differs from every other image and is smooth as a photograph."""
     coarse = Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -52,9 +52,9 @@ def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def oriented(value: int) -> Image.Exif:
+def make_exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = value
+    exif[0x0112] = orientation
     return exif
 
 
@@ -63,7 +63,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb_png(side: int) -> bytes:
-    """A small file of side × side pixels."""
+    """A PNG file with few bytes and ``side`` × ``side`` pixels."""
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     pixels = zlib.compress(bytes((side // 8 + 1) * side), 9)
     parts = chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -76,8 +76,8 @@ def deep_png() -> bytes:
 
 def ycck(data: bytes) -> bytes:
     """A CMYK JPEG whose Adobe segment specifies YCCK."""
-    at = data.index(b"Adobe") + 11
-    return data[:at] + b"\x02" + data[at + 1 :]
+    transform = data.index(b"Adobe") + 11  # the position of the byte for the colour transform
+    return data[:transform] + b"\x02" + data[transform + 1 :]
 
 
 PALETTE = draw_image().quantize(32)
@@ -90,8 +90,8 @@ CLEAR.putalpha(200)
 DUPLICATE, SHARED, ORIGINAL, CLASH = (draw_image() for _ in range(4))
 LONG = "n" * 230
 
-# path: (bytes, fault, severity). `seedtf check` must report these faults, and nothing about a file
-# whose fault is None.
+# The files of the checked folder: path: (bytes, fault, severity). `seedtf check` must report these
+# faults, and nothing about a file whose fault is None.
 FAULTY = {
     "oak/cut.jpg": (WHOLE_JPEG[:-400], "corrupt", LEFT_OUT),
     "oak/cut.png": (WHOLE_PNG[:-40], "truncated", LEFT_OUT),
@@ -126,7 +126,11 @@ FAULTY = {
     "oak/plain.jxl": (b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported variant", LEFT_OUT),
     "oak/plain.webp": (encode(draw_image(), "WEBP"), "webp", NOTE),
     "oak/alpha.webp": (encode(CLEAR, "WEBP"), "alpha", NOTE),
-    "oak/turned.jpg": (encode(draw_image(), exif=oriented(6)), "EXIF orientation", NOTE),
+    "oak/turned.jpg": (
+        encode(draw_image(), exif=make_exif(6)),
+        "EXIF orientation",
+        NOTE,
+    ),
     "oak/wide.jpg": (encode(draw_image(300, 60)), "extreme aspect", WARNING),
     "oak/tiny.png": (encode(draw_image(16, 16), "PNG"), "tiny", WARNING),
     "oak/bomb.png": (bomb_png(11_000), "too large", LEFT_OUT),
@@ -155,8 +159,8 @@ FAULTY = {
         for n in "123"
     },
 }
-# Findings about folders, and about entries that make_folder adds.
-OTHERS = {
+# Findings about folders, and about the links and files that make_folder adds.
+OTHER_FINDINGS = {
     ("__MACOSX", "system file", NOTE),
     ("bare", "empty class", WARNING),
     ("lone", "small class", WARNING),
@@ -166,13 +170,13 @@ OTHERS = {
     ("elm/locked.jpg", "unreadable", LEFT_OUT),
     ("elm/pipe.jpg", "unreadable", LEFT_OUT),
 }
-# Second findings about files above.
-ALSO = {
+# The second findings about files in FAULTY.
+SECOND_FINDINGS = {
     ("oak/deep.png", "grey", NOTE),
     ("oak/moving.gif", "gif", NOTE),
     ("oak/alpha.webp", "webp", NOTE),
-    ("oak/ycck.jpg", "blurred", WARNING),  # YCCK changes its colours, and so its sharpness
-    ("oak/deep.png", "blurred", WARNING),  # it is small, and has no detail when enlarged
+    ("oak/ycck.jpg", "blurred", WARNING),  # YCCK changes the colours, and so the sharpness
+    ("oak/deep.png", "blurred", WARNING),  # this small image has no detail when it is enlarged
 }
 
 
@@ -186,6 +190,7 @@ def snapshot(root: Path) -> dict[str, tuple[str, int]]:
 
 
 def make_folder(root: Path) -> None:
+    """Writes the files in ``FAULTY``, and links, a pipe and an empty class folder."""
     for name, (data, _, _) in FAULTY.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
@@ -232,7 +237,7 @@ def detail(result: DataCheck, path: str) -> str:
 
 def test_every_fault_is_reported_and_nothing_else(checked: DataCheck) -> None:
     expected = {(path, fault, severity) for path, (_, fault, severity) in FAULTY.items() if fault}
-    assert findings(checked) == expected | OTHERS | ALSO
+    assert findings(checked) == expected | OTHER_FINDINGS | SECOND_FINDINGS
     assert not checked.clean
 
 
@@ -348,7 +353,7 @@ def test_images_of_one_colour_are_not_compared() -> None:
     assert find_near_duplicates(*fingerprints(flat)) == {}
 
 
-def test_drawn_seedlings_of_one_species_are_not_near_duplicates(tmp_path: Path) -> None:
+def test_images_of_the_sample_data_are_not_near_duplicates(tmp_path: Path) -> None:
     from seedtf.data.sample.write import write_sample
 
     root = write_sample(tmp_path / "sample", images_per_class=8, image_size=48)
@@ -385,12 +390,14 @@ def test_files_that_break_during_training_are_named(tiny_copy: Path) -> None:
     ],
 )
 def test_the_kind_of_a_file_that_is_not_an_image_is_recognised(start: bytes, kind: str) -> None:
-    assert sniff(start) == ""  # an image is not looked up
+    assert sniff(start) == ""  # looks_like is only called for files that sniff does not know
     assert looks_like(start) == kind
 
 
 @pytest.mark.parametrize(("magic", "kind", "offset"), traits._OTHER_KINDS)
-def test_every_kind_that_is_looked_up_is_no_image(magic: bytes, kind: str, offset: int) -> None:
+def test_no_file_of_another_kind_is_taken_for_an_image(
+    magic: bytes, kind: str, offset: int
+) -> None:
     data = bytes(offset) + magic + bytes(64)
     assert sniff(data) == ""
     assert looks_like(data) == kind
@@ -399,7 +406,7 @@ def test_every_kind_that_is_looked_up_is_no_image(magic: bytes, kind: str, offse
 # The command
 
 
-def test_the_command_writes_a_table_and_exits_1(
+def test_the_command_writes_a_table_of_faults_and_ends_with_exit_code_1(
     faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "report.csv"
@@ -420,7 +427,7 @@ def test_the_command_writes_a_table_and_exits_1(
     assert f"report    {out}: {len(rows)} lines\n" in printed
 
 
-def test_the_command_exits_0_if_there_are_only_notes(
+def test_the_command_ends_with_exit_code_0_if_there_are_only_notes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
