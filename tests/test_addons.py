@@ -1,6 +1,7 @@
 """TensorFlow Addons: its ops equal those of seedtf, and its optimizers train, stop and resume.
 
-Without Addons, only the flags that need it, and lamb, are tested; ``make test-addons`` tests the rest.
+Without Addons, only two things are tested here: the errors of the flags that need Addons, and the
+optimizer lamb. ``make test-addons`` runs the other tests in an environment with Addons.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ OPTIMIZERS = ("lamb", "radam", "lookahead", "ranger", "swa")
 SIZE = 16
 
 
-# in the default environment
+# without TensorFlow Addons
 
 
 @without_addons
@@ -145,7 +146,7 @@ def test_the_color_matrix_equals_addons_op(parameters) -> None:
 
 
 @needs_addons
-def test_the_fused_and_the_addons_pipeline_agree() -> None:
+def test_augment_impl_fused_and_augment_impl_addons_give_the_same_pixels() -> None:
     policy = Policy(rotate=180, shear=30, saturation=1, hue=180, contrast=0.5).scaled(1)
     images, epoch = noise_images(6, SIZE, SIZE), tf.constant(3, tf.int64)
     records = tf.range(6, dtype=tf.int64)
@@ -211,14 +212,17 @@ def test_a_restored_optimizer_continues_exactly(name, policy) -> None:
     restore_weights(second.network, state)
     restore_optimizer(second, state)
     assert train(second, epochs=8) == last_loss
-    ends = [capture_state(trainer, epoch=10, step=0, facts={}) for trainer in (first, second)]
+    final_states = [
+        capture_state(trainer, epoch=10, step=0, facts={}) for trainer in (first, second)
+    ]
     for group in ("weights", "optimizer"):
-        assert are_equal(*(end.arrays[group] for end in ends))
+        assert are_equal(*(final.arrays[group] for final in final_states))
 
 
+# A slot is a variable that an optimizer keeps for a weight, such as a moment.
 @needs_addons
 @pytest.mark.parametrize(
-    ("name", "slots", "policy"),
+    ("name", "slots_per_variable", "policy"),
     [
         ("lamb", 2, "float32"),
         ("radam", 2, "float32"),
@@ -228,16 +232,19 @@ def test_a_restored_optimizer_continues_exactly(name, policy) -> None:
         ("swa", 3, "mixed_float16"),
     ],
 )
-def test_the_state_has_the_slots_of_an_optimizer_and_of_the_one_it_wraps(
-    name, slots, policy
+def test_the_state_has_the_slots_of_an_optimizer_and_of_its_inner_optimizer(
+    name, slots_per_variable, policy
 ) -> None:
     trainer = compiled_trainer(name, policy)
     build_optimizer(trainer.optimizer, trainer.network.trainable_variables)
     found = capture_state(trainer, epoch=0, step=0, facts={}).arrays["optimizer"]
+    # Keras starts with a loss scale of 2**15.
     loss_scales = [each for each in found if each.shape == () and each == 2**15]
     assert len(loss_scales) == (policy == "mixed_float16")
-    # Besides the slots: the step count, the loss scale and the steps since it last changed.
-    expected = slots * len(trainer.network.trainable_variables) + 1 + 2 * len(loss_scales)
+    # Besides the slots: the step count, the loss scale, and the steps since the scale last changed.
+    expected = (
+        slots_per_variable * len(trainer.network.trainable_variables) + 1 + 2 * len(loss_scales)
+    )
     assert len(found) == expected
 
 
@@ -267,7 +274,7 @@ def train_arguments(data: Path, run_dir: Path, *more: str) -> list[str]:
     return ["train", *where, *small, "--lr=0.01", "--schedule=cosine", *more]
 
 
-def history(run_dir: Path) -> list[dict[str, str]]:
+def read_history(run_dir: Path) -> list[dict[str, str]]:
     with (run_dir / "history.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -276,7 +283,7 @@ def weights_of(run_dir: Path, name: str) -> list[np.ndarray]:
     return [each.numpy() for each in load_model(run_dir / "checkpoints" / name).weights]
 
 
-def arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
+def arrays_of_newest_state(run_dir: Path) -> dict[str, list[np.ndarray]]:
     state, warnings = load_newest_state(run_dir / "state")
     assert not warnings
     return state.arrays
@@ -287,7 +294,7 @@ def are_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
-    """Makes the next run stop before a step, as after SIGTERM; epoch and step are counted from 0."""
+    """Makes the next run stop before this step as if SIGTERM came; epoch and step count from 0."""
     original = cb.SaveState.on_train_batch_begin
 
     def begin(self: cb.SaveState, batch: int, logs: object = None) -> None:
@@ -299,7 +306,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
 
 
 @needs_addons
-def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsys) -> None:
+def test_a_run_with_addons_can_be_resumed_evaluated_exported_and_used_to_predict(
+    data, tmp_path, monkeypatch, capsys
+) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     more = ("--epochs=3", "--freeze_epochs=1", "--optimizer=lookahead", "--augment_impl=addons")
     assert main(train_arguments(data, whole, *more)) == 0
@@ -307,21 +316,22 @@ def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsy
     assert json.loads((whole / "env.json").read_text())["tensorflow-addons"].startswith("0.23")
 
     with monkeypatch.context() as patch:
-        stop_at(patch, 2, 2)
+        stop_at(patch, epoch=2, step=2)
         assert main(train_arguments(data, resumed, *more)) == 75
     assert main(["train", f"--resume={resumed}"]) == 0
     assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+    resumed_arrays, whole_arrays = (arrays_of_newest_state(run) for run in (resumed, whole))
     for group in ("weights", "optimizer"):
-        assert are_equal(arrays(resumed)[group], arrays(whole)[group])
+        assert are_equal(resumed_arrays[group], whole_arrays[group])
     assert are_equal(weights_of(resumed, "best.keras"), weights_of(whole, "best.keras"))
 
     assert main(["evaluate", str(whole)]) == 0
     accuracy = json.loads((whole / "report" / "report.json").read_text())["accuracy"]
-    best = min(history(whole), key=lambda row: float(row["val_loss"]))
+    best = min(read_history(whole), key=lambda row: float(row["val_loss"]))
     assert accuracy == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
     table = tmp_path / "predictions.csv"
     assert main(["predict", str(whole), str(data), f"--out={table}"]) == 0
-    assert len(table.read_text().splitlines()) == 1 + 12 * 5
+    assert len(table.read_text().splitlines()) == 1 + 12 * 5  # a header, and 12 classes of 5 images
     assert main(["export", str(whole)]) == 0
     (row,) = json.loads((whole / "export" / "parity.json").read_text())["rows"]
     assert (row["format"], row["kept"], row["runtime"]) == (
@@ -345,7 +355,7 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
     data, tmp_path, monkeypatch, capsys
 ) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    trained: list[list[np.ndarray]] = []
+    trained: list[list[np.ndarray]] = []  # the weights without averaging at the end of each epoch
     original = cb.SaveState.on_epoch_end
 
     def record(self: cb.SaveState, epoch: int, logs: object = None) -> None:
@@ -357,8 +367,8 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
         patch.setattr(cb.SaveState, "on_epoch_end", record)
         assert main(train_arguments(data, whole, *more)) == 0
     assert "averaged at the end of epoch 4 and of each after it" in capsys.readouterr().out
-    # The saved model is the one that was validated, with its own batch-normalization statistics.
-    rows = history(whole)
+    # The saved models are the averaged ones that were validated.
+    rows = read_history(whole)
     lowest = min(float(row["val_loss"]) for row in rows)
     assert validation_loss(whole, "last.keras") == pytest.approx(
         float(rows[-1]["val_loss"]), rel=1e-4
@@ -378,7 +388,7 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
     assert not any(np.array_equal(one.numpy(), other.numpy()) for one, other in statistics)
 
     with monkeypatch.context() as patch:
-        stop_at(patch, 4, 1)
+        stop_at(patch, epoch=4, step=1)
         assert main(train_arguments(data, resumed, *more)) == 75
     assert main(["train", f"--resume={resumed}"]) == 0
     assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()

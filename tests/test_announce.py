@@ -17,7 +17,7 @@ from seedtf.plots.augmentation import draw_preview
 from seedtf.training.train import open_session
 
 TINY = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 4, "epochs": 2}
-ON = {
+ACTIVE_OPTIONS = {
     "recipe": "original",
     "mixup": 0.2,
     "cutmix": 1.0,
@@ -44,12 +44,12 @@ def store(tiny_folder: Path, tmp_path: Path) -> Store:
     return build_store(scan_folder(tiny_folder), 16, CachePlan("ram", 0, ""), tmp_path)
 
 
-def test_the_first_lines_name_everything_that_is_on(
+def test_the_first_lines_name_every_active_option(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run")}
-    with open_session(TrainConfig(**paths, **TINY, **ON)):
-        pass  # opening prints all lines up to the first step
+    with open_session(TrainConfig(**paths, **TINY, **ACTIVE_OPTIONS)):
+        pass  # open_session prints all lines that come before the first step
     printed = lines_by_label(capsys.readouterr().out)
     assert printed["augment"].startswith(
         "strength auto, MixUp by Beta(0.2), CutMix by Beta(1), a rectangle erased in 0.25 of the "
@@ -68,7 +68,7 @@ def test_the_first_lines_name_everything_that_is_on(
     )
 
 
-def test_the_first_lines_leave_out_what_is_off(
+def test_the_first_lines_leave_out_inactive_options(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}

@@ -95,17 +95,17 @@ def test_an_old_name_is_accepted_with_a_notice_and_hidden(
 
 
 @pytest.mark.parametrize(
-    ("command", "old"), [("lr_find", "out_dir"), ("tune", "tune_dir"), ("tune", "tune-dir")]
+    ("command", "old_name"), [("lr_find", "out_dir"), ("tune", "tune_dir"), ("tune", "tune-dir")]
 )
-def test_commands_accept_the_old_name_of_out(command, old, capsys) -> None:
-    assert main([command, "--data_dir=x", f"--{old}=y", "--batch_size=0"]) == 2
+def test_commands_accept_the_old_name_of_out(command, old_name, capsys) -> None:
+    assert main([command, "--data_dir=x", f"--{old_name}=y", "--batch_size=0"]) == 2
     notice, error = capsys.readouterr().err.splitlines()
-    old = old.replace("-", "_")
-    assert notice == f"seedtf {command}: --{old} is now --out; the next release removes --{old}"
+    flag = f"--{old_name.replace('-', '_')}"
+    assert notice == f"seedtf {command}: {flag} is now --out; the next release removes {flag}"
     assert error == f"seedtf {command}: --batch_size=0: out of range; pass 1 or more"
 
 
-def test_out_is_no_alias_of_run_dir_in_a_command_with_an_out_of_its_own() -> None:
+def test_out_is_no_alias_of_run_dir_in_a_command_that_has_its_own_out() -> None:
     given = parse_given_flags(LrFindConfig, "lr_find", ["--out=results", "--run_dir=runs/x"])
     assert given == {"out": "results", "run_dir": "runs/x"}
 

@@ -1,4 +1,4 @@
-"""The policy: parameters that depend only on seed, epoch and record, and their effect on pixels."""
+"""Augmentation: what its random parameters depend on, and how they change the pixels."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (4, 9, 7, 3)).astype(np.uint8)
 
 
 def parameters(batch: int = 1, **changes: float) -> Parameters:
+    """Parameters that change nothing except for ``changes``, the same for each image of the batch."""
     values = {**IDENTITY, **changes}
     return Parameters(**{name: tf.fill([batch], float(v)) for name, v in values.items()})
 
@@ -191,9 +192,10 @@ policies = st.builds(
 )
 
 
-def test_the_help_says_how_much_of_a_side_crop_and_stretch_remove_together() -> None:
+def test_the_help_says_which_part_of_a_side_is_lost_to_crop_and_stretch() -> None:
     policy = TrainConfig(data_dir="x").make_policy()
-    scale = make_parameters(policy, tf.fill([12, 1], 1 - 2.0**-24)).scale_y
+    largest_draw = 1 - 2.0**-24  # random numbers are multiples of 2**-24 below 1
+    scale = make_parameters(policy, tf.fill([12, 1], largest_draw)).scale_y
     (crop,) = (field for field in dataclasses.fields(TrainConfig) if field.name == "crop")
     assert f"up to {round(100 * (1 - float(scale[0])))} % of it is lost" in crop.metadata["help"]
 
@@ -224,7 +226,7 @@ def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int
 
 
 def test_the_generator_is_uniform_and_its_numbers_are_independent() -> None:
-    """20,000 draws are uncorrelated, and pass a chi-square test of 20 bins at the level of 0.0001."""
+    """The draws of 20,000 images are uncorrelated and pass a chi-square test at the level of 0.0001."""
     policy = Policy(0.9, 0.0, 180.0, 45.0, "both", 1.0, 1.0, 1.0, 180.0)
     drawn = draw(policy, 3, 0, list(range(20_000)))
     names = ("rotate", "shear", "brightness", "contrast", "saturation", "hue")
@@ -235,6 +237,8 @@ def test_the_generator_is_uniform_and_its_numbers_are_independent() -> None:
     assert np.abs(neighbours).max() < 0.04
     for name, reach in (("rotate", math.pi), ("brightness", 255.0), ("hue", math.pi)):
         counts, _ = np.histogram(drawn[name], bins=20, range=(-reach, reach))
+        # Each bin should have 20,000 / 20 = 1000 draws. 50.8 is the 0.9999 quantile of the chi-square
+        # distribution with 19 degrees of freedom.
         assert np.sum((counts - 1000.0) ** 2 / 1000.0) < 50.8, name
     assert abs(np.mean(drawn["flip_x"])) < 0.03
     assert abs(np.mean(drawn["flip_x"] * drawn["flip_y"])) < 0.03
@@ -258,7 +262,7 @@ def compiled():
     return compile_augmentation(EVERYTHING, 5, (8, 6))
 
 
-def test_compiled_eager_and_tf_data_pixels_agree(compiled) -> None:
+def test_compiled_calls_eager_calls_and_tf_data_give_the_same_pixels(compiled) -> None:
     epoch, records = tf.constant(3, tf.int64), tf.constant([4, 9, 0, 7], tf.int64)
     eager = augment_images(
         tf.constant(NOISE), draw_parameters(EVERYTHING, 5, epoch, records), (8, 6)

@@ -1,4 +1,4 @@
-"""Background workers: at most one job waits, jobs run in order, and what a job raises is not lost."""
+"""Background workers: at most one job waits, jobs run in order, and no exception of a job is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_serial_worker_runs_one_job_at_a_time_in_order() -> None:
     worker.close()
 
 
-def test_what_a_job_raises_is_raised_by_the_next_call() -> None:
+def test_the_exception_of_a_job_is_raised_by_the_next_call() -> None:
     def failing() -> None:
         raise OSError("no room")
 

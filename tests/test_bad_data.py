@@ -25,7 +25,7 @@ def load(tmp_path: Path):
     return open_folder
 
 
-def test_strict_stops_and_names_the_first_file(load, tiny_copy: Path) -> None:
+def test_strict_ends_with_an_error_that_names_the_first_bad_file(load, tiny_copy: Path) -> None:
     (tiny_copy / "alder" / "0.png").write_bytes(b"")
     with pytest.raises(UserError) as error:
         load(tiny_copy, strict=True)
@@ -37,7 +37,7 @@ def test_strict_stops_and_names_the_first_file(load, tiny_copy: Path) -> None:
     with pytest.raises(UserError, match=r"^--strict: lost\.png \(.*\) and 1 more file cannot be"):
         load(tiny_copy, strict=True)
     (tiny_copy / "alder" / "1.png").write_bytes(b"x")
-    # A file that is not an image is no fault of the data.
+    # A text file is not counted as a bad file.
     (tiny_copy / "alder" / "notes.txt").touch()
     with pytest.raises(UserError, match=r"^--strict: lost\.png \(.*\) and 2 more files cannot be"):
         load(tiny_copy, strict=True)

@@ -1,4 +1,4 @@
-"""The fused layer equals Keras' own; ``zero_init_residuals`` finds the last layer of each branch."""
+"""Fused batch normalization equals that of Keras; ``zero_init_residuals`` finds ends of branches."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ TOLERANCE = {"float32": 2e-5, "mixed_bfloat16": 0.04, "mixed_float16": 0.005}
 
 @pytest.fixture
 def float32_after() -> Iterator[None]:
+    """Sets the mixed-precision policy back to float32 after the test."""
     yield
     keras.mixed_precision.set_global_policy("float32")
 
@@ -48,7 +49,10 @@ def batch(seed: int, size: int = 8) -> np.ndarray:
 
 
 def train_step(layer: keras.layers.Layer, jit: bool | None = None) -> Callable[..., Any]:
-    """A function of images and a cotangent: gives outputs, and gradients by images, gamma and beta."""
+    """A function of images and the gradient of the loss with respect to the outputs (``cotangent``).
+
+    The function returns the outputs and the gradients with respect to images, gamma and beta.
+    """
 
     @tf.function(jit_compile=jit)
     def step(images: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -99,7 +103,8 @@ def test_inference_and_frozen_training_equal_keras(policy: str) -> None:
 
 
 def test_moving_variance_has_no_bessel_correction() -> None:
-    # With two values per channel, the Bessel-corrected variance of the kernel is twice as large.
+    # The kernel returns the variance with Bessel's correction. With two values per channel, this is
+    # twice the variance without the correction.
     fused = FusedBatchNormalization(momentum=0.0)
     fused(np.array([0.0, 2.0], np.float32).reshape(2, 1, 1, 1), training=True)
     np.testing.assert_allclose(fused.moving_variance.numpy(), [1.0], rtol=1e-6)
@@ -127,7 +132,7 @@ def test_other_shapes_give_the_output_of_the_keras_layer(shape: tuple[int, ...],
 
 
 def kernel_dtypes(layer: keras.layers.Layer) -> list[tf.DType]:
-    """Returns the input type of every fused kernel in the layer's training graph."""
+    """Returns the input dtype of every ``FusedBatchNormV3`` in the layer's training graph."""
     graph = tf.function(lambda images: layer(images, training=True)).get_concrete_function(
         tf.TensorSpec([2, 5, 4, 6], tf.bfloat16)
     )
@@ -153,7 +158,7 @@ def small_network() -> keras.Model:
 
 
 def fused_copy(model: keras.Model, momentum: float | None = None) -> keras.Model:
-    """A fused copy of a stock model, weights included."""
+    """A copy of a Keras model, with the same weights, in which batch normalization is fused."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     finalize_layers(copy)
@@ -170,7 +175,7 @@ def train_losses(model: keras.Model) -> list[float]:
     return [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(10)]
 
 
-def test_loss_curves_are_equal() -> None:
+def test_a_fused_model_has_the_losses_of_the_keras_model() -> None:
     stock = small_network()
     fused = fused_copy(stock)
     expected = train_losses(stock)
@@ -188,12 +193,12 @@ def test_fusing_keeps_names_variables_and_momentum() -> None:
     assert model.get_layer("norm").momentum == 0.9
 
 
-def test_momentum_is_set_in_every_layer() -> None:
+def test_a_given_momentum_is_set_in_every_layer() -> None:
     fused = fused_copy(small_network(), momentum=0.8)
     assert [fused.get_layer(name).momentum for name in ("norm", "flat_norm")] == [0.8, 0.8]
 
 
-def test_keras_normalization_is_finalized_after_its_weights_are_set() -> None:
+def test_a_copied_normalization_layer_uses_its_copied_statistics() -> None:
     image = keras.Input((8, 8, 3))
     normalization = keras.layers.Normalization()
     model = keras.Model(image, normalization(image))
@@ -217,7 +222,7 @@ def test_weights_files_of_either_layer_load_into_the_other(tmp_path: Path) -> No
             np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_loaded_model_is_fused(tmp_path: Path) -> None:
+def test_a_fused_model_is_still_fused_when_it_is_loaded(tmp_path: Path) -> None:
     fused = fused_copy(small_network(), momentum=0.85)
     train_losses(fused)
     fused.save(tmp_path / "model.keras")
@@ -232,7 +237,7 @@ def test_a_loaded_model_is_fused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)]
 )
-def test_loss_curves_in_16_bit_are_equal_up_to_rounding(policy: str, tolerance: float) -> None:
+def test_losses_in_16_bit_are_equal_up_to_rounding(policy: str, tolerance: float) -> None:
     keras.mixed_precision.set_global_policy(policy)
     stock = small_network()
     fused = fused_copy(stock)
@@ -242,15 +247,18 @@ def test_loss_curves_in_16_bit_are_equal_up_to_rounding(policy: str, tolerance: 
 
 
 def zeroed_in(join: Callable[[Any, Any], Any]) -> set[str]:
-    """The layers with gamma 0 in a network whose trunk and branch are combined by ``join``."""
+    """The names of the layers that ``zero_init_residuals`` sets to gamma 0.
+
+    ``join`` combines the trunk and the branch of the network.
+    """
     image = keras.Input((8, 8, 3))
     trunk = keras.layers.ReLU(name="trunk")(conv_bn(image, "stem"))
     outputs = join(trunk, conv_bn(keras.layers.ReLU()(conv_bn(trunk, "first")), "last"))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(outputs))
-    count = zero_init_residuals(model)
+    num_zeroed = zero_init_residuals(model)
     norms = [norm for norm in model.layers if isinstance(norm, keras.layers.BatchNormalization)]
     zeroed = {norm.name for norm in norms if norm.scale and not norm.gamma.numpy().any()}
-    assert count == len(zeroed)
+    assert num_zeroed == len(zeroed)
     return zeroed
 
 
@@ -281,8 +289,8 @@ def test_only_dropout_may_follow_the_norm_of_a_branch() -> None:
 
 def test_a_norm_whose_output_is_used_twice_is_not_changed() -> None:
     assert zeroed_in(lambda trunk, branch: add(branch, add(branch, trunk))) == set()
-    both = keras.layers.Concatenate()
-    assert zeroed_in(lambda trunk, branch: both([add(branch, trunk), branch])) == set()
+    concatenate = keras.layers.Concatenate()
+    assert zeroed_in(lambda trunk, branch: concatenate([add(branch, trunk), branch])) == set()
 
 
 def test_a_sum_that_does_not_have_exactly_one_branch_is_not_changed() -> None:

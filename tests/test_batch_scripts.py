@@ -1,8 +1,10 @@
-"""Beam, Spark and Ray run a real export over file bytes and predict what ``seedtf predict`` does.
+"""Beam, Spark and Ray apply an export to image files, and predict what ``seedtf predict`` predicts.
 
-The engines are too large for the environment of the tests. A variable such as
-``SEEDTF_BEAM_PYTHON=/path/to/venv/bin/python`` names the Python of an environment with an engine and
-TensorFlow. Without it the environment of the tests is used, and a missing engine skips its test.
+The engines are too large for the environment of the tests. The environment variable
+``SEEDTF_BEAM_PYTHON=/path/to/venv/bin/python`` names a Python that has Beam and TensorFlow;
+``SEEDTF_SPARK_PYTHON`` and ``SEEDTF_RAY_PYTHON`` do the same for the other engines. If the variable of
+an engine is not set, its test runs in the environment of the tests, or is skipped if the engine is
+missing there.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ ENGINES = {
 
 
 def python_of(engine: str) -> str:
-    """An interpreter that has the engine; without one, the test is skipped and says what is missing."""
+    """The Python interpreter that has the engine. If the engine is missing, the test is skipped."""
     _, module = ENGINES[engine]
     python = os.environ.get(f"SEEDTF_{engine.upper()}_PYTHON", sys.executable)
-    found = f"import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)"
-    code = f"try:\n {found}\nexcept ImportError: raise SystemExit(1)"
+    search = f"import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)"
+    code = f"try:\n {search}\nexcept ImportError: raise SystemExit(1)"
     if subprocess.run([python, "-c", code], check=False).returncode:
         pytest.skip(f"{module.partition('.')[0]} is not installed in {python}")
     if engine == "spark" and not shutil.which("java"):
@@ -62,7 +64,7 @@ READERS: dict[str, Callable[[Path], list[dict[str, str]]]] = {
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory, tiny_folder) -> tuple[Path, Path, dict[str, dict[str, str]]]:
-    """An export, a folder of images with a damaged one, and what seedtf predicts for each path."""
+    """An export, a folder with one damaged image, and the prediction of seedtf for each path."""
     from seedtf.evaluation.classifier import open_classifier
     from seedtf.evaluation.predict import write_predictions
     from seedtf.export.export import export_run
@@ -112,5 +114,5 @@ def test_a_script_is_short_and_needs_no_seedtf(script: str) -> None:
     imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     assert not {name for name in imported if name.split(".")[0] in ("seedtf", "keras")}
     assert len(text.splitlines()) <= 70
-    # a script with the name of its engine would be imported in place of the engine
+    # If a script had the name of its engine, its import of the engine would import the script itself.
     assert script.removesuffix(".py") not in {name.split(".")[0] for name in imported}

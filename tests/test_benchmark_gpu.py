@@ -1,6 +1,6 @@
 """``seedtf benchmark gpu``: a part that fails costs only its own time, and the table names it.
 
-A part is one measurement or comparison, in a process of its own.
+A part is one measurement or one comparison. Each part runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_a_part_that_fails_or_hangs_costs_only_its_own_time(tmp_path: Path) -> N
     assert shown == [*names]
 
 
-def test_no_part_starts_with_too_little_time_left() -> None:
+def test_a_part_does_not_start_when_too_little_time_is_left() -> None:
     clock = iter([0.0, 0.0, 0.0, 90.0, 95.0])
     parts = [Part(name, "speed:measure_card", {"value": 1}, 60) for name in ("first", "second")]
     results = run_parts(parts, seconds=100.0, command=COMMAND, clock=lambda: next(clock))
@@ -65,7 +65,7 @@ def test_no_part_starts_with_too_little_time_left() -> None:
     assert results["second"]["error"] == "not begun: 5 s were left; raise --seconds"
 
 
-def test_no_part_may_take_over_five_minutes_and_parts_are_chosen_by_name() -> None:
+def test_every_part_is_limited_to_five_minutes_and_is_chosen_by_its_name() -> None:
     parts = list_parts("ResNet50", 224, "sample")
     assert len({part.name for part in parts}) == len(parts)
     assert parts[0].name == "card" and all(part.seconds <= 300 for part in parts)
@@ -80,7 +80,7 @@ def test_without_a_gpu_the_error_is_one_line(capsys: pytest.CaptureFixture[str])
     assert main(["benchmark", "gpu", "--only=all"]) == 2
 
 
-def test_the_table_says_what_is_wrong_and_how_much_of_the_card_is_used() -> None:
+def test_the_table_shows_failures_and_how_much_of_the_gpu_is_used() -> None:
     limits = {"bfloat16_flops": 8e14, "bytes_per_second": 3e12}
     step = {"step_seconds": 0.02, "flops": 3.2e12, "bytes": 30e9, "kernels": 1220}
     lines = utilization_lines({"card": limits, "bfloat16": step, "epoch": {"epoch_seconds": 1.0}})

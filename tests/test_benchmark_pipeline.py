@@ -13,7 +13,7 @@ from seedtf.augment.policy import Policy
 from seedtf.benchmark.pipeline import make_batches, store_of_images
 from seedtf.commands.main import main
 
-QUICK = [
+QUICK_COMMAND = [
     "benchmark",
     "pipeline",
     "--image_size=16",
@@ -27,7 +27,7 @@ WAYS = ["fused", "tf_image", "device"]
 def test_each_way_to_augment_has_a_rate(
     tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*QUICK, f"--data_dir={tiny_folder}"]) == 0
+    assert main([*QUICK_COMMAND, f"--data_dir={tiny_folder}"]) == 0
     output = capsys.readouterr().out
     result = json.loads(output.partition("RESULT ")[2])
     assert [rate["way"] for rate in result["rates"]] == WAYS
@@ -40,7 +40,7 @@ def test_with_json_the_output_is_one_object(
     tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--json", f"--data_dir={tiny_folder}", "--mixup=0.5", "--random_erasing=0.25"]
-    assert main([*QUICK, *flags]) == 0
+    assert main([*QUICK_COMMAND, *flags]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["images"] == str(tiny_folder)
     assert result["mixing"] == {"mixup": 0.5, "cutmix": 0.0, "random_erasing": 0.25}
@@ -49,6 +49,7 @@ def test_with_json_the_output_is_one_object(
 
 def test_images_are_mixed_on_the_host_only() -> None:
     store, erasing = store_of_images(np.zeros([8, 16, 16, 3], np.uint8)), Mixing(random_erasing=1.0)
+    # The images are black, and random erasing fills a rectangle of each with noise.
     for way, has_noise in [("fused", True), ("device", False)]:
         batches = make_batches(store, 16, 8, Policy(), way, mixing=erasing)
         images = next(iter(batches))[0]

@@ -1,4 +1,4 @@
-"""What the serving benchmark sends and reports; no upper limit of a duration is asserted."""
+"""``seedtf benchmark serving``: the requests that it sends, and the numbers that it reports."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from seedtf.runs.saved_model import ServingSignature
 
 
 class Stub(tf.Module):
-    """Takes encoded images, as an export does."""
+    """A model with the input and the outputs of an export, which decodes no image."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        good = tf.strings.length(image_bytes) > 10
+        is_good = tf.strings.length(image_bytes) > 10
         lengths = tf.cast(tf.strings.length(image_bytes), tf.float32)
         return {
             "probabilities": lengths[:, None],
             "classes": tf.fill([tf.size(image_bytes), 1], "oak"),
-            "status": tf.where(good, "ok", "truncated"),
+            "status": tf.where(is_good, "ok", "truncated"),
         }
 
 
@@ -48,8 +48,8 @@ def test_every_caller_sends_requests_and_all_are_counted() -> None:
         time.sleep(0.002)
 
     load = measure(send, batch_size=5, callers=3, seconds=0.05)
-    warm_up = sent.pop(threading.get_ident())
-    assert warm_up >= 1
+    num_warm_up_requests = sent.pop(threading.get_ident())
+    assert num_warm_up_requests >= 1
     assert len(sent) == 3
     assert load.requests == sum(sent.values()) >= 3
     assert (load.batch_size, load.callers) == (5, 3)

@@ -1,4 +1,4 @@
-"""The benchmarks of step, epoch and start-up run, and the parts of an epoch add up to its time."""
+"""``seedtf benchmark step``, ``epoch`` and ``startup``; the parts of an epoch add up to its time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ EPOCH = Epoch(
         ({"wait": 2.0, "decodes_every_epoch": True}, "--cache=disk"),
     ],
 )
-def test_the_recommended_flag_follows_from_where_the_time_goes(changes, flag) -> None:
+def test_the_recommended_flag_depends_on_which_part_of_an_epoch_takes_long(changes, flag) -> None:
     assert best_flag(dataclasses.replace(EPOCH, **changes)).startswith(f"{flag}:")
 
 
@@ -59,10 +59,11 @@ def test_the_training_ratio_leaves_out_validation() -> None:
     assert EPOCH.training_ratio == pytest.approx(9.5 / 9.0)
 
 
-@pytest.mark.parametrize(("times", "expected"), [(4, 4.0), (9, 5.0)])
-def test_the_bare_step_is_the_mean_of_the_steps_within_the_limit(
-    monkeypatch: pytest.MonkeyPatch, times: int, expected: float
+@pytest.mark.parametrize(("num_steps", "expected"), [(4, 4.0), (9, 5.0)])
+def test_the_time_of_a_bare_step_is_the_mean_of_the_steps_that_start_within_the_limit(
+    monkeypatch: pytest.MonkeyPatch, num_steps: int, expected: float
 ) -> None:
+    # The first two steps warm up. The limit of 20 s ends the measurement after the step of 9 s.
     now, durations = 0.0, iter([50.0, 50.0, 1.0, 1.0, 1.0, 13.0, 9.0, 1.0, 1.0])
 
     def work() -> None:
@@ -71,7 +72,7 @@ def test_the_bare_step_is_the_mean_of_the_steps_within_the_limit(
 
     monkeypatch.setattr(epoch.time, "perf_counter", lambda: now)
     monkeypatch.setattr(epoch, "_MAX_BARE_SECONDS", 20.0)
-    assert epoch._measure_mean_seconds(work, times) == expected
+    assert epoch._measure_mean_seconds(work, num_steps) == expected
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -82,7 +83,7 @@ def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys, monkeyp
     (line,) = capsys.readouterr().out.splitlines()
     result = json.loads(line)
     assert (result["epochs"], result["steps"], result["images"]) == (1, 3, 12)
-    # The Kaggle solution that seedtf grew from needed 125 s for an epoch.
+    # seedtf is based on a Kaggle solution, which needed 125 s for an epoch.
     assert (result["original_seconds"], result["original_card"]) == (125.0, "GTX 1080 Ti")
     parts = sum(result[name] for name in ("step", "wait", "loop", "validation", "callbacks"))
     assert parts == pytest.approx(result["seconds"], rel=1e-3)
@@ -101,7 +102,7 @@ def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys, monkeyp
         ({"time_limit": 0.5}, "--time_limit=0.5: may end the training before all epochs"),
     ],
 )
-def test_flags_that_leave_no_epochs_to_measure_are_refused(flags, message) -> None:
+def test_flags_that_the_epoch_benchmark_cannot_use_are_refused(flags, message) -> None:
     with pytest.raises(UserError) as error:
         EpochConfig(data_dir="d", **flags)
     assert str(error.value).startswith(message)
@@ -138,7 +139,7 @@ def test_the_stock_network_refuses_an_image_that_is_too_small_for_it() -> None:
         make_step(Variant("resnet50", 16, batch_size=1, stock=True))
 
 
-def test_memory_growth_is_from_the_second_to_the_last_quarter_of_the_epochs() -> None:
+def test_memory_growth_compares_the_last_quarter_of_the_epochs_with_the_second() -> None:
     warm = [100, 900, *[1000] * 7, *[1010] * 3]
     assert startup.Growth(tuple(warm)).fraction == pytest.approx(0.01)
     assert startup.Growth((5, 7, 100, 110)).fraction == pytest.approx(0.1)
@@ -159,7 +160,7 @@ def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
     assert built.ratio == pytest.approx(built.seconds / built.pass_seconds)
 
 
-def test_a_child_that_fails_gives_a_one_line_error() -> None:
+def test_a_benchmark_process_that_fails_gives_a_one_line_error() -> None:
     with pytest.raises(UserError, match=r"a benchmark process failed: .*No module named .*absent"):
         startup._run("absent")
 
@@ -176,7 +177,8 @@ def test_the_start_is_measured_up_to_the_end_of_the_first_step(
     ]
     before = time.time()
     seedtf_ended = startup._run("train", "first_step", *flags, f"--run_dir={tmp_path / 'run'}")
-    monkeypatch.setattr(subprocess, "run", forked.run_python)  # a new interpreter once is enough
+    # One new interpreter is enough for this test.
+    monkeypatch.setattr(subprocess, "run", forked.run_python)
     keras_ended = startup._run("plain_keras", "VGG16", "32", "4", "3")
     assert before < seedtf_ended < keras_ended < time.time()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

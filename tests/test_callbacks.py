@@ -1,4 +1,4 @@
-"""Callbacks in the fit of a tiny model; clocks and terminals are fakes."""
+"""The callbacks of training, in the ``fit`` of a tiny model; clocks and terminals are fakes."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ from seedtf.training.stop_signal import StopSignal
 
 STEPS = 4
 BATCH = 8
+# Earlier versions of seedtf wrote history.csv without a column for the augmentation strength.
 OLD_HEADER = "epoch,lr,loss,accuracy,val_loss,val_accuracy"
 HEADER = f"{OLD_HEADER},augment_strength"
 
@@ -69,7 +70,7 @@ class Terminal(io.StringIO):
 
 
 class Losses(keras.callbacks.Callback):
-    """Replaces the measured ``val_loss`` by values from a list; must be the first callback."""
+    """Replaces the measured ``val_loss`` by values from a list, for the callbacks after this one."""
 
     def __init__(self, losses):
         super().__init__()
@@ -89,7 +90,7 @@ def compiled():
 
 @pytest.fixture
 def fit(compiled):
-    """Fits the model; every test starts from the same weights."""
+    """A function that fits the model. Every test starts from the same weights."""
     images = np.random.default_rng(0).normal(size=(STEPS * BATCH, 3)).astype("float32")
     labels = (images[:, 0] > 0).astype("int32")
     weights = compiled.get_weights()
@@ -130,7 +131,7 @@ def resumed_log(folder, losses):
 
 
 class Rates(keras.callbacks.Callback):
-    """Records the rate of the optimizer in every step and the ``lr`` in the logs of an epoch."""
+    """Records the learning rate before each step, and the ``lr`` in the logs of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -144,15 +145,15 @@ class Rates(keras.callbacks.Callback):
         self.logged_rates.append(logs["lr"])
 
 
-def make_rate(schedule, *, per_step, **resumed):
+def make_position_and_rate(schedule, *, per_step, **resumed):
     position = Position(**resumed)
     return position, LearningRate(
         schedule, per_step=per_step, steps_per_epoch=STEPS, position=position
     )
 
 
-def test_a_rate_per_epoch_is_set_before_its_first_step(fit):
-    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=False)
+def test_a_rate_per_epoch_is_set_before_the_first_step_of_its_epoch(fit):
+    position, rate = make_position_and_rate(lambda epoch: 0.1 + epoch, per_step=False)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
     assert seen.step_rates == pytest.approx([0.1] * STEPS + [1.1] * STEPS)
@@ -160,7 +161,7 @@ def test_a_rate_per_epoch_is_set_before_its_first_step(fit):
 
 
 def test_a_rate_per_step_is_set_before_every_step(fit):
-    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=True)
+    position, rate = make_position_and_rate(lambda epoch: 0.1 + epoch, per_step=True)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
     assert seen.step_rates == pytest.approx([0.1 + step / STEPS for step in range(2 * STEPS)])
@@ -168,15 +169,15 @@ def test_a_rate_per_step_is_set_before_every_step(fit):
 
 
 def test_a_second_fit_continues_the_schedule(fit):
-    position, rate = make_rate(lambda epoch: 1 + epoch, per_step=False)
+    position, rate = make_position_and_rate(lambda epoch: 1 + epoch, per_step=False)
     seen = Rates()
     fit([position, rate, seen], epochs=1)
     fit([position, rate, seen], epochs=3, initial_epoch=1)
     assert seen.logged_rates == [1, 2, 3]
 
 
-def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
-    position, rate = make_rate(
+def test_a_resumed_epoch_starts_at_the_saved_step_and_the_next_epoch_at_step_0(fit):
+    position, rate = make_position_and_rate(
         lambda epoch: 0.1 + epoch, per_step=True, resumed_epoch=1, resumed_step=3
     )
     seen = Rates()
@@ -225,7 +226,7 @@ def test_the_last_model_is_saved_after_every_epoch(fit, tmp_path):
     assert saved == ["last.keras"] * 3
 
 
-def test_while_files_are_written_only_the_last_epoch_is_saved(fit, tmp_path):
+def test_while_earlier_files_are_being_written_only_the_last_epoch_is_saved(fit, tmp_path):
     saved = []
     policy = make_policy(busy=True)
     last = LastCheckpoint(tmp_path, lambda *_: saved.append("last"), policy)
@@ -247,12 +248,12 @@ def test_while_files_are_written_only_the_last_epoch_is_saved(fit, tmp_path):
 # --- timer -------------------------------------------------------------------------------------
 
 
-def test_the_timer_separates_training_from_validation():
+def test_images_per_second_and_the_fraction_of_data_wait_leave_out_validation():
     clock = Clock()
-    waited = iter([99.0, 1.5])  # the waiting before the epoch does not count
+    waited = iter([99.0, 1.5])  # the 99 s of waiting before the epoch do not count
     timer = EpochTimer(BATCH, take_data_wait=lambda: next(waited), clock=clock)
     timer.on_epoch_begin(0)
-    for batch in (0, 2, 1):  # Keras 3 may report steps out of order
+    for batch in (0, 2, 1):  # Keras 3 may report steps in another order
         clock.now += 2
         timer.on_train_batch_end(batch)
     assert timer.images_per_second == pytest.approx(3 * BATCH / 6)
@@ -277,10 +278,10 @@ def test_the_time_left_ignores_the_first_epoch_which_compiles():
 # --- history -----------------------------------------------------------------------------------
 
 
-def test_history_and_timing_have_their_columns(fit, tmp_path):
+def test_history_csv_and_timing_csv_have_a_row_for_each_epoch(fit, tmp_path):
     timer = EpochTimer(BATCH, take_data_wait=lambda: 0.25, clock=Clock(step=0.5))
     log = make_log(tmp_path, timer)
-    position, rate = make_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
+    position, rate = make_position_and_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
     fit([position, timer, rate, log], epochs=2)
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0] == HEADER
@@ -411,7 +412,7 @@ def test_exhausted_patience_stays_exhausted_after_a_resume(tmp_path, losses, exh
     assert bool(Patience(2, resumed_log(tmp_path, losses)).reason) == exhausted
 
 
-def test_the_time_limit_lets_the_first_epoch_end_and_then_stops(fit, tmp_path):
+def test_a_time_limit_that_passes_in_the_first_epoch_stops_training_after_it(fit, tmp_path):
     clock = Clock()
     limit = TimeLimit(1.0, Position(), clock)
     reasons = []
@@ -427,7 +428,7 @@ def test_the_time_limit_lets_the_first_epoch_end_and_then_stops(fit, tmp_path):
     assert limit.reason == "the time limit of 1 min was reached at the end of epoch 1"
 
 
-def test_the_time_limit_within_a_later_epoch_only_sets_its_reason(fit):
+def test_a_time_limit_that_passes_in_a_later_epoch_only_sets_the_reason(fit):
     clock = Clock()
     position = Position()
     limit = TimeLimit(1.0, position, clock)
@@ -443,7 +444,7 @@ def test_the_time_limit_within_a_later_epoch_only_sets_its_reason(fit):
     assert seen[-1] == "the time limit of 1 min was reached before step 2 of epoch 2"
 
 
-def test_the_time_limit_is_for_all_fits_together(fit, tmp_path):
+def test_the_time_limit_counts_all_calls_of_fit_together(fit, tmp_path):
     clock = Clock()
     limit, log = TimeLimit(1.0, Position(), clock), make_log(tmp_path)
 
@@ -492,7 +493,7 @@ def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
 def console_run(fit, folder, stream):
     clock = Clock()
     timer = EpochTimer(BATCH, take_data_wait=lambda: 0.5, clock=clock)
-    position, rate = make_rate(lambda epoch: 0.001, per_step=False)
+    position, rate = make_position_and_rate(lambda epoch: 0.001, per_step=False)
     log = make_log(folder, timer)
     line = ConsoleLine(log, position, epochs=3, steps_per_epoch=STEPS, stream=stream)
     step = keras.callbacks.LambdaCallback()
@@ -526,7 +527,9 @@ def test_the_line_names_the_strength_after_it_has_changed(tmp_path):
     assert "  lr nan  strength 1.23  " in lines[2]
 
 
-def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypatch):
+def test_on_a_terminal_a_bar_is_redrawn_within_the_width_of_the_terminal(
+    fit, tmp_path, monkeypatch
+):
     monkeypatch.setattr("tqdm.std.time", Clock(step=0.2))
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
@@ -539,7 +542,7 @@ def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypa
     assert len(epochs) == 4 and epochs[-1] == ""
     for number, epoch in enumerate(epochs[:-1], start=1):
         *live, blank, final = epoch.split("\r")[1:]
-        # Keras 3 may report two steps in the wrong order, and the bar then skips a step
+        # Keras 3 may report two steps in the wrong order. The bar then skips a step.
         assert 2 <= len(live) <= 1 + STEPS and all(50 < len(draw) <= 60 for draw in live[1:])
         assert all(draw.startswith(f"epoch {number}/3  [") for draw in live)
         assert blank.strip() == "" and len(blank) == max(map(len, live))
@@ -601,7 +604,7 @@ def live_run(fit, folder, epochs=2, **kwargs):
 
 
 def drawn_page(folder, text):
-    """The live page as soon as it contains ``text``; a thread draws it."""
+    """The text of live.html as soon as it contains ``text``; a thread writes this file."""
     for _ in range(600):
         page = folder / "live.html"
         if page.exists() and text in (content := page.read_text(encoding="utf-8")):
@@ -644,6 +647,7 @@ def test_the_page_and_the_curves_show_a_strength_that_varies(tmp_path, strengths
     varies = strengths[1] != strengths[0]
     assert ("<dt>augmentation strength</dt><dd>1.25</dd>" in page) == varies
     assert ('<th scope="col">strength</th>' in page) == ("<td>1.25</td></tr>" in page) == varies
+    # A strength that varies has a panel of its own, which makes the figure higher.
     with Image.open(tmp_path / "curves.png") as image:
         assert image.height / image.width == pytest.approx(8 / 5.4 if varies else 6.8 / 5.4, 0.01)
 
@@ -655,7 +659,7 @@ def test_a_title_is_escaped_in_the_page(fit, tmp_path):
     assert "&lt;script&gt;" in page and "&amp;小?" in page
 
 
-def test_a_folder_that_vanished_warns_once_and_training_continues(fit, tmp_path, capsys):
+def test_a_missing_folder_for_the_curves_warns_once_and_training_continues(fit, tmp_path, capsys):
     log = make_log(tmp_path)
     live = LiveCurves(
         RunPaths(tmp_path / "gone"), log, title="run", planned_lr=[0.1] * 3, pause=0.0
@@ -700,11 +704,11 @@ def test_a_window_is_updated_until_the_user_closes_it(fit, tmp_path, monkeypatch
     )
     live = live_run(fit, tmp_path, title="run", show=True, epochs=1)
     assert len(figure.axes) == 3
-    first = figure.axes[0]
+    axes_before_closing = figure.axes[0]
     figure.canvas.callbacks.process("close_event", None)
     live.on_train_batch_begin(0)
     live.on_epoch_end(1)
-    assert figure.axes[0] is first
+    assert figure.axes[0] is axes_before_closing
     plt.close(figure)
 
 

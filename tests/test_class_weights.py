@@ -1,4 +1,4 @@
-"""Class weights: parsing, refusals in one line, and their effect on mixed labels."""
+"""``--class_weights``: valid and refused values, and the weight of an image with mixed labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_an_empty_flag_gives_no_weights(text: str) -> None:
     assert parse_class_weights(text, NAMES, COUNTS) is None
 
 
-def test_auto_is_inverse_to_the_class_frequency() -> None:
+def test_auto_gives_weights_inverse_to_the_number_of_images_of_a_class() -> None:
     weights = parse_class_weights("auto", NAMES, COUNTS)
     assert weights is not None
     assert weights.dtype == np.float32
@@ -135,13 +135,17 @@ def test_a_mixed_image_gets_the_average_weight_of_its_classes(
 
 
 def test_the_weighted_loss_of_a_mixed_label_has_the_exact_gradient() -> None:
-    """d/dz of w · CE(y, softmax z) is w · (p − y), with w = y · weights, not weights[argmax y]."""
+    """The derivative of w · CE(y, p) with respect to the logits z is w · (p − y).
+
+    Here y is the label, p = softmax(z), CE is the cross-entropy, and w = y · weights. The gradient
+    would differ if w were the weight of the most probable class, weights[argmax y].
+    """
     weights = np.array([1.0, 4.0, 0.5], np.float32)
     labels = np.array([[0.6, 0.4, 0.0], [0.1, 0.1, 0.8]], np.float32)
     logits = tf.Variable([[0.3, -1.0, 2.0], [0.0, 0.5, 0.1]])
     with tf.GradientTape() as tape:
         losses = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
         loss = tf.reduce_sum(sample_weights(tf.constant(labels), weights) * losses)
-    factor = np.array([[0.6 + 1.6], [0.1 + 0.4 + 0.4]])
-    expected = factor * (tf.nn.softmax(logits).numpy() - labels)
+    image_weights = np.array([[0.6 + 1.6], [0.1 + 0.4 + 0.4]])
+    expected = image_weights * (tf.nn.softmax(logits).numpy() - labels)
     assert tape.gradient(loss, logits).numpy() == pytest.approx(expected, abs=1e-5)

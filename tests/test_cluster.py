@@ -28,7 +28,7 @@ KUBERNETES = "1.31"
 
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch):
-    """Sets the variables that srun sets in one task."""
+    """A function that sets the environment variables which srun sets in one task."""
 
     def set_variables(
         nodes: str, tasks_per_node: str, num_tasks: int, rank: int, job: int = 7
@@ -51,7 +51,7 @@ def test_the_tasks_of_a_step_are_the_workers(slurm) -> None:
     assert (cluster.size, cluster.index, cluster.task(2)) == (3, 2, ("worker", 2))
 
 
-def test_ranks_get_the_hosts_in_the_order_of_slurm_not_of_their_texts(slurm) -> None:
+def test_ranks_get_the_hosts_in_the_order_of_slurm_and_not_of_the_alphabet(slurm) -> None:
     slurm("host[2,9-10],login-1,r[1-2]n[08,09]-ib", "2,1(x7)", 9, 2)
     cluster = read_cluster(slurm_tf_config())
     hosts = [address.rpartition(":")[0] for address in cluster.addresses]
@@ -73,12 +73,10 @@ def test_tasks_on_one_machine_and_different_jobs_use_different_ports(slurm) -> N
 def test_every_port_is_above_1023_and_below_the_ports_of_clients(slurm, job: int) -> None:
     slurm("a", "4", 4, 0, job)
     ports = [int(a.rpartition(":")[2]) for a in read_cluster(slurm_tf_config()).addresses]
-    assert all(
-        1024 < port < 32_768 for port in ports
-    )  # below the ports that Linux gives to clients
+    assert all(1024 < port < 32_768 for port in ports)  # Linux gives clients ports from 32,768
 
 
-def test_a_batch_script_and_a_single_task_are_no_step(slurm, monkeypatch) -> None:
+def test_a_batch_script_and_a_single_task_are_no_step_of_several_tasks(slurm, monkeypatch) -> None:
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     assert not in_slurm_step()
@@ -135,6 +133,7 @@ def test_each_slurm_variable_that_does_not_fit_is_refused(
 
 
 def tf_config(*hosts: str) -> str:
+    """The TF_CONFIG of the first worker in a cluster with one worker on each host."""
     task = {"type": "worker", "index": 0}
     return json.dumps({"cluster": {"worker": [f"{host}:1" for host in hosts]}, "task": task})
 
@@ -153,7 +152,7 @@ def test_the_flag_cluster_selects_tf_config_or_slurm(flag: str, expected: tuple[
     assert (choice.kind, choice.reason) == expected
 
 
-def test_auto_finds_slurm_and_cluster_slurm_is_refused_without_it() -> None:
+def test_auto_finds_slurm_and_cluster_slurm_is_refused_without_slurm() -> None:
     choice = choose_devices("auto", Machine(slurm_config=tf_config("a", "b", "c")))
     assert (choice.workers, choice.reason) == (3, "SLURM names 3 workers")
     assert (
@@ -163,13 +162,13 @@ def test_auto_finds_slurm_and_cluster_slurm_is_refused_without_it() -> None:
         choose_devices("auto", Machine(tf_config=tf_config("a", "b")), "slurm")
 
 
-def manifest() -> tuple[dict, dict]:
+def read_manifest() -> tuple[dict, dict]:
     service, job = yaml.safe_load_all((SCRIPTS / "kubernetes" / "job.yaml").read_text())
     return service, job
 
 
 def test_the_manifest_fits_the_schemas_of_kubernetes() -> None:
-    service, job = manifest()
+    service, job = read_manifest()
     kubernetes_validate.validate(service, KUBERNETES, strict=True)
     kubernetes_validate.validate(job, KUBERNETES, strict=True)
     job["spec"]["completionMode"] = 3
@@ -178,7 +177,7 @@ def test_the_manifest_fits_the_schemas_of_kubernetes() -> None:
 
 
 def test_the_pods_of_the_manifest_are_a_cluster_of_seedtf() -> None:
-    service, job = manifest()
+    service, job = read_manifest()
     name, spec = job["metadata"]["name"], job["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
@@ -208,15 +207,17 @@ def test_the_batch_scripts_are_valid_and_their_flags_exist() -> None:
     for name, config_class in classes.items():
         script = (SCRIPTS / "slurm" / f"{name}.sbatch").read_text()
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-        code = re.sub(r"^#.*$|--kill-on-bad-exit=0", "", script, flags=re.M)  # a flag of srun
+        # Comments are left out, and --kill-on-bad-exit, which is a flag of srun.
+        code = re.sub(r"^#.*$|--kill-on-bad-exit=0", "", script, flags=re.M)
         flags = re.findall(r"--(\w+)", code)
         assert flags
         assert set(flags) <= set(config_class.__dataclass_fields__)
 
 
+# Shell programs that replace the commands in the batch scripts. The replacement of srun runs its
+# command once. The replacement of seedtf makes config.json: a batch script resumes a run if this file
+# exists.
 STAND_INS = {
-    # The stand-in for srun runs its command once. The one for seedtf makes the file by which the script
-    # knows that there is a run to resume.
     "srun": '''[ "$1" = --kill-on-bad-exit=0 ] && shift; "$@"''',
     "seedtf": '''echo "$@" >> "$LOG"; touch "$RUN/config.json"; exit "$(cat "$CODE")"''',
     "scontrol": '''echo "scontrol $@" >> "$LOG"''',
@@ -241,6 +242,7 @@ def test_the_batch_script_requeues_and_resumes(tmp_path: Path, code: int, requeu
         "SLURM_JOB_ID": "12",
     }
     command = ["bash", str(SCRIPTS / "slurm" / "train.sbatch")]
+    # The second time, the script finds the run of the first time.
     codes = [subprocess.run(command, env=variables, check=False).returncode for _ in range(2)]
     lines = log.read_text().splitlines()
     assert codes == [code, code]

@@ -1,4 +1,4 @@
-"""Comparing two runs on the same images: paired by file, counted exactly."""
+"""``seedtf compare`` pairs the predictions of two runs by path and counts how often each is right."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ pytestmark = pytest.mark.usefixtures("module_without_figures")
 def make_report(folder, predictions):
     """Writes a run with a report; ``predictions`` maps a path to its true and predicted class."""
     (folder / "report").mkdir(parents=True)
-    lines = ["path,true,top1,p1", *(f"{p},{t},{a},0.5" for p, (t, a) in predictions.items())]
+    lines = [
+        "path,true,top1,p1",
+        *(f"{path},{true},{top1},0.5" for path, (true, top1) in predictions.items()),
+    ]
     (folder / "report" / "predictions_val.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
-def predictions_of_both(both, only_a, only_b, neither):
-    """The predictions of A and B, by the numbers of images that are right in both, one or neither."""
+def predictions_of_two_runs(both, only_a, only_b, neither):
+    """The predictions of runs A and B, given how many images are right in both, one or neither."""
     pairs = [("x", "x")] * both + [("x", "y")] * only_a + [("y", "x")] * only_b
     pairs += [("y", "y")] * neither
+    # The true class is "x". A pair has the class that A predicts and the class that B predicts.
     named = {f"{index}.png": pair for index, pair in enumerate(pairs)}
     return (
         {path: ("x", a) for path, (a, _) in named.items()},
@@ -39,26 +43,30 @@ def predictions_of_both(both, only_a, only_b, neither):
 
 @pytest.fixture
 def make_reports(tmp_path):
+    """A function that writes a run for each of two sets of predictions, and returns their folders."""
+
     def make(a, b):
         return make_report(tmp_path / "a", a), make_report(tmp_path / "b", b)
 
     return make
 
 
-def test_counts_difference_and_p_value_of_two_runs(make_reports):
-    result = compare(*make_reports(*predictions_of_both(both=50, only_a=5, only_b=20, neither=25)))
+def test_the_result_has_counts_difference_interval_and_p_value(make_reports):
+    result = compare(
+        *make_reports(*predictions_of_two_runs(both=50, only_a=5, only_b=20, neither=25))
+    )
     assert (result.shared, result.only_in_a, result.only_in_b) == (100, 0, 0)
     counts = (result.both_right, result.only_a_right, result.only_b_right, result.both_wrong)
     assert counts == (50, 5, 20, 25)
     assert (result.accuracy_a, result.accuracy_b) == (0.55, 0.70)
     assert result.difference == 0.15
     assert result.interval[0] < 0.15 < result.interval[1]
-    assert result.interval[0] > 0  # 5 against 20 is not chance
+    assert result.interval[0] > 0  # 5 against 20 images are a significant difference
     assert result.mcnemar_p == pytest.approx(0.0051, abs=1e-4)
 
 
-def test_files_are_paired_by_path_not_by_order(make_reports):
-    a, b = predictions_of_both(both=3, only_a=2, only_b=1, neither=1)
+def test_files_are_paired_by_path_and_not_by_order(make_reports):
+    a, b = predictions_of_two_runs(both=3, only_a=2, only_b=1, neither=1)
     b = dict(reversed(b.items()))
     b["only b.png"] = ("x", "x")
     result = compare(*make_reports(a, b))
@@ -66,7 +74,7 @@ def test_files_are_paired_by_path_not_by_order(make_reports):
     assert (result.only_a_right, result.only_b_right) == (2, 1)
 
 
-def test_no_shared_file_is_refused(make_reports):
+def test_runs_that_share_no_file_are_refused(make_reports):
     with pytest.raises(UserError, match="shares no file"):
         compare(*make_reports({"1.png": ("x", "x")}, {"2.png": ("x", "x")}))
 
@@ -97,7 +105,7 @@ def test_the_error_of_a_run_without_report_names_the_command(make_reports, tmp_p
     assert "no such run" in capsys.readouterr().err
 
 
-def test_a_table_without_its_columns_is_refused(make_reports):
+def test_a_table_that_lacks_a_column_is_refused(make_reports):
     a, b = make_reports({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
     table = b / "report" / "predictions_val.csv"
     table.write_text("path,true\n1.png,x\n")
@@ -105,7 +113,7 @@ def test_a_table_without_its_columns_is_refused(make_reports):
         compare(a, b)
 
 
-def test_the_command_says_which_files_are_not_compared(make_reports, capsys):
+def test_the_command_prints_how_many_files_are_not_compared(make_reports, capsys):
     shared = {"1.png": ("x", "x"), "2.png": ("x", "x")}
     a, b = make_reports(shared, {**shared, "3.png": ("x", "x")})
     assert main(["compare", str(a), str(b)]) == 0

@@ -1,4 +1,4 @@
-"""Code that differs between the Keras 3 and the Keras 2.15 environment behaves alike in both."""
+"""``seedtf.compat`` hides the differences between the Keras 3 and the Keras 2.15 environment."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_metrics_variables_are_the_sums_of_loss_and_accuracy() -> None:
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.test_on_batch(np.ones((4, 8), np.float32), np.zeros(4, np.int32))
     sums = [float(variable.numpy()) for variable in metrics_variables(model)]
-    assert sums.count(4.0) >= 2  # both metrics count the images
+    assert sums.count(4.0) >= 2  # loss and accuracy each count the four images
 
 
 @pytest.fixture
@@ -121,10 +121,10 @@ def test_pillow_decodes_webp_if_tensorflow_cannot(monkeypatch) -> None:
     encoded = io.BytesIO()
     Image.new("RGB", (8, 8)).save(encoded, "WEBP")
     monkeypatch.setattr(header, "DECODES_WEBP", False)
-    found = read_header(encoded.getvalue())
-    assert found.needs_pillow
-    data, for_decoder = to_decodable(encoded.getvalue(), found)
-    assert (data[:2], for_decoder) == (b"BM", (8, 8, 1, 0))
+    webp_header = read_header(encoded.getvalue())
+    assert webp_header.needs_pillow
+    data, header_values = to_decodable(encoded.getvalue(), webp_header)
+    assert (data[:2], header_values) == (b"BM", (8, 8, 1, 0))
 
 
 def test_addons_are_imported_or_the_error_names_what_to_install() -> None:
@@ -146,7 +146,7 @@ def test_optimizers_that_wrap_another_are_refused_on_several_devices(name: str) 
         check_strategy(name, "mirrored")
 
 
-def test_the_description_of_an_optimizer() -> None:
+def test_an_optimizer_is_described_with_what_it_wraps_and_when_it_averages() -> None:
     assert describe_optimizer("adam", 10) == "adam"
     assert describe_optimizer("ranger", 10).startswith("ranger (lookahead around radam)")
     assert "end of epoch 8 and of each" in describe_optimizer("swa", 10)

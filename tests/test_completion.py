@@ -1,4 +1,4 @@
-"""Shell completion: what bash offers for the beginning of a word; all scripts have a valid syntax."""
+"""Shell completion: the words that bash offers, and the syntax of the scripts for zsh and fish."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from seedtf.config.recipes import RECIPES
 
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, str]:
+    """The completion script of each shell."""
     command = [sys.executable, "-m", "seedtf", "completion"]
     return {
         shell: subprocess.run([*command, shell], capture_output=True, text=True, check=True).stdout
@@ -34,7 +35,8 @@ def complete(script: str, *words: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        env={"PATH": ""},  # bash then finds only its builtins, so the completion starts no Python
+        # bash finds only its builtins, so this shows that the completion starts no Python.
+        env={"PATH": ""},
     )
     assert done.stderr == ""
     return done.stdout.split()
@@ -45,7 +47,7 @@ def test_the_first_word_is_completed_to_a_command(scripts: dict[str, str]) -> No
     assert complete(scripts["bash"], "pre") == ["predict", "preview"]
 
 
-def test_flags_are_those_of_the_command(scripts: dict[str, str]) -> None:
+def test_a_flag_is_completed_to_the_flags_of_its_command(scripts: dict[str, str]) -> None:
     assert complete(scripts["bash"], "train", "--epo") == ["--epochs="]
     assert complete(scripts["bash"], "train", "--strict") == ["--strict"]
     assert complete(scripts["bash"], "evaluate", "RUN", "--epo") == []
@@ -61,9 +63,9 @@ def test_positional_arguments_are_not_offered_as_flags(scripts: dict[str, str]) 
     assert "-l run_a" not in scripts["fish"]  # fish calls the flag --run_a "-l run_a"
 
 
-def test_values_are_the_choices_of_the_flag(scripts: dict[str, str]) -> None:
+def test_a_value_is_completed_to_the_choices_of_its_flag(scripts: dict[str, str]) -> None:
     recipes = [recipe for recipe in RECIPES if recipe.startswith("f")]
-    # bash passes --recipe=f as three words, and zsh as one; the function must complete both.
+    # bash passes --recipe=f as three words, zsh as one word. The function must complete either form.
     found = complete(scripts["bash"], "train", "--recipe", "=", "f")
     assert set(recipes) <= set(found)
     assert complete(scripts["bash"], "train", "--recipe=f") == [f"--recipe={r}" for r in found]

@@ -1,4 +1,4 @@
-"""``TrainConfig`` and its groups of flags: help, ranges, choices, and the flagfile of a run."""
+"""``TrainConfig`` and the groups of flags in it: help, ranges, choices, and the flagfile of a run."""
 
 import ast
 import dataclasses
@@ -129,7 +129,7 @@ def test_missing_or_contradictory_flags_are_refused(options: dict, message: str)
 GROUPS = (DataFlags, RecipeFlags, NetworkFlags, OptimFlags, AugmentFlags, RunFlags, DeviceFlags)
 
 
-def test_the_configuration_is_the_sum_of_the_groups() -> None:
+def test_the_configuration_has_the_flags_of_all_groups_in_order() -> None:
     names = [name for group in GROUPS for name in inspect.get_annotations(group)]
     flags = [name for name in names if name != "HEADING"]
     assert flags == [field.name for field in dataclasses.fields(TrainConfig)]
@@ -161,7 +161,7 @@ def test_path_objects_become_strings(tmp_path) -> None:
     assert config.has_weights_file
 
 
-def test_a_policy_has_the_augmentation_flags_times_augment_strength() -> None:
+def test_augment_strength_multiplies_the_ranges_of_the_policy() -> None:
     flags = AugmentFlags(crop=0.2, rotate=90.0, flip="none", augment_strength=0.5, cutmix=1.0)
     assert (flags.make_policy().crop, flags.make_policy().rotate, flags.make_policy().flip) == (
         0.1,
@@ -172,7 +172,7 @@ def test_a_policy_has_the_augmentation_flags_times_augment_strength() -> None:
     assert (flags.make_mixing().mixup, flags.make_mixing().cutmix) == (0.0, 1.0)
 
 
-def test_each_list_of_choices_is_written_once() -> None:
+def test_no_list_of_choices_is_written_twice_in_the_package() -> None:
     choice_lists = {field.metadata["choices"] for field in dataclasses.fields(TrainConfig)} - {()}
     written: dict[frozenset, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -181,6 +181,7 @@ def test_each_list_of_choices_is_written_once() -> None:
                 values = [each.value for each in node.elts if isinstance(each, ast.Constant)]
                 written.setdefault(frozenset(map(str, values)), []).append(path.name)
     for choices in choice_lists:
+        # A list of choices may also be written without auto.
         spellings = {frozenset(choices), frozenset(choices) - {"auto"}}
         places = [place for spelling in spellings for place in written.get(spelling, [])]
         assert len(places) <= 1, (choices, places)
@@ -194,7 +195,7 @@ def test_flags_become_fields_and_dashes_count_as_underscores() -> None:
     assert config.epochs == TrainConfig(data_dir="x").epochs
 
 
-def test_a_negated_switch_and_the_last_of_two_values_win() -> None:
+def test_the_last_value_of_a_flag_that_is_given_twice_is_used() -> None:
     config = parse("--data_dir=x", "--show", "--noshow", "--seed=1", "--seed=2")
     assert config.show is False
     assert config.seed == 2
@@ -219,7 +220,9 @@ def test_a_mistyped_command_line_gives_a_one_line_error(argument: str, message: 
 
 
 @pytest.mark.parametrize("name", ["augment_strength", "bn_momentum", "rotate", "weight_decay"])
-def test_a_number_or_auto_is_read_from_text_and_from_a_saved_run(name: str, tmp_path) -> None:
+def test_a_flag_that_takes_a_number_or_auto_is_read_from_text_and_from_a_saved_run(
+    name: str, tmp_path
+) -> None:
     # The defaults of this recipe are numbers, so that auto can only come from the flag.
     assert getattr(parse("--data_dir=x", f"--{name}=auto", "--recipe=original"), name) == "auto"
     assert getattr(parse("--data_dir=x", f"--{name}=0.5"), name) == 0.5
