@@ -1,4 +1,4 @@
-"""Loads the data of a run: lists, decodes and splits the images, and reports the files left out."""
+"""Loads the data of a run: lists, decodes and splits the images, and names the files left out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from seedtf.report import format_count, report
 
 __all__ = ["Dataset", "load_dataset", "write_data_report"]
 
-# --check=auto opens all files if there are at most this many: about a minute's work for two cores.
+# --check=auto opens all files if there are at most this many, which takes two cores about a minute.
 _MAX_OPENED = 20_000
 _SAMPLE_SIZE = 1_000
 
@@ -53,21 +53,22 @@ class Dataset:
     Attributes:
         store: the images; ``store.catalog`` lists them and, in ``faults``, the files left out.
         split: indices into ``store.catalog``.
-        cache_plan: where the decoded images are stored, and why.
-        num_listed: number of listed images, before any was left out.
+        cache_plan: where the decoded images are stored, and how much space they need.
+        num_listed: number of listed images, including those that were left out later.
         duplicates: number of images whose bytes equal those of an earlier image.
         near_duplicates: number of images that look like an earlier image but are not identical to it.
         duplicates_across_split: number of validation and test images with an identical image on
-            another side; above 0 only if the validation or test images were not drawn.
-        near_duplicates_across_split: the same for images that look alike or are identical.
+            another side; 0 if all validation and test images were drawn.
+        near_duplicates_across_split: number of validation and test images with an image on another
+            side that looks alike or is identical.
         conflicting_labels: pairs of paths of identical files with different labels.
-        split_source: the folder or table that gives the split; empty if it was drawn.
+        split_source: the folder or table that gives the split; empty if the split was drawn.
         grouping: the user's groups of the images; None if there are none.
         together: int64 ``[N]``, the number of the group of each image; a drawn split divides no group.
         changes: one row of ``data_report.csv`` for each image that ``--fixes`` changed or left out, or
             that has a pseudo-label.
         pseudo: int64, the indices of the training images with a pseudo-label.
-        unfixed: the same data set without ``--fixes``; None if there are no fixes.
+        unfixed: the data set before ``--fixes`` were applied; None if there are no fixes.
     """
 
     store: Store
@@ -129,15 +130,15 @@ def load_dataset(
 ) -> Dataset:
     """Lists, decodes and splits the images.
 
-    Every file is opened before training starts, unless ``cache`` is ``"off"`` or a cache file is used
-    again. With ``cache="off"``, ``check="sample"`` opens 1,000 files, spread evenly over the list.
-    ``check="auto"`` opens all of up to 20,000 files; of a longer list it opens 1,000, and all if one of
-    these cannot be used.
+    The arguments are the fields of ``TrainConfig`` with these names.
 
-    The arguments are the fields of ``TrainConfig`` with these names. The classes are those of all
-    listed files, before any is opened, so a damaged file never changes the label of another one. The
-    split is drawn before ``fixes`` are applied, so that a run with fixes has the same split as one
-    without.
+    Every file is opened before training starts, unless ``cache`` is ``"off"`` or an earlier cache file
+    is used. With ``cache="off"``, ``check="sample"`` opens 1,000 files, spread evenly over the list.
+    ``check="auto"`` opens every file of a list of up to 20,000. Of a longer list it opens 1,000 files,
+    and then every file if one of the 1,000 cannot be used.
+
+    The classes are those of all listed files, usable or not, so a damaged file never changes the label
+    of another one. The split is drawn before ``fixes`` are applied, so fixes do not change it.
 
     Raises:
         UserError: anything that the user can correct; the message names the flag.
@@ -180,7 +181,7 @@ def load_dataset(
         fix_table.find(catalog, data_dir)  # A mistake is reported before any image is decoded.
     pseudo = read_pseudo_labels(pseudo_labels, catalog, min_confidence) if pseudo_labels else None
     listed = pseudo.join(catalog) if pseudo else catalog
-    # The workers of a data service cannot read this process's memory, so the images must be in files.
+    # The workers of a data service cannot read the memory of this process.
     plan = plan_cache(
         cache,
         len(listed),
@@ -195,7 +196,7 @@ def load_dataset(
     all_images = _open_store(listed, plan, check, build)
     if strict and all_images.catalog.faults:
         raise UserError(_strict_message(all_images.catalog))
-    # Images with pseudo-labels are added at the end, so that they change neither split nor groups.
+    # Images with pseudo-labels are added last, so that they change neither the split nor the groups.
     store = labelled_part(all_images, pseudo) if pseudo else all_images
     flags = GroupFlags(group_by, group_regex, groups_csv, labels_csv, file_column)
     related = find_related(
@@ -263,15 +264,15 @@ def _add_pseudo(
 def _apply_fixes(
     dataset: Dataset, fix_table: FixTable, data_dir: str, identical: np.ndarray
 ) -> Dataset:
-    """``dataset`` with the labels of a table, and without the images that it leaves out."""
+    """``dataset`` with the labels of ``fix_table``, and without the images that the table drops."""
     catalog = dataset.store.catalog
     fixes: Fixes = fix_table.find(catalog, data_dir, others_allowed=True)
     report("fixes", f"{fix_table.source.partition('=')[2]}: {fixes.describe()}")
     fixed = fixes.relabel(catalog)
     split = Split(*(side[~fixes.dropped[side]] for side in dataset.split.sides.values()))
     check_split(fixed, split, fix_table.source)
-    # An image that is left out, or whose group begins with such an image, gets a group of its own, so
-    # that no conflict with an image that is left out is reported.
+    # No conflict with a dropped image is to be reported. A dropped image therefore gets a group of its
+    # own, and so does each image whose group begins with a dropped image.
     groups = np.where(fixes.dropped | fixes.dropped[identical], np.arange(len(fixed)), identical)
     return replace(
         dataset,
@@ -286,9 +287,9 @@ def _apply_fixes(
 def _open_store(
     catalog: Catalog, plan: CachePlan, check: str, build: Callable[..., Store]
 ) -> Store:
-    """Opens all files, or a sample according to ``check``, and keeps the files that can be used.
+    """A store of the files that can be used; ``check`` says whether all files or a sample are opened.
 
-    ``build`` is ``build_store`` with all arguments but the catalog and the sample.
+    ``build`` is ``build_store`` with all arguments except the catalog and the sample.
     """
     open_all = check == "all" or (check == "auto" and len(catalog) <= _MAX_OPENED)
     sample = 0 if open_all or plan.mode != "off" else _SAMPLE_SIZE
@@ -309,8 +310,8 @@ def write_data_report(
 ) -> None:
     """Writes ``data_report.csv`` with the columns path, fault and detail.
 
-    It has a row for each file that was left out, then the rows of ``changes``. If some images were not
-    opened before training, a last row with the path ``*`` gives their number, ``num_unopened``.
+    The table has a row for each file that was left out, then the rows of ``changes``. If
+    ``num_unopened`` images were not opened before training, a last row with the path ``*`` says so.
     """
     faults = (*catalog.faults, *changes)
     if num_unopened:
@@ -324,7 +325,7 @@ def write_data_report(
 
 
 def _reindex(split: Split, listed: Catalog, usable: Catalog) -> Split:
-    """Converts indices into ``listed`` to indices into ``usable``, which lacks some of the files."""
+    """Converts a split of ``listed`` to indices into ``usable``, which may lack some of the files."""
     finder = NameFinder(usable.paths)
     new_index = np.fromiter(map(finder.find, listed.paths), np.int64, len(listed))
     sides = (new_index[side] for side in split.sides.values())
@@ -332,7 +333,7 @@ def _reindex(split: Split, listed: Catalog, usable: Catalog) -> Split:
 
 
 def _conflicting_labels(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str, str], ...]:
-    """Pairs (file, first identical file in the list) whose labels differ."""
+    """The pairs (path of a file, path of the first identical file) whose labels differ."""
     conflicting = np.flatnonzero(catalog.labels != catalog.labels[groups])
     pairs = zip(conflicting.tolist(), groups[conflicting].tolist(), strict=True)
     return tuple((catalog.paths[index], catalog.paths[first]) for index, first in pairs)

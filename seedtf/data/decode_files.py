@@ -1,6 +1,6 @@
-"""Decodes several files in one call of TensorFlow.
+"""Decodes several image files with one call of a TensorFlow graph.
 
-A call takes longer than the decoding of a small file, so one call for each file would be slow.
+One call for each file would be slow, because calling the graph takes longer than decoding a small file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Decoded = np.ndarray | RefusedError | OSError
 BatchDecoder = Callable[[Iterable[str]], Iterator[Decoded]]
 """What ``make_batch_decoder`` returns."""
 
-# The limit of one call, for the bytes of its files and of their pixels together.
+# The largest number of bytes in one call: those of the files plus those of their pixels.
 _BATCH_BYTES = 16 << 20
 _BYTES_PER_PIXEL = 3
 
@@ -32,10 +32,15 @@ _File = tuple[bytes, Header] | RefusedError | OSError
 
 
 def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> BatchDecoder:
-    """Returns a thread-safe function that yields an image or an error for each path, in order.
+    """A thread-safe function that yields the decoded image, or an error, for each path, in order.
 
-    Images and refusals are those of ``images.decode.make_decoder``. Small files share a call. The
-    memory for files and pixels is limited, however large the images are.
+    Images and errors are the same as with ``images.decode.make_decoder``. Several small files are
+    decoded in one call. The memory for files and pixels is limited, however large the images are.
+
+    Args:
+        size: side S in pixels of the decoded images.
+        max_pixels: images with more pixels are refused before memory is allocated for them.
+        fit: how an image that is not square becomes square, see ``images.decode.resize_image``.
 
     Example:
         >>> from PIL import Image
@@ -59,7 +64,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
                 del decodable
                 images = graph(contents, headers.reshape(-1, 4), side).numpy()
         except (tf.errors.OpError, RefusedError):
-            # A file cannot be decoded. Decode one by one, so that the others are not lost.
+            # At least one of the files cannot be decoded. Decode each alone, to find out which.
             for data, _ in files:
                 try:
                     yield get_single_decoder()(data).numpy()
@@ -79,7 +84,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
 
 @functools.cache
 def _decode_graph(fit: str) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """``decode_images`` as one graph for all sizes; it is cached, because tracing it takes 0.3 s."""
+    """``decode_images`` as one graph for all sizes, cached because tracing the graph takes 0.3 s."""
     scalar = tf.TensorSpec([], tf.int32)
     spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int32), scalar]
     return tf.function(
@@ -98,7 +103,7 @@ def _read(path: str, max_pixels: int) -> _File:
 
 
 def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
-    """Groups files in order; a batch needs at most ``_BATCH_BYTES`` unless it is a single file."""
+    """Yields batches of consecutive files: of one file, or of at most ``_BATCH_BYTES`` bytes."""
     batch: list[_File] = []
     batch_bytes = 0
     for file in files:

@@ -1,4 +1,4 @@
-"""Reads and decodes the files of a batch each time that the batch is used (``--cache=off``)."""
+"""Reads and decodes image files whenever a batch needs them (``--cache=off``)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["FileReader"]
 
 
 class FileReader:
-    """Decodes images by their index in a catalog; no image stays in memory.
+    """Reads and decodes images by their index in a catalog, and keeps none of them in memory.
 
-    The header is checked at every read, so a file that has changed since the start is decoded
-    correctly, or refused and named.
+    The header of a file is checked whenever the file is read. A file that has changed in the meantime
+    is therefore decoded correctly, or refused with an error that names it.
 
     Attributes:
         paths: the absolute paths of the files.
-        size: side in pixels that images are resized to.
-        max_pixels: a file with more pixels is refused before memory is allocated for it.
+        size: side S in pixels of the square images that are returned.
+        max_pixels: images with more pixels are refused before memory is allocated for them.
         fit: how an image that is not square becomes square, see ``images.decode.resize_image``.
     """
 
@@ -39,14 +39,14 @@ class FileReader:
         self._names = catalog.paths
         is_remote = is_url(self.paths.prefix)
         self._pool = ThreadPoolExecutor(num_threads(self.paths)) if is_remote else None
-        # Eager calls use this graph too, so that they raise the same types of errors as graphs.
+        # Eager calls also run this graph, so that they raise the same types of errors as graphs.
         spec = tf.TensorSpec([None], tf.int64)
         self._graph = tf.function(self._read, input_signature=[spec], autograph=False)
-        # The length exceeds the number of batches that the pipeline reads at the same time.
+        # The deque holds more batches than the pipeline reads at the same time.
         self._recent: deque[np.ndarray] = deque(maxlen=4 * (os.cpu_count() or 1) + 64)
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
-        """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, in a graph or eagerly.
+        """The images at ``indices``, int64 ``[B]``: uint8 ``[B, S, S, 3]``, in a graph or eagerly.
 
         Raises:
             tf.errors.InvalidArgumentError: a file is refused, unreadable or corrupt.
@@ -62,7 +62,7 @@ class FileReader:
         return decode_images(contents, headers, self.size, self.fit)
 
     def recently_read(self) -> np.ndarray:
-        """The indices of the last batches, also of one whose read has just failed: int64."""
+        """The sorted indices of the last batches, int64, including a batch that could not be read."""
         batches = list(self._recent)
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
 

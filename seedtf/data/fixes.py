@@ -1,4 +1,4 @@
-"""Reads ``fixes.csv``, a table of images that get another label, are left out, or are right.
+"""Reads ``fixes.csv``, a table that corrects labels of images and drops images.
 
 ``seedtf explore`` writes such a table. The image files are neither opened nor changed. This module does
 not import TensorFlow.
@@ -29,7 +29,7 @@ FIX_COLUMNS = ("path", "action", "label")
 """The header of ``fixes.csv``."""
 
 RELABELLED, DROPPED = "relabelled", "left out by --fixes"
-"""What ``data_report.csv`` has in the column fault for images that were relabelled or left out."""
+"""The cells of the column fault of ``data_report.csv`` for relabelled and for dropped images."""
 
 _FLAG = "--fixes"
 
@@ -46,13 +46,13 @@ class _Row:
 
 @dataclass(frozen=True)
 class Fixes:
-    """What the rows of a table mean for a catalog of N images.
+    """The rows of a table, applied to a catalog of N images.
 
     Attributes:
         labels: int32 ``[N]``, the labels after the changes.
-        dropped: bool ``[N]``, whether to leave out each image.
+        dropped: bool ``[N]``, whether each image is to be left out.
         reviewed: bool ``[N]``, whether each image has a row.
-        kept: number of images that have a row and do not change.
+        kept: number of images that have a row which changes nothing.
         others: number of rows about images that are not in the catalog.
         changes: one row of ``data_report.csv`` for each image that was changed or left out.
     """
@@ -113,17 +113,17 @@ class FixTable:
         return [(row.path, row.action, row.label) for row in self._rows]
 
     def find(self, catalog: Catalog, data_dir: str = "", *, others_allowed: bool = False) -> Fixes:
-        """Finds the images of the rows in a catalog.
+        """Applies the rows to the images of a catalog, which itself does not change.
 
         Args:
             catalog: N images; rows about files in its ``faults`` are counted as ``others``.
-            data_dir: a folder that paths may be relative to, besides the root of the catalog.
-            others_allowed: whether to count a row about an image that is not in the catalog, instead of
-                refusing it; for a catalog that has only a part of the images.
+            data_dir: another folder that paths may be relative to, besides the root of the catalog.
+            others_allowed: whether a row about an image that is not in the catalog is counted in
+                ``others`` and not refused; for a catalog that has only some of the images.
 
         Raises:
-            UserError: an image or a class does not exist, or two rows that spell one path differently
-                contradict each other; the message has the line number.
+            UserError: an image or a class does not exist, or two rows about one image, whose paths are
+                spelled differently, contradict each other; the message has the line number.
         """
         finder = NameFinder(catalog.paths)
         unusable = {fault.path for fault in catalog.faults}
@@ -160,7 +160,7 @@ class FixTable:
         return Fixes(labels, dropped, reviewed, kept, others, tuple(changes))
 
     def _check_agree(self, earlier: _Row, row: _Row) -> None:
-        """Raises UserError if two rows about the same image do not say the same."""
+        """Raises UserError if two rows about the same image differ in action or label."""
         if (earlier.action, earlier.label) != (row.action, row.label):
             raise self._error(row, f"contradicts line {earlier.line}; keep one of them")
 

@@ -14,7 +14,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes of free disk where ``folder`` is or would be created; 0 if it cannot be accessed."""
+    """Free bytes of the disk on which ``folder`` is or would be created; 0 if it is not accessible."""
     folder = folder.absolute()
     while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
@@ -25,7 +25,7 @@ def free_disk(folder: Path) -> int:
 
 
 def free_ram() -> int:
-    """Bytes of free memory; inside a container, at most what its limit leaves (cgroup v2)."""
+    """Free bytes of memory; in a container, at most its limit less what it uses (cgroup v2)."""
     free = psutil.virtual_memory().available
     try:
         limit, used = (
@@ -36,6 +36,6 @@ def free_ram() -> int:
     return min(free, max(limit - used, 0))
 
 
-def format_gib(count: int) -> str:
+def format_gib(num_bytes: int) -> str:
     """A number of bytes as text, such as ``2.79 GiB``."""
-    return f"{count / 2**30:.2f} GiB"
+    return f"{num_bytes / 2**30:.2f} GiB"

@@ -1,4 +1,4 @@
-"""Reads which images are in one group, such as those of one plant, from a table, folders or names.
+"""Reads which images belong to one group, such as one plant, from a table, folders or file names.
 
 This module decodes no image and does not import TensorFlow.
 """
@@ -24,7 +24,7 @@ from seedtf.report import format_count
 __all__ = ["FOLDER", "GroupFlags", "Grouping", "read_groups"]
 
 FOLDER = "folder"
-"""The value of ``--group_by`` for which each folder is a group, if there is no ``--groups_csv``."""
+"""The value of ``--group_by`` that makes each folder a group; a column name with ``--groups_csv``."""
 
 _DEFAULT_COLUMN = "group"
 
@@ -59,15 +59,15 @@ class Grouping:
 
     Attributes:
         names: the name of the group of each image; empty for an image without a group.
-        groups: int64 ``[N]``, the number of the group of each image: the index of the group's first
-            image. An image without a group is the only one in its group.
+        groups: int64 ``[N]``, the number of the group of each image, which is the index of the group's
+            first image. An image without a name gets a number of its own.
     """
 
     names: tuple[str, ...]
     groups: np.ndarray
 
     def describe(self) -> str:
-        """The numbers of groups, of images in the largest and of images in none, for the console."""
+        """How many groups, images in the largest group and images without a group there are."""
         named = {name for name in self.names if name}
         sizes = np.unique(self.groups, return_counts=True)[1]
         largest = format_count(int(sizes.max()), "image")
@@ -115,9 +115,10 @@ def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
 
 
 def _captured_texts(catalog: Catalog, pattern: re.Pattern[str]) -> Iterator[str]:
-    """Yields what ``pattern`` captures in each path, or its whole match if it has no capture group.
+    """Yields what the capture groups of ``pattern`` match in each path, joined by ``/``.
 
-    The text is empty for a path that does not match.
+    A pattern without capture groups gives its whole match. For a path that does not match, the text is
+    empty.
     """
     for path in catalog.paths:
         match = pattern.search(path)
@@ -125,7 +126,7 @@ def _captured_texts(catalog: Catalog, pattern: re.Pattern[str]) -> Iterator[str]
 
 
 def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
-    """Reads the group of each image from ``--groups_csv`` or, without that flag, ``--labels_csv``."""
+    """The group of each image in ``--groups_csv`` or, without that flag, in ``--labels_csv``."""
     table, flag = (
         (flags.groups_csv, "--groups_csv")
         if flags.groups_csv
@@ -142,7 +143,7 @@ def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
     names = [""] * len(catalog)
     for row, cell, group, _ in read_rows(table, table_format, flag):
         index = index_finder.find(file_finder.find(cell)) if cell else -1
-        if index < 0:  # The file is not in the data, or cannot be used.
+        if index < 0:  # The row names no file, or none of the catalog.
             continue
         if names[index] not in ("", group):
             raise UserError(

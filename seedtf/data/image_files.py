@@ -1,4 +1,4 @@
-"""Tells images from other files: by the suffix if only images have it, otherwise by the first bytes.
+"""Decides which files are images: by a suffix that only images have, otherwise by the first bytes.
 
 This module decodes nothing and does not import TensorFlow.
 """
@@ -14,8 +14,8 @@ from seedtf.images.kinds import IMAGE_SUFFIXES, SNIFFED_BYTES, sniff
 
 __all__ = ["any_image", "has_image_suffix", "is_image", "suffix_of"]
 
-# At a URL, files with these suffixes are not opened: opening a file is a request, and beside a million
-# images there may be a million such files.
+# At a URL, files with these suffixes are not opened. Opening a file takes a request, and a folder of a
+# million images may also have a million files with such a suffix.
 _NEVER_OPENED_REMOTELY = (
     *(".csv", ".db", ".gz", ".h5", ".html", ".json", ".jsonl", ".log", ".md", ".npy", ".npz"),
     *(".parquet", ".pdf", ".tar", ".tfrecord", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"),
@@ -35,22 +35,23 @@ def has_image_suffix(path: str) -> bool:
 
 
 def is_image(root: Folder, path: str) -> bool:
-    """Whether a file below ``root`` is an image; a file with the suffix of an image is not opened.
+    """Whether a file below ``root`` is an image.
 
-    Another file that cannot be read is not an image. At a URL, files with a usual suffix of texts,
-    tables or archives are not opened either, and are not images.
+    A file with the suffix of an image is one, and is not opened. Any other file is opened, and is not
+    an image if it cannot be read. At a URL, files with usual suffixes of texts, tables and archives
+    are not opened, and are not images.
     """
     return has_image_suffix(path) or _starts_as_image(root, path)
 
 
 def any_image(root: Folder, paths: Iterable[str]) -> bool:
-    """Whether any of these files is an image; at most 100 files with other suffixes are opened."""
-    opened = 0
+    """Whether any of these files is an image; at most 100 files are opened to find out."""
+    num_opened = 0
     for path in paths:
         if has_image_suffix(path):
             return True
-        if opened < _OPENED_FOR_LAYOUT:
-            opened += 1
+        if num_opened < _OPENED_FOR_LAYOUT:
+            num_opened += 1
             if _starts_as_image(root, path):
                 return True
     return False
@@ -58,7 +59,7 @@ def any_image(root: Folder, paths: Iterable[str]) -> bool:
 
 def suffix_of(path: str) -> str:
     """The suffix of a file in lower case, such as ``.txt``, or ``no suffix``."""
-    # Path().suffix is not used, because pathlib keeps every name until the process ends.
+    # Path().suffix is not used, because pathlib keeps every name in memory until the process ends.
     return os.path.splitext(path)[1].lower() or "no suffix"
 
 

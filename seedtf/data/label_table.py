@@ -1,4 +1,4 @@
-"""Reads tables of labels: the class of each file, and its side of the split if the table has one.
+"""Reads tables of labels: the class of each file and, if the table has a split, its side of the split.
 
 This module decodes no image and does not import TensorFlow.
 """
@@ -35,7 +35,7 @@ class LabelTable:
         catalog: the labelled files, sorted by path.
         sides: ``train``, ``val`` or ``test`` for each file; None if no split in the table is used.
         description: the detected format of the table; empty for the default format.
-        source: the table, for messages.
+        source: how messages name the table, for example ``--labels_csv=labels.csv``.
     """
 
     catalog: Catalog
@@ -50,11 +50,11 @@ def read_label_table(
     flag: str = "--labels_csv",
     columns: Columns = ANY_COLUMNS,
 ) -> LabelTable:
-    """Reads a table with a column of files, relative to ``root``, and columns of labels.
+    """Reads a table of files, relative to ``root``, and labels.
 
-    The labels are in one column, or there is one for each class. Separator, encoding, header and the
-    way in which paths are written are detected. A column of the split is read too, and others are
-    ignored. If all labels are integers, the classes are sorted as numbers.
+    The table has one column of labels, or one column for each class. Its separator, encoding and header
+    are detected, and so is the way in which paths are written. A column of the split is read as well;
+    all other columns are ignored. If all labels are integers, the classes are sorted as numbers.
 
     Args:
         csv_path: the table.
@@ -65,9 +65,8 @@ def read_label_table(
 
     Raises:
         UserError: the table, a column or a listed file is missing or ambiguous; there are no rows; a
-            row is incomplete, or gives several labels, a wrong side, or no side in a table whose split
-            is used; two rows give one file different labels; or a file of class names does not fit the
-            labels.
+            row is incomplete or has several labels; a row has no valid side although the split is used;
+            two rows give one file different labels; or a file of class names does not fit the labels.
     """
     rows = _Rows(csv_path, folder_at(root), flag=flag, columns=columns)
     return _join_tables(folder_at(root), [rows])
@@ -76,16 +75,16 @@ def read_label_table(
 def read_split_tables(
     root: Folder, tables: Sequence[tuple[str, str, str]], columns: Columns = ANY_COLUMNS
 ) -> LabelTable:
-    """Reads tables in the folders of a split; the paths in a table are relative to its folder.
+    """Reads the tables in the folders of a split. Their paths are relative to the table's own folder.
 
     Args:
         root: the folder that contains the folders of the split.
-        tables: the side (``train``, ``val`` or ``test``) of each folder, its name, and the name of the
-            table in it.
+        tables: for each folder, its side (``train``, ``val`` or ``test``), its name, and the name of
+            the table in it.
         columns: the columns that the user named.
 
     Raises:
-        UserError: as ``read_label_table``.
+        UserError: for the reasons of ``read_label_table``.
     """
     parts = [
         _Rows(root / folder / name, root / folder, f"{folder}/", columns=columns, side=side)
@@ -98,10 +97,10 @@ class _Rows:
     """The rows of one table, which can be iterated over once.
 
     Attributes:
-        source: the table, for error messages.
+        source: how error messages name the table.
         format: the format of the table.
         finder: finds the files that the cells name.
-        sides: the side of each row that was read; an empty string if a row has none.
+        sides: the side of each row that was read; an empty string for a row without a valid side.
     """
 
     def __init__(
@@ -118,9 +117,9 @@ class _Rows:
 
         Args:
             path: the table.
-            folder: the folder that its files are relative to.
-            prefix: ``folder`` relative to the folder of the catalog, with a slash at the end; may be
-                empty.
+            folder: the folder that the paths in the table are relative to.
+            prefix: what makes these paths relative to the root of the catalog, when it is put before
+                them: empty, or the name of ``folder`` and a slash.
             flag: the flag that the table was passed with, for error messages; empty for a table that
                 was found beside the images.
             columns: the columns that the user named.
@@ -132,7 +131,7 @@ class _Rows:
         self.sides: list[str] = []
         self._path, self._prefix, self._flag, self._side = path, prefix, flag, side
         self._split_is_named = bool(columns.named_split)
-        self._wrong_side = ""  # The number and the cell of the first row without a side.
+        self._wrong_side = ""  # The number and the cell of the first row without a valid side.
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for row, cell, label, side in read_rows(self._path, self.format, self._flag):
@@ -147,11 +146,11 @@ class _Rows:
 
     @property
     def uses_split(self) -> bool:
-        """Whether the split in the table is used, if it has one.
+        """Whether the sides of the rows are used as the split.
 
-        For a table in the default format, such as the split.csv of a run, a new split is drawn, as in
-        earlier versions, unless the user named the column of the split, or the table has test rows,
-        which must not become training images.
+        If the table is in the default format, such as the split.csv of a run, a detected column of the
+        split is used only if it has test rows, which must not become training images. Otherwise a new
+        split is drawn, as in earlier versions.
         """
         if self._side or self._split_is_named:
             return True
@@ -159,9 +158,9 @@ class _Rows:
         return is_detected and (not self.format.is_default or "test" in self.sides)
 
     def check_split(self) -> None:
-        """Raises DataConflictError if the split is used, and a row that was read has no side.
+        """Raises DataConflictError if the split is used and a row that was read has no valid side.
 
-        Only the first lines decide whether a column is a split, so a later cell may be no side.
+        A column is taken for a split by the first lines of the table, so a later cell may be invalid.
         """
         column = self.format.columns.split
         if self._wrong_side and column is not None and self.uses_split:
@@ -176,9 +175,9 @@ class _Rows:
         return folder_at(self._path).parent
 
     def describe(self, names_detail: str) -> str:
-        """The format in one line, then ``names_detail``: from which file the class names were read.
+        """The format in one line, which ends with ``names_detail``, the source of the class names.
 
-        The line is empty for the default format, unless there are details to describe.
+        The line is empty for the default format without any details.
         """
         table_format, detail = self.format, self.finder.describe()
         if not self.uses_split or self._side:
@@ -191,7 +190,7 @@ class _Rows:
 
 
 def _join_tables(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
-    """Joins the rows of all tables into one sorted catalog that has each file once."""
+    """Joins the rows of all tables into one catalog, sorted by path, that lists each file once."""
     in_table_order = make_catalog(root, itertools.chain.from_iterable(tables), [], sort_class_names)
     if not len(in_table_order):
         raise UserError(f"{tables[0].source}: no rows; give one line per image")
@@ -222,7 +221,7 @@ def _join_tables(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
 
 
 def _row_name(tables: Sequence[_Rows], index: int) -> str:
-    """The table and the number of the row that was read at ``index``, for an error message."""
+    """How an error message names a row: ``index`` counts the rows of all tables from 0."""
     for table in tables:
         if index < len(table.sides):
             return f"{table.source}: row {index + 1 + table.format.has_header_line}"
@@ -231,7 +230,7 @@ def _row_name(tables: Sequence[_Rows], index: int) -> str:
 
 
 def sort_class_names(names: Iterable[str]) -> list[str]:
-    """Sorts ``names``; if all are integers, as numbers."""
+    """The sorted names: as numbers if all names are integers, otherwise as text."""
     names = sorted(names)
     if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
         names.sort(key=int)
@@ -241,7 +240,8 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
 def _check_single_label(class_names: Sequence[str], source: str) -> None:
     """Raises UserError if a class name is a list of labels, as in multi-label tables.
 
-    It is a list if its parts are all class names, or if it is in brackets.
+    A name is taken for a list if it is divided by ``,``, ``;`` or ``|``, and all its parts are class
+    names or the whole name is in brackets.
     """
     known = set(class_names)
     for name in class_names:
@@ -254,13 +254,13 @@ def _check_single_label(class_names: Sequence[str], source: str) -> None:
 
 
 def _read_class_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
-    """Replaces classes that are numbers by the names in a file beside the table, if there is one.
+    """Replaces classes that are all numbers by the names in a file beside the table, if it exists.
 
-    The file is ``names.txt`` or ``class_names.txt``, with one name in each line. Lines are counted from
-    0, or from 1 if the largest label equals the number of names and the label 0 does not occur.
+    The file is ``names.txt`` or ``class_names.txt``, with one name in each line. Its first line is the
+    name of class 0; or of class 1, if the largest label equals the number of names and no label is 0.
 
     Returns:
-        The catalog, and a description of the file; empty if there is none.
+        The catalog, and a description of the file, which is empty if there is no such file.
     """
     if not isinstance(table.folder, Path) or not all(map(str.isdecimal, catalog.class_names)):
         return catalog, ""
@@ -285,13 +285,13 @@ def _read_class_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
 
 
 def _find_repeated(catalog: Catalog) -> np.ndarray:
-    """The indices, int64, of the paths in a sorted catalog that equal the path before them."""
+    """The indices, int64, of paths in a sorted catalog that are equal to the previous path."""
     pairs = enumerate(itertools.pairwise(catalog.paths), start=1)
     return np.array([index for index, (before, path) in pairs if before == path], np.int64)
 
 
 def _check_present(catalog: Catalog, table_format: TableFormat, source: str) -> None:
-    """Raises UserError if a listed file is missing; remote files are checked when they are read."""
+    """Raises UserError if a listed file is missing; files at a URL are not checked here."""
     if isinstance(catalog.root, RemotePath):
         return
     num_missing, first_missing = 0, ""

@@ -1,4 +1,4 @@
-"""Recognises the layout of a folder of labelled images: class folders, a split, a table, or flat files.
+"""Detects the layout of a folder of labelled images: class folders, a split, a table, or flat files.
 
 This module decodes no image and does not import TensorFlow.
 """
@@ -34,14 +34,14 @@ __all__ = [
     "find_unsplit_layout",
 ]
 
-# At most this many folders around the class folders, the split or the table are entered.
+# At most this many nested folders around the class folders, the split or the table are entered.
 _MAX_WRAPPERS = 8
 FOLDERS, SPLIT_FOLDERS, TABLE, FLAT = "folders", "split_folders", "table", "flat"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies in a folder of labelled images.
+    """Where the labelled images of a data folder are, and what gives their labels.
 
     Attributes:
         kind: ``folders``, ``split_folders``, ``table``, or ``flat`` (file names begin with the class).
@@ -49,8 +49,9 @@ class Layout:
             folder that contains the images.
         val: the folder that contains the class folders for validation; None if there is none.
         test: the folder of test images, which are evaluated last; None if there is none.
-        table: the table that lies beside the images, if ``kind`` is ``table``.
-        description: what the folder was taken for and why; empty if it does not exist (not ``flat``).
+        table: the table beside the images; None unless ``kind`` is ``table``.
+        description: the detected layout, for the console; empty if the data folder does not exist and
+            ``kind`` is not ``flat``.
     """
 
     kind: str
@@ -68,23 +69,24 @@ def find_layout(
     class_names: Sequence[str] = (),
     columns: Columns = ANY_COLUMNS,
 ) -> Layout:
-    """Recognises class folders, the folders of a split, or a table.
+    """Detects class folders, the folders of a split, or a table.
 
-    Folders called train, and val or test (or like these), are a split if train has class folders. A
-    table called ``metadata.csv``, ``metadata.jsonl`` (Hugging Face) or ``_classes.csv`` (Roboflow), in
-    the folder or in those of the split, gives the labels, unless folders give the same labels, and a
-    split if the table has one. If only one sub-folder has images, it is searched in the same way.
+    A folder called train beside one called val or test (or similar) is a split if train has class
+    folders. A table gives the labels if it lies in ``data_dir`` or in the folders of a split, and is
+    called ``metadata.csv``, ``metadata.jsonl`` (Hugging Face) or ``_classes.csv`` (Roboflow). Folders
+    that give the same labels, and the split if the table has one, are preferred to the table. If only
+    one sub-folder has images and nothing else is found, the layout of this sub-folder is detected.
 
     Args:
         data_dir: a folder, or the URL of one.
-        flag: the flag that named it, for error messages.
+        flag: the flag that named the folder, for error messages.
         choice: the layout that the user named, or ``auto``.
-        class_names: the classes that are expected; a folder with such a name is a class.
-        columns: the columns of a table that the user named; if any, ``auto`` means a table.
+        class_names: the expected classes, if they are known; a folder with such a name is a class.
+        columns: the columns of a table that the user named. If there are any, ``auto`` means ``table``.
 
     Raises:
-        UserError: the folder does not have the layout that was chosen, is ambiguous, or has images
-            but neither class folders nor a usable table of labels; or has folders that are no classes.
+        UserError: the folder does not have the layout that the user named; is ambiguous; has images but
+            neither class folders nor a usable table; or has folders that are probably not classes.
 
     Example:
         >>> from pathlib import Path
@@ -120,20 +122,20 @@ def find_unsplit_layout(
     columns: Columns = ANY_COLUMNS,
     choice: str = "auto",
 ) -> Layout:
-    """Recognises the layout of a folder whose classes are known, and which must not have a split.
+    """Detects the layout of a folder whose classes are known, and which must not have a split.
 
     Args:
         data_dir: a folder, or the URL of one.
-        flag: the flag that named it, for error messages.
-        class_names: the classes that are expected.
-        columns: the columns of a table that the user named; if any, ``auto`` means a table.
+        flag: the flag that named the folder, for error messages.
+        class_names: the expected classes.
+        columns: the columns of a table that the user named. If there are any, ``auto`` means ``table``.
         choice: the layout that the user named, or ``auto``.
 
     Raises:
-        UserError: as ``find_layout``; or the folder has the folders of a split, so that the user has to
-            pass one of them.
+        UserError: for the reasons of ``find_layout``; or the folder contains the folders of a split, so
+            that the user has to pass one of these.
     """
-    # If a class is called train, val or test, folders of these names are not taken for a split.
+    # If a class is called train, val or test, folders with such a name are not taken for a split.
     if set(class_names) & SPLIT_WORDS.keys() and columns == ANY_COLUMNS and choice == "auto":
         choice = FOLDERS
     layout = find_layout(data_dir, flag, choice, class_names, columns)
@@ -144,7 +146,7 @@ def find_unsplit_layout(
 
 
 def _folders_to_search(top: Folder, class_names: Sequence[str]) -> Iterator[Folder]:
-    """Yields the folder itself, then the only folder with images in it, and so on."""
+    """Yields ``top``, then its only sub-folder with images, then that folder's only one, and so on."""
     folder = top
     for _ in range(_MAX_WRAPPERS):
         yield folder
@@ -159,15 +161,15 @@ def _folders_to_search(top: Folder, class_names: Sequence[str]) -> Iterator[Fold
 
 @dataclass
 class _Finder:
-    """Recognises the layout of a folder, or of the folders that ``_folders_to_search`` yields.
+    """Detects the layout of each folder that ``_folders_to_search`` yields.
 
     Attributes:
         top: the folder that the user named.
-        flag: the flag that named it, for error messages.
+        flag: the flag that named ``top``, for error messages.
         choice: the layout that the user named, or ``auto``.
-        class_names: the classes that are expected; empty if they are not known.
+        class_names: the expected classes; empty if they are not known.
         columns: the columns of a table that the user named.
-        table_error: why a table that was found cannot be used, the last such error; None without one.
+        table_error: why the last unusable table cannot be used; None if there was no such table.
     """
 
     top: Folder
@@ -178,7 +180,7 @@ class _Finder:
     table_error: UserError | None = None
 
     def layout_of(self, folder: Folder) -> Layout | None:
-        """The layout of ``folder``, or None if a folder in it has to be searched.
+        """The layout of ``folder``; None if it has none, so that its sub-folder has to be searched.
 
         Raises:
             UserError: the folder is ambiguous, or does not have the layout that the user named.
@@ -218,7 +220,7 @@ class _Finder:
         try:
             return read_found_tables(folder, tables, self.columns) if tables else None
         except UserError as error:
-            # With the class folders instead, images for the test would become training images.
+            # With the class folders instead of the table, test images would become training images.
             is_conflict = isinstance(error, DataConflictError)
             if self.choice == TABLE or (is_conflict and self.choice not in (FOLDERS, FLAT)):
                 raise
@@ -239,11 +241,11 @@ class _Finder:
 def _by_table(
     folder: Folder, table: LabelTable, split: Layout | None, choice: str
 ) -> Layout | None:
-    """The layout with the labels of a table; None if folders give these, and its split if any.
+    """The layout with the labels of a table; None if folders give the same labels and the same split.
 
     Raises:
-        UserError: class folders or those of a split contradict the table, or have images that it does
-            not list.
+        UserError: class folders or the folders of a split contradict the table, or have images that the
+            table does not list.
     """
     catalog, num_images = table.catalog, sum(1 for _ in image_paths(folder))
     unlisted = num_images - len(catalog)
@@ -252,7 +254,8 @@ def _by_table(
         text += f"; {unlisted:,} of {num_images:,} images are not listed there and not used"
     layout = Layout(TABLE, folder, table=table, description=text)
     classes = (n for n in folder_names(folder) if not side_of(n) and has_images(folder / n))
-    if choice == TABLE or not (split or len(list(itertools.islice(classes, 2))) == 2):
+    has_classes = split is not None or len(list(itertools.islice(classes, 2))) == 2
+    if choice == TABLE or not has_classes:
         return layout
     check_table(table, is_split=split is not None)
     if table.sides is not None and not split:
@@ -268,14 +271,16 @@ def _by_table(
 def _split_layout(
     top: Folder, flag: str, choice: str, has_table: bool, table_error: UserError | None
 ) -> Layout | None:
-    """The layout of a folder of a split; None without class folders in train, or without val and test.
+    """The layout of a folder that contains the folders of a split; None if ``top`` is no such folder.
+
+    Such a folder contains a folder train with class folders, and a folder val or test.
 
     Args:
         top: the folder.
-        flag: the flag that named it, for error messages.
-        choice: the layout that the user named, or ``auto``; ``split_folders`` needs only train.
-        has_table: whether a table gives the labels, so that the parts need no class folders.
-        table_error: why a table that was found cannot be used; None if it can.
+        flag: the flag that named the folder, for error messages.
+        choice: the layout that the user named, or ``auto``; ``split_folders`` needs no val or test.
+        has_table: whether a table gives the labels, so that train needs no class folders.
+        table_error: why a table that was found cannot be used; None if there is no such table.
     """
     names = folder_names(top)
     sides: dict[str, list[str]] = {"train": [], "val": [], "test": []}
@@ -324,7 +329,7 @@ def _split_layout(
 
 
 def _check_only_folder(folder: Folder, source: str, class_names: Sequence[str]) -> None:
-    """Raises UserError if ``folder`` has one folder of images and a table that probably labels them."""
+    """Raises UserError if all images lie in one sub-folder, and a table beside it may label them."""
     names = folders_with_images(folder, at_most=2)
     if len(names) == 1 and names[0] not in class_names and table_names(folder):
         images = folder / names[0]
@@ -336,7 +341,7 @@ def _check_only_folder(folder: Folder, source: str, class_names: Sequence[str]) 
 
 
 def _table_remedy(folder: Folder) -> str:
-    """What the user should do if a table has the labels; names the table in ``folder``, if any."""
+    """What an error suggests if a table may have the labels; names the table in ``folder``, if any."""
     tables = table_names(folder)
     if not tables:
         return "pass --labels_csv with a table of their labels"

@@ -1,4 +1,4 @@
-"""Lists the labelled files of a folder or table, with their split if the data has one.
+"""Lists the labelled files of a folder or table, and their split if the data has one.
 
 This module decodes no image and does not import TensorFlow.
 """
@@ -29,8 +29,8 @@ class FilesToCheck:
 
     Attributes:
         catalog: the files.
-        sides: ``train``, ``val`` or ``test`` for each file, empty for a file that is not used; None if
-            the data gives no split.
+        sides: ``train``, ``val`` or ``test`` for each file, or empty for a file that is not used. None
+            if the data gives no split.
         in_class_folders: whether the folders directly below the root are the classes.
     """
 
@@ -39,7 +39,7 @@ class FilesToCheck:
     in_class_folders: bool = False
 
     def refusal(self, usable: np.ndarray) -> str:
-        """Why training on the files at the indices ``usable`` would be refused, or an empty string."""
+        """Why training on the files at ``usable`` (int64 indices) would be refused; empty if not."""
         train, min_images = usable, 2
         if self.sides is not None:
             train = usable[self.sides[usable] == "train"]
@@ -58,19 +58,19 @@ def list_files(
     layout: str = "auto",
     min_images: int = 2,
 ) -> tuple[Catalog, Split | None]:
-    """Lists the labelled files of a folder, or those that a table names; prints what was detected.
+    """Lists the labelled files of a folder, or the files of a table, and prints what was detected.
 
     Args:
         data_dir: the folder; the paths in a table are relative to it.
         labels_csv: the table; empty to list the folder.
         columns: the columns of the table that the user named.
         layout: the layout of the folder, or ``auto`` to detect it.
-        min_images: the number of images that each class needs if the data gives no validation images;
-            if it does, each class needs one training image.
+        min_images: the number of images that each class needs if the data gives no validation images.
+            If the data gives some, each class needs one training image.
 
     Returns:
-        The files, and the split that the data gives, or None. The split's ``val`` is empty if the data
-        gives only test images.
+        The files, and the split that the data gives; None if it gives none. The split's ``val`` is
+        empty if the data gives test images but no validation images.
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
@@ -107,7 +107,7 @@ def list_files(
 
 
 def _scan_test(folder: Folder, train: Catalog) -> Catalog | None:
-    """The images of a test folder; None if it has no class folders, or a class unknown to training."""
+    """The images of a test folder; None if it has no class folders, or a class that ``train`` lacks."""
     try:
         test = align_labels(scan_folder(folder), train.class_names, "test")
     except UserError as error:
@@ -128,7 +128,7 @@ def list_known_classes(
 ) -> Catalog:
     """Lists labelled files whose classes are known; the labels are indices into ``class_names``.
 
-    If a table has test rows, only these are listed.
+    If a table has test rows, only the files of these rows are listed.
 
     Args:
         data_dir: a folder without folders of a split; the paths in a table are relative to it.
@@ -160,7 +160,7 @@ def list_for_check(
     layout: str,
     on_skip: SkipCallback,
 ) -> FilesToCheck:
-    """Lists all labelled files of a folder or table, used or not, for ``seedtf check``.
+    """Lists all labelled files of a folder or table for ``seedtf check``, with those of every side.
 
     Args:
         data_dir: the folder; the paths in a table are relative to it.
@@ -170,7 +170,7 @@ def list_for_check(
         on_skip: called for each skipped entry, as in ``scan_folder``.
 
     Raises:
-        UserError: as ``list_files``, except that too few classes or images are not an error here.
+        UserError: for the reasons of ``list_files``, except for too few classes or images.
     """
     if labels_csv:
         table: LabelTable | None = _read_and_report(labels_csv, data_dir, columns)
@@ -191,14 +191,14 @@ def list_for_check(
 
 
 def _read_and_report(labels_csv: str, data_dir: str, columns: Columns) -> LabelTable:
-    """Reads a table of labels and prints its detected format. Raises as ``read_label_table``."""
+    """The rows of a table of labels, whose detected format is printed."""
     table = read_label_table(labels_csv, data_dir, columns=columns)
     _report_table(table)
     return table
 
 
 def _read_packed(data_dir: str, flag: str, layout: str, columns: Columns) -> LabelTable | None:
-    """Reads the labels of a packed folder and prints a line about it; None for any other folder.
+    """The labels of a packed folder, about which a line is printed; None for any other folder.
 
     Raises:
         UserError: the pack cannot be opened, or the user named a layout or columns, which a pack does
@@ -232,7 +232,7 @@ def _report_table(table: LabelTable) -> None:
 
 
 def _test_rows(table: LabelTable) -> Catalog:
-    """Returns the test rows of a table and prints their number; all rows if it has no test rows."""
+    """The files of the test rows, whose number is printed; all files if there are no test rows."""
     if table.sides is None or "test" not in table.sides:
         return table.catalog
     rows = np.flatnonzero(table.sides == "test")
@@ -241,7 +241,7 @@ def _test_rows(table: LabelTable) -> Catalog:
 
 
 def _split_by_table(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
-    """The files of a table, and its split if it has validation or test rows; for ``list_files``."""
+    """The files of a table, and its split; None for the split if no row is for validation or test."""
     catalog, sides = table.catalog, table.sides
     if sides is not None and (num_test := int((sides == "test").sum())):
         images = format_count(num_test, "image")

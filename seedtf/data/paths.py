@@ -56,7 +56,7 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 @dataclass(frozen=True)
 class RemotePath(os.PathLike):
-    """A URL with the methods of ``pathlib.Path`` that seedtf uses."""
+    """The URL of a file or folder, with the methods of ``pathlib.Path`` that seedtf uses."""
 
     url: str
 
@@ -71,18 +71,18 @@ class RemotePath(os.PathLike):
 
     @property
     def parent(self) -> RemotePath:
-        """The folder that contains this one."""
+        """The folder that contains this file or folder."""
         return RemotePath(self.url.rstrip("/").rpartition("/")[0])
 
     def resolve(self) -> RemotePath:
-        """Returns itself, because a URL is always absolute."""
+        """The same URL, because a URL is always absolute."""
         return self
 
     def is_dir(self) -> bool:
         """Whether the URL is an existing folder.
 
         Raises:
-            UserError: no file system is installed for the scheme, or it cannot be reached.
+            UserError: no file system is installed for the scheme, or the URL cannot be reached.
         """
         return remote_files(self.url).is_dir(self.url)
 
@@ -93,8 +93,8 @@ class RemotePath(os.PathLike):
     def list(self, subfolder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
         """Lists ``subfolder`` of this folder, or this folder itself if ``subfolder`` is empty.
 
-        A name with one of ``file_suffixes`` is taken for a file unless the listing marks it as a
-        folder. To check this would take one request over the network for every image.
+        A name with one of ``file_suffixes`` is taken for a file unless the listing marks the name as
+        a folder. Asking whether it is a folder would take one request for every image.
 
         Returns:
             The name of each entry, and whether it is a folder.
@@ -111,11 +111,11 @@ class RemotePath(os.PathLike):
 
 
 Folder = Path | RemotePath | PackedPath
-"""A folder, local, packed or at a URL."""
+"""A folder: local, at a URL, or packed."""
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:
-    """Converts ``path`` to a ``Path``, ``RemotePath`` or ``PackedPath``; a packed folder is opened.
+    """The folder at ``path``, local, at a URL or packed; a packed folder is opened.
 
     Raises:
         UserError: the packed folder is damaged, or array-record is not installed.
@@ -134,9 +134,9 @@ def is_file(path: str) -> bool:
 
 
 def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
-    """The nearest common parent of some folders, and the path of each folder relative to the parent.
+    """The nearest common parent of some folders, and the path from this parent to each folder.
 
-    A relative path is empty or ends with a slash.
+    The path is empty for the parent itself; other paths end with a slash.
 
     Raises:
         ValueError: the folders are in different file systems or buckets.
@@ -151,7 +151,7 @@ def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
     if len(set(schemes)) > 1:
         raise ValueError("different file systems")
     start = f"{schemes[0]}://" if schemes[0] else ""
-    # Unlike the folders of a local file system, buckets and hosts have no common root.
+    # The folders of a local file system have a common root; buckets and hosts have none.
     tails = [f"/{name.removeprefix(start)}" if start else name for name in names]
     common = os.path.commonpath(tails)
     if start and common == "/":
@@ -162,13 +162,13 @@ def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
 
 
 def num_threads(paths: StringArray) -> int:
-    """The number of threads to read ``paths``: one per core, or more for files on a network."""
+    """The number of threads to read ``paths``: one per core, but at least 64 for URLs."""
     cores = os.cpu_count() or 1
     return max(cores, REQUESTS) if is_url(paths.prefix) else cores
 
 
 def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
-    """The size in bytes and the modification time in ns of each file; None if it cannot be read."""
+    """Yields size in bytes and modification time in ns of each file; None if it cannot be read."""
 
     def status(path: str) -> tuple[int, int] | None:
         try:
@@ -183,7 +183,7 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
     if not is_url(paths.prefix):
         yield from map(status, paths)
         return
-    # pool.map queues all its tasks at once, so it gets a limited number of files to save memory.
+    # pool.map queues all its tasks at once. To save memory, it is called for one chunk at a time.
     chunk = 64 * REQUESTS
     with ThreadPoolExecutor(num_threads(paths)) as pool:
         for start in range(0, len(paths), chunk):
@@ -191,11 +191,11 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read bytes; a file at a URL or in a pack is read into memory.
+    """Opens a file to read bytes; a file at a URL or in a packed folder is read into memory.
 
     Raises:
         OSError: the file cannot be read.
-        UserError: the pack that has the file is damaged.
+        UserError: the packed folder that has the file is damaged.
     """
     if is_url(path):
         return io.BytesIO(read_url(path))
@@ -211,10 +211,10 @@ def read_file(path: str, max_pixels: int) -> bytes:
     """Reads a regular file that may contain an image of at most ``max_pixels``.
 
     Raises:
-        RefusedError: the path is no ordinary file, such as a pipe, from which reading could block for
-            ever; or the file is larger than such an image can be.
+        RefusedError: the path is not a regular file but, for example, a pipe, from which reading may
+            never end; or the file is larger than such an image can be.
         OSError: the file cannot be read.
-        UserError: the pack that has the image is damaged.
+        UserError: the packed folder that has the image is damaged.
     """
     limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES
     if is_url(path):
@@ -240,12 +240,12 @@ def read_file(path: str, max_pixels: int) -> bytes:
 
 
 def read_url(url: str, max_bytes: int = -1) -> bytes:
-    """Reads a file, or its first ``max_bytes`` bytes. Raises OSError."""
+    """The bytes of a file, or its first ``max_bytes`` bytes if this is not negative. Raises OSError."""
     return remote_files(url).read(url, max_bytes)
 
 
 def needs_copy(path: str) -> bool:
-    """Whether TensorFlow's own ops cannot open a file: it is packed, or only fsspec reads the URL."""
+    """Whether TensorFlow cannot open a file, because it is packed or only fsspec reads its URL."""
     if is_url(path):
         return not read_by_tensorflow(path)
     return not os.path.exists(path) and find_packed(path) is not None
@@ -253,11 +253,13 @@ def needs_copy(path: str) -> bool:
 
 @contextlib.contextmanager
 def files_for_tensorflow(paths: Sequence[str]) -> Iterator[list[str]]:
-    """Yields paths that TensorFlow opens; other files are copied to a temporary folder.
+    """Yields, for each file, a path that TensorFlow can open.
+
+    Files that TensorFlow cannot open are copied to a temporary folder for the ``with`` block.
 
     Raises:
         OSError: a file cannot be read.
-        UserError: a pack is damaged.
+        UserError: a packed folder is damaged.
     """
     with tempfile.TemporaryDirectory(prefix="seedtf-files-") as folder:
         files = []

@@ -33,9 +33,9 @@ class PseudoLabels:
 
     Attributes:
         paths: relative to the folder of the labelled images; many begin with ``..``.
-        labels: int32 ``[M]``.
-        confidences: float64 ``[M]``, the probability of the label.
-        num_unsure: number of images that were left out because their probability was too low.
+        labels: int32 ``[M]``, indices of the classes.
+        confidences: float64 ``[M]``, the predicted probability of the label.
+        num_unsure: number of rows that were left out because their probability is too low.
         num_labelled: number of rows that were left out because their file is in the labelled data or in
             an earlier row.
     """
@@ -60,13 +60,13 @@ def read_pseudo_labels(
 ) -> PseudoLabels:
     """Reads a table that ``seedtf predict`` wrote.
 
-    Files are looked for in the working directory, and then in the folder of the table. Rows without a
+    A file is looked for in the working directory, and then in the folder of the table. Rows without a
     prediction are left out.
 
     Args:
         table: CSV with the columns file, top1 (the predicted class) and p1 (its probability).
         catalog: the labelled images.
-        min_confidence: the smallest p1 of an image that is used, in [0, 1].
+        min_confidence: rows with a smaller p1 are left out; in [0, 1].
 
     Raises:
         UserError: the table cannot be read; a row is wrong (the message has its line number); no image
@@ -98,7 +98,7 @@ def read_pseudo_labels(
         if path in known:
             num_labelled += 1
             continue
-        known.add(path)  # Further rows about this file are counted as labelled.
+        known.add(path)  # Further rows about this file are counted in num_labelled.
         paths.append(os.path.relpath(path, root))
         predicted.append((label, confidence))
     if not paths:
@@ -114,10 +114,10 @@ def read_pseudo_labels(
 
 
 def labelled_part(store: Store, pseudo: PseudoLabels) -> Store:
-    """``store`` with a catalog that lists only its labelled images, which come first."""
+    """``store`` without the images that have pseudo-labels, which are last in its catalog."""
     predicted = set(pseudo.paths)
-    count = sum(path not in predicted for path in store.catalog.paths)
-    return replace(store, catalog=store.catalog.take(np.arange(count)))
+    num_labelled = sum(path not in predicted for path in store.catalog.paths)
+    return replace(store, catalog=store.catalog.take(np.arange(num_labelled)))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class JoinedImages:
 
     Attributes:
         store: all images, with soft labels.
-        records: int64, the images with a pseudo-label that are used for training.
+        records: int64, the indices of the images whose pseudo-label is used for training.
         changes: one row of ``data_report.csv`` for each image of ``records``.
     """
 
@@ -143,16 +143,16 @@ def join_stores(
     *,
     leave_out_copies: bool,
 ) -> JoinedImages:
-    """Joins labelled images and images with a pseudo-label, and reports their numbers.
+    """Joins labelled images and images with a pseudo-label, and prints how many are used.
 
     Args:
         labelled: from ``labelled_part``; ``--fixes`` may have changed its labels.
-        all_images: the images of ``pseudo.join``, without those that cannot be used.
+        all_images: the images of ``pseudo.join`` that can be used.
         pseudo: the predictions.
-        weight: the sum of the soft labels of an image with a pseudo-label, by which its loss is scaled;
-            for other images it is 1.
-        leave_out_copies: whether to leave out an image that has the same bytes as a labelled one, which
-            may be a validation image. To find it, all files of equal size are read.
+        weight: the sum of the soft labels of an image with a pseudo-label, which multiplies its loss;
+            the sum is 1 for labelled images.
+        leave_out_copies: whether to leave out images with the same bytes as a labelled image, which may
+            be a validation image. To find them, all files of equal size are read.
     """
     start, catalog = len(labelled.catalog), all_images.catalog
     records = np.arange(start, len(catalog), dtype=np.int64)  # Labelled images come first.
@@ -185,7 +185,7 @@ def join_stores(
 
 
 def _rows(table: Path, source: str) -> Iterator[tuple[int, str, str, float]]:
-    """Yields the line number, file, class and probability of each row with a prediction."""
+    """Yields line number, file, predicted class and probability of each row with a prediction."""
     remedy = "pass a table of seedtf predict"
     for line, row in read_csv_rows(table, _COLUMNS, _FLAG, remedy):
         if (row.get("status") or "ok") != "ok":

@@ -1,12 +1,12 @@
-"""Batches from the workers of a tf.data service, in the same order as without the service.
+"""Gets batches from the workers of a tf.data service, in the same order as without the service.
 
-The dispatcher assigns every batch number to one worker. The number determines the batch, so it does
-not matter which worker makes it. Batches arrive out of order and are reordered in this process. A batch
-that does not arrive, for example because its worker died, is made in this process. Training therefore
-sees the same batches as without the service: no batch is lost or duplicated.
+The dispatcher of the service assigns every batch number to one worker. A batch depends only on its
+number, so any worker may make it. Batches arrive out of order, and this process restores their order.
+If a batch does not arrive, for example because its worker died, this process makes it. Training
+therefore gets the same batches as without the service: no batch is lost or duplicated.
 
-In this module, a batch is the slice of a global batch that one replica of this process trains on.
-Batches are numbered by step, then by replica.
+In this module, a *batch* is the slice of a global batch that one replica of this process trains on.
+Batches are numbered by step and, within a step, by replica.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ BatchFunction = Callable[[tf.Tensor, tf.Tensor], Batch]
 
 _FOREVER = 1 << 62
 _SECONDS_TO_CONNECT = 5
-# If no batch arrives for this long, the next one is made in this process. Before the first batch, the
-# workers need some of this time to build their graphs.
+# If no batch arrives for this long, the next batch is made in this process. Before the first batch, the
+# workers use a part of this time to build their graphs.
 _SECONDS_TO_WAIT = 120.0
-# When batches that arrived too early take this many bytes, the missing batch is made in this process.
+# If the batches that arrived too early take this many bytes, the next batch is made in this process.
 _EARLY_BYTES = 2 << 30
 _MAX_REQUESTS = 16
 
@@ -70,9 +70,10 @@ def check_service(address: str) -> None:
 def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dataset:
     """The batches of one process as an endless dataset ``(number, epoch, indices)``.
 
-    The first element has the number ``first``. Step 0 has the numbers 0 to ``shard.count - 1``, step 1
-    the next ``shard.count``, and so on. An element depends only on its number, so a tf.data service may
-    assign the numbers to any workers. For consecutive numbers, the order of an epoch is computed once.
+    The numbers begin with ``first``. The batches of step 0 have the numbers 0 to ``shard.count - 1``,
+    those of step 1 have the next ``shard.count`` numbers, and so on. An element depends only on its
+    number, so a tf.data service may assign the numbers to any workers. The order of an epoch is
+    computed once for all consecutive elements of the epoch.
     """
     slice_size, per_step = order.batch_size // shard.replicas, shard.count
 
@@ -92,15 +93,15 @@ def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dat
 
 
 def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a function like ``store.read`` that reads files, with TensorFlow's own ops only.
+    """A function like ``store.read`` that a worker can run: it reads files with TensorFlow's ops only.
 
-    Its graph does not contain the images, so it can be sent to a worker. On the worker, the cache file
-    or the image files must have the same paths.
+    The graph of the function does not contain the images. On the worker, the cache file or the image
+    files must have the same paths as here.
 
     Raises:
         ValueError: the images are in this process's memory.
-        UserError: only this process can open the files, because they are in a pack or at a URL that
-            only fsspec reads.
+        UserError: TensorFlow cannot open the files, because they are in a packed folder or at a URL
+            that only fsspec reads.
     """
     if store.mode == "disk":
         shape = [len(store.catalog), store.size, store.size, 3]
@@ -121,7 +122,7 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _paths_as_tensors(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
-    """The paths as in a ``StringArray``: ``data``, a string scalar; ``ends``, int64; and ``prefix``."""
+    """The paths in the form of ``StringArray``: ``data`` (string ``[]``), ``ends`` and ``prefix``."""
     paths = files.paths
     prefix = (
         paths.prefix if is_url(paths.prefix) else os.path.join(os.path.abspath(paths.prefix), "")
@@ -133,7 +134,10 @@ def _paths_as_tensors(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
 def _read_files(
     data: tf.Tensor, ends: tf.Tensor, prefix: str, files: FileReader, indices: tf.Tensor
 ) -> tf.Tensor:
-    """Reads and decodes the files at ``indices``; the paths are those of ``_paths_as_tensors``."""
+    """Reads and decodes the files at ``indices``.
+
+    ``data``, ``ends`` and ``prefix`` are the results of ``_paths_as_tensors``.
+    """
 
     def read_one(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = ends[index]
@@ -157,7 +161,7 @@ def service_dataset(
     address: str,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Endless batches, made by the workers of a tf.data service and reordered in this process.
+    """An endless dataset of batches that the workers of a tf.data service make.
 
     Args:
         order: the order of the records.
@@ -165,12 +169,12 @@ def service_dataset(
         local_fn: makes a batch in this process.
         remote_fn: makes the same batch in a worker.
         address: ``host:port`` of the dispatcher.
-        shard: the slices of every global batch to produce.
+        shard: which slices of every global batch to make.
     """
     first = start * shard.count
 
     def make_batches(make_batch: BatchFunction, from_number: int) -> tf.data.Dataset:
-        # AutoGraph would convert all code that makes a batch, but none of this code needs it.
+        # AutoGraph would convert all code that makes a batch, although none of this code needs it.
         numbered = tf.autograph.experimental.do_not_convert(
             lambda number, epoch, indices: (number, *make_batch(epoch, indices))
         )
@@ -217,12 +221,12 @@ class _OrderedBatches:
     ) -> None:
         self.specs = arriving.element_spec[1:]
         sizes = (spec.shape.num_elements() * spec.dtype.size for spec in self.specs)
-        # Keep at least as many batches as may be outstanding, however large they are.
+        # However large the batches are, keep at least as many as may be requested at the same time.
         self._max_early = max(_EARLY_BYTES // sum(sizes), _MAX_REQUESTS)
         self._arriving, self._make_local, self._address = arriving, make_local, address
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(2)
         self._early: dict[int, Batch] = {}
-        # The seconds to wait for a batch: 0 after an error or a timeout, until a batch arrives in time.
+        # The seconds to wait for a batch. They are 0 from an error or timeout until a batch is in time.
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
         # The number of the next batch to make in this process, and the iterator that makes it.
         self._local: tuple[int, Iterator[Batch]] | None = None
@@ -237,7 +241,7 @@ class _OrderedBatches:
         threading.Thread(target=_pull, args=arguments, name="data service", daemon=True).start()
 
     def take(self, number: tf.Tensor) -> Batch:
-        """The batch with this number; numbers are requested in ascending order, each once."""
+        """The batch with this number; every number must be requested once, in ascending order."""
         wanted = int(number)
         if not self._started:
             self._start()
@@ -250,7 +254,7 @@ class _OrderedBatches:
             self._wait = 0.0
         if wanted in self._early:
             return self._early.pop(wanted)
-        if self._wait:  # There was no timeout, but the limit of early batches is reached.
+        if self._wait:  # There was no timeout: the limit of early batches is reached.
             self._warn("a batch is missing; its worker may have died", wanted)
         return self._make(wanted)
 
@@ -261,7 +265,7 @@ class _OrderedBatches:
             self._wait = 0.0
             raise queue.Empty  # The caller treats an error like a timeout.
         number, *batch = arrived
-        # A batch with a smaller number is too late: it was made in this process meanwhile.
+        # A batch with a smaller number is too late, and was made in this process in the meantime.
         if int(number) >= wanted:
             self._early[int(number)] = tuple(batch)
             self._wait = _SECONDS_TO_WAIT
@@ -273,8 +277,8 @@ class _OrderedBatches:
         try:
             _, *batch = next(batches)
         except tf.errors.OpError as error:
-            # TensorFlow turns a ValueError in a py_function into InvalidArgumentError, which the caller
-            # reports as bad data, but an OpError into UnknownError.
+            # From a ValueError in a py_function, TensorFlow makes an InvalidArgumentError, which the
+            # caller reports as bad data. From an OpError it would make an UnknownError.
             raise ValueError(error.message) from error
         self._local = (wanted + 1, batches)
         return tuple(batch)
@@ -290,7 +294,7 @@ class _OrderedBatches:
 
 
 def _cause(error: Exception) -> str:
-    """The end of TensorFlow's message, where the cause is, without the names of graph nodes."""
+    """The end of TensorFlow's error message, which has the cause, without the names of graph nodes."""
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(error))
     return " ".join(text.split())[-300:]
 
@@ -300,7 +304,7 @@ def _pull(
     into: queue.Queue[Batch | Exception],
     closed: threading.Event,
 ) -> None:
-    """Puts all arriving batches into a queue and, at the end, the error that stopped them."""
+    """Puts each arriving batch into a queue and, if an error stops them, the error."""
 
     def put(item: Batch | Exception) -> None:
         while not closed.is_set():

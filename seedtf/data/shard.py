@@ -1,4 +1,4 @@
-"""The part of every batch that one process makes, if several devices or machines share a batch."""
+"""Which part of every batch a process makes, if several devices or machines share the batch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Shard:
     """The part of every batch that one process makes for its replicas of the network.
 
     Attributes:
-        replicas: number of replicas that share a batch; replica i takes slice i of it.
-        first: the number of the first replica of this process.
+        replicas: number of replicas of the network that share a batch; replica i takes slice i.
+        first: the index of the first replica of this process, from 0.
         count: the number of replicas of this process. Their slices are consecutive elements of this
             process's dataset.
 
@@ -34,7 +34,7 @@ class Shard:
     count: int = 1
 
     def slice_batches(self, order: tf.data.Dataset) -> tf.data.Dataset:
-        """Takes this process's slices of each batch.
+        """A dataset of this process's slices of each batch.
 
         Args:
             order: a dataset of ``(epoch int64 [], indices int64 [B])``.
@@ -53,7 +53,7 @@ class Shard:
         return order.flat_map(take_slices)
 
     def steps(self, num_records: int, batch_size: int) -> int:
-        """How many elements ``divide_records`` makes of ``num_records`` records for each replica.
+        """The number of elements that ``divide_records`` makes of ``num_records`` for each replica.
 
         Raises:
             ValueError: there are fewer records than replicas.
@@ -65,16 +65,16 @@ class Shard:
         return min(math.ceil(num_records / batch_size), num_records // self.replicas)
 
     def divide_records(self, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        """Takes this process's part of ``records``, int64 ``[n]``, each record once.
+        """A dataset of this process's part of ``records``, with each record once.
 
         Args:
-            records: the records that all replicas share.
+            records: int64 ``[n]``, the records that all replicas share.
             batch_size: the number of records that all replicas together take in a step.
 
         Returns:
             A dataset of elements int64 ``[b]`` with b at most about ``batch_size / replicas``. All
             replicas get the same number of elements, so that they make the same number of steps. No
-            element is empty, and with several replicas the lengths differ by at most one.
+            element is empty. With several replicas, the lengths of the elements differ by at most one.
 
         Raises:
             ValueError: there are fewer records than replicas.

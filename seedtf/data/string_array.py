@@ -1,4 +1,4 @@
-"""Stores millions of strings compactly: all bytes in one buffer, and the position of each string."""
+"""Stores millions of strings compactly: in one buffer, with the position of each string in it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import numpy as np
 
 __all__ = ["NameFinder", "StringArray"]
 
-# With surrogateescape, a file name that is not valid UTF-8 is returned unchanged.
+# With surrogateescape, a file name that is not valid UTF-8 can be stored and is returned unchanged.
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
-# Positions are converted to Python integers in chunks of this length, because Python integers take
-# several times the memory of an array.
+# Positions are converted to Python integers in chunks of this length, because a list of integers takes
+# several times as much memory as an array.
 _CHUNK = 1 << 16
 
 
 class StringArray(Sequence[str]):
     """An immutable list of strings in compact form.
 
-    A string takes its UTF-8 bytes and 8 bytes more; in a Python list it would take about 100 more. Each
-    access creates a string object.
+    A string takes 8 bytes of memory in addition to its UTF-8 bytes; in a Python list, it would take
+    about 100. Each access creates a string object.
 
     Attributes:
         prefix: the common start of all strings, which is stored once.
         data: the strings without ``prefix``, concatenated, in UTF-8.
-        ends: int64 ``[N + 1]``; string i is ``prefix`` and ``data[ends[i]:ends[i + 1]]``.
+        ends: int64 ``[N + 1]``, the end of each string in ``data``, after a first 0. String i is
+            ``prefix`` followed by ``data[ends[i]:ends[i + 1]]``.
 
     Example:
         >>> names = StringArray(["maize/1.jpg", "wheat/2.jpg"])
@@ -37,7 +38,7 @@ class StringArray(Sequence[str]):
     __slots__ = ("data", "ends", "prefix")
 
     def __init__(self, names: Iterable[str] = (), prefix: str = "") -> None:
-        """Copies ``names``, which may be an iterator; only one of them is in memory at a time."""
+        """Copies ``names``; if they come from an iterator, only one of them is in memory at a time."""
         data, ends = bytearray(), _GrowingArray()
         ends.append(0)
         for name in names:
@@ -101,7 +102,7 @@ class StringArray(Sequence[str]):
 
 
 class NameFinder:
-    """Finds the index of a name in a list, with 16 bytes of memory for each name; a dict takes 200."""
+    """Finds the index of a name in a list, with 16 bytes of memory per name; a dict takes 200."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Reads every name once."""
@@ -121,7 +122,7 @@ class NameFinder:
         return -1
 
     def find_repeated(self) -> int:
-        """The index of a name that an earlier name equals, or -1 if all names are different."""
+        """The index of a name that is equal to an earlier name, or -1 if all names are different."""
         same_hash = np.flatnonzero(self._hashes[1:] == self._hashes[:-1]) + 1
         indices = self._order[same_hash].tolist()
         return next((index for index in indices if self.find(self._names[index]) != index), -1)
