@@ -1,6 +1,6 @@
-"""Unpacks a ZIP or tar archive of a data set once, into a folder below ``--cache_dir``.
+"""Unpacks a ZIP or tar archive of a data set into a folder below ``--cache_dir``, once.
 
-Because an archive may be hostile, nothing is written outside that folder, and an archive that could
+An archive may be hostile. Nothing is therefore written outside this folder, and an archive that might
 fill the disk is refused. This module does not import TensorFlow.
 """
 
@@ -34,8 +34,8 @@ from seedtf.report import format_bytes, format_count, is_silent, report
 __all__ = ["unpack_archive"]
 
 _CHUNK_BYTES = 1 << 20
-# The largest unpacked size, as a multiple of the archive's size. Archives of drawings unpack to about
-# 100 times their size; archives that were made to fill a disk unpack to thousands of times theirs.
+# The largest unpacked size is a multiple of the archive's size, but 100 MiB are always allowed. An
+# archive of drawings unpacks to about 100 times its size, one made to fill a disk to 1,000 or more.
 _MAX_RATIO, _ALWAYS_ALLOWED_BYTES = 200, 100 << 20
 _MAX_DISK_FRACTION = 0.8
 _FILE_BYTES = 512  # counted for each file in addition to its content
@@ -44,11 +44,11 @@ _OTHER_ARCHIVES = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7-Zip arc
 
 
 def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
-    """Unpacks an archive, or copies a packed folder from a URL; returns the new folder.
+    """The folder below ``cache_dir`` with the content of an archive, or of a packed folder at a URL.
 
-    An archive is unpacked below ``cache_dir`` when it is first used, and again after it has changed.
-    Archives are recognised by their content: ZIP, or tar, which may be compressed by gzip, bzip2 or xz.
-    Any other path is returned unchanged. ``seedtf pack`` writes packed folders.
+    An archive is unpacked when it is first used, and again after it has changed. It is recognised by
+    its content: ZIP, or tar, which may be compressed by gzip, bzip2 or xz. A packed folder, which
+    ``seedtf pack`` writes, is copied if it is at a URL. Any other path is returned unchanged.
 
     Args:
         path: a folder, an archive or a URL.
@@ -56,10 +56,10 @@ def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
         cache_dir: the folder of cache files; created if it does not exist.
 
     Raises:
-        UserError: the archive cannot be read, is damaged, encrypted, or a RAR or 7-Zip archive, would
-            take too much of the disk, or contains a link, a device, two files of one name, too long a
-            name, or a file that would be written outside the folder; the folder cannot be written; the
-            pack is damaged, or neither TensorFlow nor fsspec can read such a URL.
+        UserError: the archive cannot be read, is damaged, is encrypted, is a RAR or 7-Zip archive, or
+            would take too much of the disk; an entry is a link or a device, has the path of another
+            entry, has too long a name, or would be written outside the folder; the folder cannot be
+            written; the packed folder is damaged; or neither TensorFlow nor fsspec can read the URL.
 
     Example:
         >>> import zipfile
@@ -121,8 +121,8 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
     try:
         with lock_folder(temporary, file=""):
             check = _EntryChecker(source, os.fstat(file.fileno()).st_size, temporary)
-            # Check all entries of a ZIP archive before the first file is written. The entries of a tar
-            # become known only while it is read.
+            # All entries of a ZIP archive are checked before the first file is written. The entries of
+            # a tar archive become known only while it is unpacked.
             checked = (
                 list(map(check, zip_entries(file)))
                 if kind == "zip"
@@ -151,10 +151,10 @@ def _damaged(source: str, error: Exception) -> UserError:
 
 
 class _EntryChecker:
-    """Refuses entries that would leave the folder, replace another one, or fill the disk."""
+    """Refuses entries that would leave the folder, replace another entry, or fill the disk."""
 
     def __init__(self, source: str, archive_bytes: int, folder: Path) -> None:
-        """Limits the unpacked bytes, by the size of the archive and by the free space on the disk."""
+        """Computes the limits of the unpacked size, from the archive's size and the free disk space."""
         self._source = source
         self._max_by_ratio = max(_MAX_RATIO * archive_bytes, _ALWAYS_ALLOWED_BYTES)
         self._max_by_disk = int(_MAX_DISK_FRACTION * shutil.disk_usage(folder).free)
@@ -163,7 +163,7 @@ class _EntryChecker:
         self._folders: set[tuple[str, ...]] = {()}
 
     def __call__(self, entry: ArchiveEntry) -> ArchiveEntry:
-        """Returns the entry, or raises UserError with its name and the reason."""
+        """Returns the entry unchanged, or raises UserError with its name and the reason."""
         refusal = entry.refusal
         parents = [entry.parts[:depth] for depth in range(len(entry.parts))]
         if entry.is_folder:

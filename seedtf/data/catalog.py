@@ -39,12 +39,12 @@ _SHOWN_SUFFIXES = 5
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A file that cannot be used or that a report has to name, and why.
+    """A row of a report: a file, and why it cannot be used or has to be named.
 
     Attributes:
-        path: relative to the data folder.
+        path: the path of the file, relative to the data folder.
         fault: a short fixed name of the reason, such as ``truncated``.
-        detail: what exactly is wrong.
+        detail: the reason in more detail.
     """
 
     path: str
@@ -62,8 +62,8 @@ class Catalog:
         root: the folder that ``paths`` are relative to.
         paths: N file paths, ``/``-separated; any sequence is converted to a ``StringArray``.
         labels: int32 ``[N]``, indices into ``class_names``.
-        class_names: the names of the K classes, which are saved with the model. They are sorted, or in
-            the order of their numbers in a table.
+        class_names: the names of the K classes, which are saved with the model. They are sorted by
+            name, or by number if a table has numbers.
         faults: the images of the folder that cannot be used.
         others: the number of files that are not images, for each suffix.
     """
@@ -90,11 +90,11 @@ class Catalog:
         return self.paths
 
     def absolute_paths(self) -> StringArray:
-        """The N paths with ``root``, by which ``data.paths`` opens the files."""
+        """The N paths including ``root``, by which ``data.paths`` opens the files."""
         return self.path_array.with_prefix(os.path.join(self.root, ""))
 
     def take(self, indices: np.ndarray, faults: Iterable[Fault] = ()) -> Catalog:
-        """A catalog of the files at ``indices`` (int ``[M]``), in that order, with ``faults`` added."""
+        """A catalog of the M files at ``indices``, in this order, with additional ``faults``."""
         return Catalog(
             self.root,
             self.path_array.take(indices),
@@ -105,7 +105,7 @@ class Catalog:
         )
 
     def class_counts(self) -> dict[str, int]:
-        """The number of images of each class, in the order of the class list."""
+        """The number of images of each class, in the order of ``class_names``."""
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
@@ -121,17 +121,17 @@ def scan_folder(
     """Lists ``root/<class>/**/<image>``; the first folder below ``root`` is the class.
 
     A file is an image if its suffix or its first bytes say so; other files are counted. An image that
-    is not in a class folder becomes a fault. Hidden files and folders, and those of the system, are
-    skipped, and so are folders that seedtf wrote itself; one line names the skipped folders that are
-    not hidden. Links to folders are followed, but not in a loop.
+    is not in a class folder becomes a fault. Skipped are hidden files and folders, files and folders of
+    the system, and folders that seedtf wrote. One line names the skipped folders that are not hidden.
+    Links to folders are followed, except back to a folder that contains the link.
 
     Args:
         root: a folder, or the URL of one.
         flag: the flag that named the folder, for error messages.
         on_skip: called for each skipped entry, as in ``walk_files``, and for each file that is not an
-            image. If given, nothing about these is printed.
-        flat: whether there are no class folders, and the name of an image is its class and a number,
-            such as ``cat.1.jpg``.
+            image. If it is given, no line about such entries and files is printed.
+        flat: whether there are no class folders, and the name of an image consists of its class and a
+            number, such as ``cat.1.jpg``.
         split_folders: whether the first folder below ``root`` is a side of a split, and the second one
             is the class.
 
@@ -160,7 +160,7 @@ def scan_folder(
     faults: list[Fault] = []
     skipped_folders: list[str] = []
     others: Counter[str] = Counter()
-    # The class folders in which an image was found, and the suffixes of the files in the other folders.
+    # The class folders with an image, and the suffixes of the files in folders without an image so far.
     with_images: set[str] = set()
     others_of: dict[str, Counter[str]] = {}
 
@@ -243,7 +243,7 @@ def make_catalog(
         root: the folder that the paths are relative to.
         records: the pairs; iterating over them may append to ``faults``.
         faults: the files that cannot be used.
-        sort_names: sorts the class names.
+        sort_names: returns the class names in the order of their labels.
         others: the number of files that are not images, for each suffix.
     """
     number_of: dict[str, int] = {}  # normalized name → number of the class, in order of appearance
@@ -268,13 +268,13 @@ def make_catalog(
 
 
 def _class_in_name(path: str) -> str:
-    """The name of a file without its suffix and the number at its end: ``cat`` for ``cat.1.jpg``."""
+    """The name of a file without its suffix and the number before it: ``cat`` for ``cat.1.jpg``."""
     stem = os.path.splitext(path.rpartition("/")[2])[0]
     return re.sub(r"[\s._-]*\(?\d+\)?$", "", stem) or stem
 
 
 def to_nfc(name: str) -> str:
-    """``name`` with composed accents (NFC), so that names from a Mac equal those of other systems.
+    """``name`` with composed accents (Unicode NFC), which a Mac separates from their letters.
 
     Example:
         >>> to_nfc("e\\u0301") == "\\u00e9"
@@ -316,7 +316,7 @@ def describe_others(others: Mapping[str, int]) -> str:
 
 
 def name_fault(path: str) -> Fault | None:
-    """The fault of a path that is not valid UTF-8, which CSV tables and TensorFlow need; else None.
+    """A fault if a path is not valid UTF-8, which CSV tables and TensorFlow need; otherwise None.
 
     Example:
         >>> name_fault("oak/\\udcff.png").path, name_fault("öland rye/1.png")

@@ -24,8 +24,8 @@ __all__ = [
     "is_marked",
 ]
 
-# The usual names of columns, in lower case and without spaces and punctuation. A name of a later group
-# is used only if the table has no column with a name of an earlier group that could be meant.
+# The usual names of columns, in lower case and without spaces and punctuation, in groups. A name of a
+# later group is used only if no column of the table fits an earlier group.
 _FILE_NAMES = (
     {
         *("file", "filename", "filepath", "path", "image", "img", "images", "imagepath"),
@@ -40,11 +40,11 @@ _LABEL_NAMES = (
     },
     {"labelid", "classid", "categoryid", "speciesid", "breedid", "targetid", "y"},
 )
-# Columns of free text, such as captions, differ for each image. Such a column is used for labels only
-# if the user names it, even if it is the only one left.
+# Usual names of columns of free text, such as captions, which differ for each image. Such a column is
+# used for labels only if the user names it.
 _TEXT_NAMES = {"text", "caption", "captions", "description", "prompt", "title", "url"}
 _SPLIT_NAMES = ({"split"}, {"subset", "partition"}, {"set", "fold"})
-# The remedy for a table whose column of files no flag can name, which is that of --groups_csv.
+# What an error about --groups_csv suggests, because no flag names the column of files of this table.
 _HEADER_REMEDY = "name the column of the files 'file' in a header line"
 
 SPLIT_WORDS = {
@@ -52,7 +52,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Maps the words that mean a side of a split, in tables and folder names, to that side; lower case."""
+"""Maps the words for a side of a split, in tables and in names of folders, to the side; lower case."""
 
 NO_SPLIT = "none"
 """The value of ``--split_column`` that says that no column is a split."""
@@ -60,7 +60,7 @@ NO_SPLIT = "none"
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that the user named, by header or by number from 1; empty to detect a column.
+    """The columns that the user named, by header or by number from 1; empty for a column to detect.
 
     Attributes:
         file: the column of files.
@@ -88,13 +88,13 @@ ANY_COLUMNS = Columns()
 
 @dataclass(frozen=True)
 class ColumnIndices:
-    """The columns that are used, by index from 0.
+    """The indices, counted from 0, of the columns to use.
 
     Attributes:
         file: the column of files or ids.
         label: the column of labels; None if there is one column for each class.
         split: the column of train, val or test; None if there is none.
-        classes: if there is one column for each class, these columns; otherwise empty.
+        classes: the columns of the classes if there is one column for each class; otherwise empty.
     """
 
     file: int
@@ -113,12 +113,12 @@ def find_columns(
     """Finds the columns of files, labels and split in a table with a header.
 
     The table has one column for each class if no column has a usual name for labels, and all columns
-    but those of files and split contain only marks (0 and 1, or true and false).
+    except those of files and split contain only marks (0 and 1, or true and false).
 
     Args:
-        source: the table, for error messages.
-        header: the cells of the first line.
-        rows: some lines after it.
+        source: how error messages name the table.
+        header: the cells of the header line.
+        rows: the cells of the first lines after the header.
         columns: the columns that the user named.
         is_file: whether a cell names an image that exists.
 
@@ -135,7 +135,7 @@ def find_columns(
 
 
 def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str], bool]) -> bool:
-    """Whether the first line is a header, and not the row of an image."""
+    """Whether the line with the cells ``first`` is a header, and not the row of an image."""
     given = {name for name in (columns.file, columns.label, columns.named_split) if name}
     if given & set(first):
         return True
@@ -155,7 +155,11 @@ def find_columns_without_header(
     columns: Columns,
     is_file: Callable[[str], bool],
 ) -> ColumnIndices:
-    """Finds the columns of files, labels and split in a table without header. Raises UserError."""
+    """Finds the columns of files, labels and split in a table without header.
+
+    Raises:
+        UserError: a column is missing or ambiguous.
+    """
     numbers = [str(index + 1) for index in range(len(rows[0]))]
     if columns.file:
         file_at = _find_named("file_column", columns.file, numbers, source)
@@ -214,11 +218,14 @@ class _Picker:
         self.source, self.header, self.rows, self.is_file = source, header, rows, is_file
 
     def pick_file(self, given: str, flag: str) -> int:
-        """The column of files: the one that the user named, one called ``file``, or a detected one."""
+        """The column of files: the one that the user named, or one with a usual name."""
         return self._pick("file", given, _FILE_NAMES, self._with_files, flag)
 
     def pick_label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
-        """The column of labels: the one that the user named, the only one left, or a detected one."""
+        """The column that the user named, one with a usual name, or the only one that is left.
+
+        Columns of free text are not taken for the only one that is left.
+        """
         others = [i for i in range(len(self.header)) if i not in (file_at, split_at)]
         is_only = len(others) == 1 and _normalized(self.header[others[0]]) not in _TEXT_NAMES
         if not given and not self._has_label_name() and is_only:
@@ -226,10 +233,10 @@ class _Picker:
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates, flag)
 
     def pick_split(self, given: str) -> int | None:
-        """The column of the split, or None; a detected one contains some of ``SPLIT_WORDS``.
+        """The column that the user named, or one with a usual name and some ``SPLIT_WORDS``, or None.
 
-        It may have empty cells and other words, which ``label_table`` refuses: without the split, rows
-        of test images would become training images.
+        A column that also has empty cells or other words is accepted here, so that ``label_table`` can
+        refuse the table. If the split were ignored, test images would become training images.
         """
         if given == NO_SPLIT:
             return None
@@ -245,8 +252,8 @@ class _Picker:
     def pick_classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
         """The columns of the classes if the table has one column for each class; otherwise empty.
 
-        All columns but those of files and split must contain only marks. If one of them contains other
-        values, a mark may mean something else than a class, for example that an image is blurred.
+        All columns except those of files and split must contain only marks. If one of them contains
+        other values, the marks may mean something else than a class, such as a blurred image.
         """
         others = tuple(
             index
@@ -270,10 +277,10 @@ class _Picker:
         narrow: Callable[[list[int]], list[int]],
         flag: str,
     ) -> int:
-        """The column of a role: one that is ``given``, is called like the role, or has a usual name.
+        """The column for ``role``: the ``given`` one, one called ``role``, or one with a usual name.
 
-        ``narrow`` chooses among several columns with a usual name, and ``flag`` is the flag with which
-        the user can name the column; empty if there is none. Raises UserError.
+        ``narrow`` chooses among several columns with a usual name. ``flag`` is the flag with which the
+        user can name the column, or empty if there is no such flag. Raises UserError.
         """
         if given:
             return _find_named(flag, given, self.header, self.source)
@@ -299,9 +306,11 @@ class _Picker:
         )
 
     def _with_files(self, candidates: list[int]) -> list[int]:
-        """The columns among ``candidates`` whose cells name images; all ``candidates`` if none do."""
-        good = [i for i in candidates if any(self.is_file(cell_at(row, i)) for row in self.rows)]
-        return good or candidates
+        """The ``candidates`` with a cell that names an image; all ``candidates`` if none has one."""
+        with_files = [
+            i for i in candidates if any(self.is_file(cell_at(row, i)) for row in self.rows)
+        ]
+        return with_files or candidates
 
 
 def is_marked(cell: str) -> bool | None:

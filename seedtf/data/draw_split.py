@@ -1,4 +1,7 @@
-"""Draws the split of a run, with related images on one side; or checks a split that the user gives."""
+"""Draws the split of a run, or checks the split that the user gives.
+
+Images that belong together are drawn on one side.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +40,15 @@ def draw_split(
 
     Args:
         catalog: N usable files.
-        given: for data with test images, a split with these in ``test`` and all others in ``train``.
+        given: if the data has test images, a split with these in ``test`` and all others in ``train``.
         related: which images belong together.
         val_fraction, test_fraction: wanted fractions of each class.
         seed: root seed of the run.
 
     Raises:
-        UserError: a class has too few images; all images of a class belong together, and the user named
-            groups or wants test images; no image is left for validation; or test images are wanted
-            although ``given`` has some.
+        UserError: a class has too few images; no image is left for validation; ``test_fraction`` is not
+            0 although ``given`` has test images; or all images of a class belong together and the user
+            named groups or wants test images.
     """
     if given is not None and len(given.test):
         if test_fraction:
@@ -66,7 +69,7 @@ def _draw(
     fractions: tuple[float, float],
     seed: int,
 ) -> Split:
-    """Splits ``records``, sorted int64 indices; ``fractions`` are those of validation and test."""
+    """A split of ``records``, sorted int64 indices, with these fractions of validation and test."""
     val_fraction, test_fraction = fractions
     part = catalog.take(records)
     together = related.together[records]
@@ -92,7 +95,7 @@ def check_given_split(
     user_groups: Grouping | None,
     test_fraction: float,
 ) -> None:
-    """Checks that a split of the user has training and validation images, and divides no group.
+    """Checks that a split that the user gives has training and validation images, and divides no group.
 
     Args:
         catalog: the files.
@@ -103,7 +106,7 @@ def check_given_split(
 
     Raises:
         UserError: the split is not usable, or ``test_fraction`` is not 0; the message names the first
-            fault.
+            problem.
     """
     if test_fraction:
         raise UserError(
@@ -137,7 +140,7 @@ def count_across(split: Split, groups: np.ndarray) -> int:
 
 
 def _is_across(split: Split, groups: np.ndarray) -> np.ndarray:
-    """Whether each image is on a side and its group has images on two sides: bool ``[N]``."""
+    """Whether each image is on a side, and its group has images on several sides: bool ``[N]``."""
     sides = list(split.sides.values())
     crossing = [
         np.intersect1d(groups[side], groups[other])

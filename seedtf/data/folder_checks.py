@@ -1,4 +1,4 @@
-"""Refuses folders that are probably no classes, or that contradict the table beside them.
+"""Refuses folders that are probably not classes, or that contradict the table beside them.
 
 This module decodes no image and does not import TensorFlow.
 """
@@ -21,15 +21,17 @@ _NOT_CLASSES = frozenset(
         *("annotations", "segmentationclass", "segmentationobject", "groundtruth", "ground_truth"),
     }
 )
-# Names are checked only if there are at most 4 folders; at most 20 sub-folders of each are compared.
+# The names of the folders are checked only if there are at most 4 folders. To find out whether folders
+# have the same sub-folders, the first 20 sub-folders of each are compared.
 _MAX_NOT_CLASSES, _MAX_SHARED = 4, 20
 
 
 def check_classes(top: Folder, source: str) -> None:
     """Raises UserError if the folders in ``top`` are probably not classes.
 
-    Folders are probably not classes if all have the same sub-folders, such as folds or sites that each
-    contain the class folders, or if their names are usual for images and masks.
+    Folders are probably not classes if all of them have the same sub-folders, as folds or sites do, of
+    which each contains the class folders. They are also not if their names are usual for images and
+    masks.
     """
     names = folder_names(top)
     if len(names) <= _MAX_NOT_CLASSES:
@@ -58,14 +60,14 @@ def check_classes(top: Folder, source: str) -> None:
 
 
 def check_table(table: LabelTable, *, is_split: bool) -> None:
-    """Checks that the folders of each image give it the class and the side that the table gives.
+    """Checks that each image lies in folders for the class and the side that the table gives it.
 
     Args:
         table: a table with paths relative to the folder of the class folders, or of the split.
         is_split: whether the first folder of a path is a side of the split, and the second the class.
 
     Raises:
-        DataConflictError: an image has another class or side.
+        DataConflictError: an image lies in the folder of another class or side.
     """
     catalog, depth = table.catalog, 1 if is_split else 0
     for index, (path, label) in enumerate(zip(catalog.paths, catalog.labels, strict=True)):

@@ -21,15 +21,15 @@ _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 FoundTable = tuple[str, str, str]
 """The side of a split, the name of its folder, and the name of the table in it.
 
-The side and the folder are empty for a table that lies beside the images of all sides.
+For a table beside the images of all sides, the side and the folder are empty.
 """
 
 
 def find_tables(folder: Folder) -> tuple[FoundTable, ...]:
-    """Finds the table of labels in a folder, or the tables in its folders train, val and test.
+    """The table of labels in a folder or, without one, the tables in its folders train, val and test.
 
-    Tables are recognised by the names that Hugging Face and Roboflow use. The tables in folders of a
-    split are returned only if train has one, and if no two are of the same side.
+    Tables are recognised by the names that Hugging Face and Roboflow use. The tables in the folders of
+    a split are returned only if train has one, and if each side has at most one.
 
     Example:
         >>> from pathlib import Path
@@ -63,7 +63,7 @@ def read_found_tables(
     folders give the split.
 
     Raises:
-        UserError: as ``read_label_table``.
+        UserError: for the reasons of ``read_label_table``.
     """
     (side, _, name), *others = tables
     if side:
@@ -78,7 +78,7 @@ def read_found_tables(
 
 
 def side_of(folder_name: str) -> str:
-    """The side of a split, ``train``, ``val`` or ``test``, that a folder's name means; empty for none.
+    """The side of a split that a folder's name means: ``train``, ``val``, ``test``, or empty for none.
 
     Example:
         >>> side_of("valid"), side_of("Train_Images"), side_of("oak")

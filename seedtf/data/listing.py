@@ -160,7 +160,7 @@ def list_for_check(
     layout: str,
     on_skip: SkipCallback,
 ) -> FilesToCheck:
-    """Lists all labelled files of a folder or table for ``seedtf check``, with those of every side.
+    """Lists all labelled files of a folder or table, of every side of a split, for ``seedtf check``.
 
     Args:
         data_dir: the folder; the paths in a table are relative to it.

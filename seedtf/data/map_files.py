@@ -1,4 +1,4 @@
-"""Calls a function for every file of a catalog, in threads; a file that fails becomes a ``Fault``."""
+"""Calls a function for every file of a catalog, in threads; each file that fails gets a ``Fault``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def map_files(
 ) -> tuple[np.ndarray, list[Fault]]:
     """Calls ``function(index, absolute path)`` for every file, from many threads.
 
-    A progress bar is drawn if stderr is a terminal, but not inside ``report.silent()``.
+    A progress bar is shown if stderr is a terminal, but not inside ``report.silent()``.
 
     Args:
         catalog: the files.
@@ -31,7 +31,8 @@ def map_files(
         description: text of the progress bar.
 
     Returns:
-        The ascending indices of the good files, int64, and a fault for each other file.
+        The ascending indices, int64, of the files for which ``function`` raised no error, and a fault
+        for each other file.
 
     Example:
         >>> from pathlib import Path
@@ -76,7 +77,7 @@ def map_file_batches(
             otherwise be fewer batches than threads.
 
     Returns:
-        The ascending indices of the good files, int64, and a fault for each other file.
+        The ascending indices, int64, of the files that can be used, and a fault for each other file.
     """
     paths = catalog.absolute_paths()
     threads = num_threads(paths)
@@ -90,7 +91,7 @@ def map_file_batches(
     faults, is_good = [], np.ones(len(catalog), bool)
     with ThreadPoolExecutor(threads) as pool:
         results = _bounded_map(pool, call, starts, threads * _QUEUED_PER_THREAD)
-        disable = is_silent() or None  # None shows the bar on a terminal only
+        disable = is_silent() or None  # With None, tqdm shows the bar on a terminal only.
         bar = tqdm(desc=description, total=len(catalog), unit="img", disable=disable, leave=False)
         for start, batch in zip(starts, results, strict=True):
             for index, fault in enumerate(batch, start):
@@ -103,7 +104,7 @@ def map_file_batches(
 
 
 def _fault(outcome: object) -> tuple[str, str] | None:
-    """Name and detail of a fault if ``outcome`` is an error; otherwise None."""
+    """The name and the detail of the fault if ``outcome`` is an error; otherwise None."""
     if isinstance(outcome, RefusedError):
         return outcome.fault, outcome.detail
     if isinstance(outcome, OSError):

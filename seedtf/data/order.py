@@ -1,8 +1,8 @@
-"""The order of the training images: a function of seed and step, so that there is no state to save.
+"""The order of the training images, a function of seed and step, so that there is no state to save.
 
 In this module, a *record* is a training image, and its *index* is its number in ``[0, n)``. A *step* is
-the number of a batch, counted from the start of training. An *epoch* has n *slots*, each of which is
-filled with a record.
+the number of a batch, counted from 0 at the start of training. An *epoch* has n *slots*, each of which
+is filled with one record.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from seedtf.seeds import BALANCE, ORDER, fold_seed, hash_words
 
 __all__ = ["BalancedIndices", "BatchIndices"]
 
-# AutoGraph would translate the Python code of every function of a dataset, which takes longer than all
-# other work of making the dataset. Only `if` and `for` on tensors need it, and this module has none.
+# AutoGraph would convert the Python code of every function of a dataset, which takes longer than the
+# rest of building the dataset. Only `if` and `for` on tensors need AutoGraph, and this module has none.
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 _FOREVER = 1 << 62
 
-# `BalancedIndices` orders the records of a class by a seed with this number in place of the epoch,
-# because a pass over the records can continue in the next epoch and must keep its order there.
+# `BalancedIndices` uses this number instead of the epoch in the seed for the order of a class. A pass
+# over the records of a class can continue in the next epoch, where it must keep its order.
 _ALL_EPOCHS = -1
 
 
@@ -35,7 +35,8 @@ class BatchIndices:
 
     1. The batch at a step depends only on ``(n, batch_size, seed, step)``.
     2. An epoch has each index at most once, and exactly once without ``drop_remainder``.
-    3. A dataset that starts at step k yields the batches that one from step 0 yields from step k on.
+    3. A dataset that starts at step k yields the same batches as the rest, from step k on, of a dataset
+       that starts at step 0.
     4. Two seeds give independent orders.
 
     Example:
@@ -65,10 +66,10 @@ class BatchIndices:
         Args:
             n: number of records, at least 1.
             batch_size: records in a batch, at least 1.
-            shuffle: whether every epoch has a new random order; if False, each has ``0 … n − 1``.
+            shuffle: whether every epoch has a new random order; if not, the order is ``0 … n − 1``.
             seed: root seed of the run.
-            drop_remainder: whether to leave out the last, short batch of an epoch, so that shapes
-                are static.
+            drop_remainder: whether the last batch of an epoch is left out if it is short, so that all
+                shapes are static.
 
         Raises:
             ValueError: ``n`` or ``batch_size`` is below 1, or ``drop_remainder`` leaves no batch.
@@ -95,8 +96,8 @@ class BatchIndices:
         """An endless dataset of ``(epoch int64 [], indices int64 [B])`` that begins at ``start_step``.
 
         ``B`` is static with ``drop_remainder``; without it, the last batch of an epoch may be short.
-        The epochs before that of ``start_step`` are not computed. In the epoch of ``start_step``, the
-        batches before it are computed and skipped.
+        Earlier epochs than that of ``start_step`` are not computed. Earlier batches of the same epoch
+        are computed and skipped.
         """
         first_epoch, skip = divmod(start_step, self.steps_per_epoch)
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
@@ -107,11 +108,11 @@ class BatchIndices:
         return epochs.prefetch(1).flat_map(_without_autograph(self._batches)).skip(skip)
 
     def one_epoch_dataset(self) -> tf.data.Dataset:
-        """A dataset as long as an epoch; each iteration over it yields the next epoch, from 0 on.
+        """A finite dataset: the first iteration over it yields epoch 0, the next yields epoch 1, etc.
 
-        Each epoch of a ``fit`` therefore has a new order, as with
-        ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. Keep this object as long as the dataset
-        is used, because it holds the counter of the epochs.
+        Each epoch of ``Model.fit`` therefore has a new order, as with
+        ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. Keep a reference to this object while
+        the dataset is used, because the object holds the counter of the epochs.
 
         Example:
             >>> batches = BatchIndices(4, batch_size=2, seed=7).one_epoch_dataset()
@@ -130,15 +131,16 @@ class BatchIndices:
         )
 
     def chunks(self, length: int, start_step: int = 0) -> tf.data.Dataset:
-        """The batches of ``dataset``, ``length`` of them in an element; no element spans two epochs.
+        """The batches of ``dataset``, with several batches of one epoch in each element.
 
         Args:
-            length: batches in an element, at least 1.
+            length: number of batches in an element, at least 1.
             start_step: the step, counted from 0, of the first batch.
 
         Returns:
             An endless dataset of ``(epoch int64 [], indices int64 [length, B], count int32 [])``. Only
-            the first ``count`` rows are batches; the last element of an epoch may have fewer.
+            the first ``count`` rows of ``indices`` are batches, and the other rows are zeros. ``count``
+            is below ``length`` if fewer batches are left in the epoch.
 
         Raises:
             ValueError: ``drop_remainder`` is False, so that a batch may be short.
@@ -187,17 +189,18 @@ class BatchIndices:
 class BalancedIndices(BatchIndices):
     """Batches of indices in which all classes are equally frequent (``--sampler=balanced``).
 
-    An epoch has as many slots as there are records, n. Each of the K classes gets ``n // K`` slots. The
-    ``n % K`` remaining slots are assigned to the classes in turn, across epochs. The slots of a class
-    are filled in passes over its records: every record once in a random order, then every record again
-    in another order. A pass may continue in the next epoch.
+    An epoch has as many slots as there are records, n. Each of the K classes gets ``n // K`` of them.
+    The ``n % K`` remaining slots go to the classes in turn; the next epoch goes on with the next class.
+    The slots of a class are filled in passes over its records. A pass has every record of the class
+    once, in a random order of its own, and may continue in the next epoch.
 
     Guarantees:
 
     1. The batch at a step depends only on (labels, batch_size, seed, step).
-    2. After any number of epochs, the numbers of slots of two classes differ by at most one, and so do
-       those of two records of one class.
-    3. A dataset that starts at step k yields the batches that one from step 0 yields from step k on.
+    2. After any number of epochs, the numbers of slots of any two classes differ by at most one, and
+       so do the numbers of slots of any two records of one class.
+    3. A dataset that starts at step k yields the same batches as the rest, from step k on, of a dataset
+       that starts at step 0.
 
     If ``batch_size`` does not divide n, the last, incomplete batch of an epoch is dropped.
 
@@ -213,11 +216,11 @@ class BalancedIndices(BatchIndices):
 
         Args:
             labels: int ``[n]``, the class of each record; a class without records gets no slots.
-            batch_size: records in a batch, in 1–n.
+            batch_size: records in a batch, 1 to n.
             seed: root seed of the run.
 
         Raises:
-            ValueError: there are no records, ``batch_size`` is below 1, or an epoch has no whole batch.
+            ValueError: there are no records, or ``batch_size`` is below 1 or above n.
         """
         labels = np.asarray(labels)
         super().__init__(len(labels), batch_size, seed=seed)
@@ -230,7 +233,7 @@ class BalancedIndices(BatchIndices):
             self._first_of_class = tf.constant(np.cumsum(counts) - counts, tf.int64)
 
     def epoch_order(self, epoch: tf.Tensor | int) -> tf.Tensor:
-        """The records in the slots of ``epoch``: int64 ``[n]`` in ``[0, n)``; a record may recur."""
+        """The record in each slot of ``epoch``: int64 ``[n]``, in ``[0, n)``; a record may recur."""
         epoch = tf.cast(epoch, tf.int64)
         before, after = self._slots_before(epoch), self._slots_before(epoch + 1)  # [K]
         first_pass, end_pass = before // self._counts, -(-after // self._counts)
@@ -248,9 +251,9 @@ class BalancedIndices(BatchIndices):
     def _slots_before(self, epoch: tf.Tensor) -> tf.Tensor:
         """How many slots each class had in all epochs before ``epoch``: int64 ``[K]``.
 
-        The remaining ``n % K`` slots of an epoch are assigned in turn, starting after the class at
-        which the epoch before stopped. Of the first m remaining slots of all epochs together, class k
-        therefore has ``ceil((m − k) / K)``.
+        The ``n % K`` remaining slots of an epoch go to the classes in turn, starting after the class at
+        which the previous epoch stopped. Of the first m remaining slots of all epochs together,
+        ``ceil((m − k) / K)`` therefore go to class k, counted from 0.
         """
         num_classes = self._num_classes
         per_class, remaining = divmod(self.n, num_classes)
@@ -262,8 +265,8 @@ class BalancedIndices(BatchIndices):
 
         Args:
             first_pass: int64 ``[K]``, the number of the first pass of each class.
-            lengths: int64 ``[K]``, how many records to return of each class, a multiple of the size of
-                the class; their sum is M.
+            lengths: int64 ``[K]``, how many records of each class to return, a multiple of the number
+                of its records; the sum is M.
         """
         class_of, position = _segments(lengths)
         count = tf.gather(self._counts, class_of)
@@ -273,7 +276,7 @@ class BalancedIndices(BatchIndices):
         pass_number = tf.gather(first_pass, class_of) + position // count
         hashes = hash_words(fold_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
         # One sort shuffles all passes. The upper 32 bits of a sort key are the position of the first
-        # record of the pass, so that its records stay together. The lower 32 bits are random.
+        # record of the pass, so that the pass stays together. The lower 32 bits are random.
         pass_start = tf.range(tf.size(record, tf.int64), dtype=tf.int64) - position % count
         random_bits = tf.cast(tf.bitwise.right_shift(hashes, tf.constant(32, tf.uint64)), tf.int64)
         sort_keys = pass_start * (1 << 32) + random_bits
@@ -281,9 +284,9 @@ class BalancedIndices(BatchIndices):
 
 
 def _segments(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """For each element of consecutive segments of these lengths, its segment and its position there.
+    """The segment of each element, and its position there, if segments of these lengths are in a row.
 
-    For the lengths 2 and 1, these are ``[0, 0, 1]`` and ``[0, 1, 0]``.
+    For the lengths 2 and 1, the results are ``[0, 0, 1]`` and ``[0, 1, 0]``.
     """
     segment = tf.repeat(tf.range(tf.size(lengths, tf.int64), dtype=tf.int64), lengths)
     starts = tf.gather(tf.cumsum(lengths, exclusive=True), segment)

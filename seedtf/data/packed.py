@@ -1,4 +1,4 @@
-"""Paths of packed folders and of the images in them, through which ``data/paths.py`` reads the images.
+"""Paths of packed folders and of the images in them, by which ``data/paths.py`` opens the images.
 
 ``seedtf pack`` writes packed folders. This module does not import TensorFlow.
 """
@@ -22,8 +22,8 @@ class PackedPath(os.PathLike):
 
     Attributes:
         pack: the opened packed folder.
-        root: the path of the folder: as the user named it, or absolute in a result of ``resolve``.
-        name: the name of an image in it; empty for the folder itself.
+        root: the path of the packed folder, as the user named it; absolute after ``resolve``.
+        name: the name of an image in the packed folder; empty for the folder itself.
     """
 
     pack: Pack
@@ -57,11 +57,16 @@ class PackedPath(os.PathLike):
         return not self.name or self._found_index >= 0
 
     def size(self) -> int:
-        """The size of the image in bytes. Raises FileNotFoundError."""
+        """The size of the image file in bytes. Raises FileNotFoundError."""
         return int(self.pack.sizes[self._index()])
 
     def read_bytes(self) -> bytes:
-        """Reads the image file. Raises FileNotFoundError, and UserError if the pack is damaged."""
+        """The bytes of the image file.
+
+        Raises:
+            FileNotFoundError: there is no such image in the packed folder.
+            UserError: the packed folder is damaged.
+        """
         return self.pack.read(self._index())
 
     @functools.cached_property
@@ -75,7 +80,7 @@ class PackedPath(os.PathLike):
         return self._found_index
 
 
-# The opened packs. The keys are paths of folders with a slash at the end: as given, and absolute.
+# The opened packs. The keys, which end with a slash, are the given path and the real path of a folder.
 _opened: dict[str, Pack] = {}
 _opened_lock = threading.Lock()
 
@@ -86,10 +91,10 @@ def is_pack(folder: str) -> bool:
 
 
 def open_pack(folder: str) -> Pack:
-    """Opens the pack in ``folder``; a process opens a pack once, and again after it was replaced.
+    """The pack in ``folder``, which a process reads only once unless the pack is replaced.
 
     Raises:
-        UserError: as ``Pack``.
+        UserError: for the reasons of ``Pack``.
     """
     real = os.path.realpath(folder)
     with _opened_lock:
@@ -101,10 +106,10 @@ def open_pack(folder: str) -> Pack:
 
 
 def find_packed(path: str) -> PackedPath | None:
-    """The image of a packed folder that ``path`` names; None if no pack has it.
+    """The image of a packed folder that ``path`` names; None if there is no such image.
 
     Raises:
-        UserError: as ``Pack``.
+        UserError: for the reasons of ``Pack``.
     """
     for prefix, pack in list(_opened.items()):
         if path.startswith(prefix):

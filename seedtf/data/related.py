@@ -1,8 +1,9 @@
 """Finds the images that belong together, which a split must keep on one side.
 
 Images belong together if their files are identical, if they look alike (``check.near_duplicates``), or
-if they are in one of the user's groups (``groups``). Each of these relations is an array int64 ``[N]``
-with the number of each image's group. The number of a group is the smallest index of its images.
+if they are in one of the user's groups (``groups``). Each of these three relations is an array int64
+``[N]`` with the number of the group of each image. The number of a group is the smallest index of its
+images.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Related:
 
     @property
     def num_near_duplicates(self) -> int:
-        """Number of different files whose image looks like an earlier one; copies are not counted."""
+        """Number of images that look like an earlier image; identical files are counted once."""
         return len(np.unique(self.identical)) - len(np.unique(self.alike))
 
 
@@ -85,9 +86,9 @@ def find_related(
         catalog: N files.
         all_opened: whether every file was opened before; if not, neither identical files nor near
             duplicates are searched for.
-        twins: the value of ``--twins``. ``together``: search for near duplicates among any number of
-            local files; ``auto``: among at most ``MAX_SEARCHED`` local files; ``ignore``: do not
-            search. A line says so if files are not searched because they are too many or at a URL.
+        twins: the value of ``--twins``. ``together`` searches for near duplicates among any number of
+            local files, ``auto`` among at most ``MAX_SEARCHED``, and ``ignore`` does not search. If
+            there are too many files, or they are at a URL, a line says that they are not searched.
         user_groups: the groups that the user named; None for none.
         cache_dir: the folder in which the pairs are stored, so that a later run need not search.
         max_pixels: images with more pixels are not compared.
@@ -118,11 +119,11 @@ def find_related(
 
 
 def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Joins the groups that ``pairs`` connect; returns the joined groups, int64 ``[N]``.
+    """The number of the group of each image, int64 ``[N]``, after joining groups by ``pairs``.
 
     Args:
-        groups: int64 ``[N]``, the smallest index in the group of each image.
-        pairs: int64 ``[P, 2]``, indices of images that belong together.
+        groups: int64 ``[N]``, the number of the group of each image, its smallest index.
+        pairs: int64 ``[P, 2]``, indices of two images that belong together.
 
     Example:
         >>> connect(np.array([0, 1, 1, 3, 4]), np.array([[3, 2]])).tolist()
@@ -134,7 +135,7 @@ def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         joined = groups.copy()
         for end in ends.T:
             np.minimum.at(joined, end, low)
-        # A group that others were joined to may itself have been joined: follow the numbers to the end.
+        # A group that others were joined to may have been joined itself: follow the numbers to the end.
         while not np.array_equal(smaller := joined[joined], joined):
             joined = smaller
         if np.array_equal(joined, groups):
@@ -143,7 +144,7 @@ def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -> np.ndarray:
-    """Finds the pairs of images that look alike, int64 ``[P, 2]``.
+    """The pairs of images that look alike, int64 ``[P, 2]``.
 
     The pairs are cached until a file changes. If the cache cannot be written, the next run searches
     again. The search decodes every file to 72² pixels, whatever the image size of the training is, so
@@ -165,7 +166,7 @@ def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -
 
 
 def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the hashes and thumbnails of all files; zeros for a file that cannot be decoded."""
+    """The hashes and the thumbnails of all files; zeros for a file that cannot be decoded."""
     hashes = np.zeros((len(catalog), NUM_VIEWS), np.uint64)
     thumbnails = np.zeros((len(catalog), NUM_VIEWS, *THUMBNAIL_SHAPE), np.uint8)
     decode = make_batch_decoder(FINGERPRINT_SIZE, max_pixels)
@@ -183,6 +184,6 @@ def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.nda
 
 
 def group_pairs(groups: np.ndarray) -> np.ndarray:
-    """Each image that is not the first of its group, paired with the first: int64 ``[P, 2]``."""
+    """The pair of each image that is not the first of its group with the first: int64 ``[P, 2]``."""
     others = np.flatnonzero(groups != np.arange(len(groups)))
     return np.stack([others, groups[others]], axis=1)

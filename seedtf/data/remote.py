@@ -1,6 +1,7 @@
-"""Lists and reads files at URLs, through the file systems of TensorFlow, or else those of fsspec.
+"""Lists and reads files at URLs, through the file systems of TensorFlow and fsspec.
 
-TensorFlow and fsspec are imported when a URL is first opened.
+If both have a file system for a URL, TensorFlow's is used. TensorFlow and fsspec are imported when the
+first URL is opened.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from seedtf.errors import UserError, first_line
 __all__ = ["REQUESTS", "RemoteFiles", "read_by_tensorflow", "remote_files"]
 
 REQUESTS = 64
-"""The number of threads for requests over a network; more than cores, because they mostly wait."""
+"""The number of threads for requests over a network; many, because they wait most of the time."""
 
-# The keys under which fsspec's file systems give the modification time of a file.
+# The keys under which different file systems of fsspec give the modification time of a file.
 _TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 class RemoteFiles(Protocol):
-    """A file system at URLs. All methods but ``is_dir`` and ``exists`` raise OSError."""
+    """A file system at URLs. All methods except ``is_dir`` and ``exists`` may raise OSError."""
 
     def is_dir(self, url: str) -> bool:
         """Whether the URL is an existing folder. Raises UserError if it cannot be reached."""
@@ -46,7 +47,7 @@ class RemoteFiles(Protocol):
         """Size in bytes, and modification time in ns, which is 0 in some file systems."""
 
     def read(self, url: str, max_bytes: int = -1) -> bytes:
-        """The file, or its first ``max_bytes`` bytes."""
+        """The bytes of the file, or its first ``max_bytes`` bytes if this is not negative."""
 
     def copy(self, url: str, path: str) -> None:
         """Copies the file to a local path, in parts, because it may be larger than the memory."""
@@ -71,7 +72,7 @@ def read_by_tensorflow(url: str) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _files_of_scheme(scheme: str) -> RemoteFiles | str:
-    """The file system of a scheme; or, as a text, why there is none and what the user can do."""
+    """The file system of a scheme; or a text that says why there is none and what the user can do."""
     registered = importlib.import_module("tensorflow").io.gfile.get_registered_schemes()
     if scheme in registered:
         return _TensorFlowFiles()
@@ -126,7 +127,8 @@ class _TensorFlowFiles:
 
     def _check_reachable(self, url: str) -> None:
         try:
-            # Call stat first: isdir returns False for every error, exists raises those of TensorFlow.
+            # Call stat first, because isdir returns False for every error, and exists raises errors of
+            # TensorFlow.
             self._gfile.stat(url)
         except self._tf.errors.NotFoundError:
             pass
@@ -135,7 +137,7 @@ class _TensorFlowFiles:
 
     @contextlib.contextmanager
     def _os_errors(self, url: str) -> Iterator[None]:
-        """Converts TensorFlow's errors to OSError; their own codes are no error numbers of a system."""
+        """Converts TensorFlow's errors to OSError with an error number of the operating system."""
         errors = self._tf.errors
         numbers = {errors.NotFoundError: errno.ENOENT, errors.PermissionDeniedError: errno.EACCES}
         try:
@@ -220,7 +222,7 @@ def _os_errors(url: str) -> Iterator[None]:
 
 
 def _nanoseconds(time: Any) -> int:
-    """Converts a modification time, in any form that fsspec returns, to ns; 0 for an unknown form.
+    """A modification time in ns, from any form that fsspec returns; 0 for an unknown form.
 
     Example:
         >>> _nanoseconds(1.5), _nanoseconds("1970-01-01T00:00:02Z"), _nanoseconds("soon")

@@ -1,4 +1,4 @@
-"""Splits a catalog into training, validation and test images: stratified, each group on one side."""
+"""Splits a catalog into training, validation and test images, stratified and with undivided groups."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Split:
 def join_catalogs(
     train: Catalog, val: Catalog | None, test: Catalog | None = None
 ) -> tuple[Catalog, Split]:
-    """Joins catalogs into one, relative to the common parent of their folders; returns its split too.
+    """One catalog of all files, relative to the common parent of the folders; and its split.
 
     Raises:
         UserError: the folders have no common parent.
@@ -89,9 +89,9 @@ def join_catalogs(
 
 
 def find_duplicates(catalog: Catalog) -> np.ndarray:
-    """Finds identical files: int64 ``[N]``, for each file the index of the first file with its bytes.
+    """The index of the first file with the same bytes as each file: int64 ``[N]``.
 
-    Only files of equal size are read. A file that cannot be read is identical to no other.
+    Only files of equal size are read. A file that cannot be read is equal to no other file.
     """
     statuses = file_statuses(catalog.absolute_paths())
     sizes = np.fromiter((status[0] if status else -1 for status in statuses), np.int64)
@@ -119,8 +119,8 @@ def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.n
     """Draws a stratified split into training and validation, from ``default_rng([seed, 0])``.
 
     Of the n images of a class, ``round(val_fraction · n)`` are used for validation, at least one and at
-    most ``n − 1``; or fewer, if a group would otherwise be divided. Groups whose images have different
-    labels are used for training, so that validation has no conflicting labels.
+    most ``n − 1``, or fewer where a group would be divided. Groups whose images have different labels
+    are used for training, so that the validation images have no conflicting labels.
 
     Args:
         catalog: N labelled files, at least two of each class.
@@ -165,7 +165,7 @@ def split_groups(
         fractions: wanted fractions of each class for validation and test; their sum is below 1.
         seed: root seed of the run.
         groups: int64 ``[N]``, the number of the group of each image; no group is divided.
-        locked: int64, the groups that must be in training, because their labels conflict.
+        locked: int64, the groups that must be used for training, because their labels conflict.
 
     Raises:
         UserError: there is only one class, a class has fewer than two images, or all images of a class
@@ -175,7 +175,7 @@ def split_groups(
     check_groups(catalog, groups)
     all_fractions = (1 - sum(fractions), *fractions)
     rng = np.random.default_rng([seed, 0, 1])
-    needed = (0, 1, 2) if fractions[1] else (0, 1)  # the sides that should have every class
+    needed = (0, 1, 2) if fractions[1] else (0, 1)  # the sides that should have all classes
     sides = assign_groups(catalog.labels, groups, all_fractions, rng, needed=needed, locked=locked)
     return Split(*(np.flatnonzero(sides == side) for side in range(3)))
 
@@ -194,9 +194,9 @@ def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
 
 
 def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
-    """Raises UserError unless there are two classes, and ``min_images`` images of each.
+    """Raises UserError unless there are two or more classes, each with ``min_images`` or more images.
 
-    Two images of each class are needed to draw a split, and one if the user gives the split.
+    A class needs two images if the split is drawn, and one if the user gives the split.
     """
     names = catalog.class_names
     if len(names) < 2:
@@ -214,14 +214,14 @@ def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
 
 
 def classes_without_validation(catalog: Catalog, split: Split) -> list[str]:
-    """The classes without a validation image, whose accuracy is therefore not measured."""
+    """The names of the classes without a validation image."""
     present = np.isin(np.arange(len(catalog.class_names)), catalog.labels[split.val])
     return [name for name, has in zip(catalog.class_names, present, strict=True) if not has]
 
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
     """Writes ``split.csv`` with the columns file, label and split, in the catalog's order."""
-    side_names = ("", *_SIDES)  # Number 0 is no side; such files are not written.
+    side_names = ("", *_SIDES)  # Files on no side have the number 0 and are not written.
     sides = np.zeros(len(catalog), np.uint8)
     for number, name in enumerate(_SIDES, 1):
         sides[split.sides[name]] = number
@@ -235,7 +235,7 @@ def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
 
 
 def write_split_summary(path: Path, catalog: Catalog, split: Split) -> None:
-    """Writes how many images of each class, and of all, are on each side of a split.
+    """Writes how many images are on each side of a split: a row for each class, then one for all.
 
     The columns are class, images, train, val, test, val_share and test_share; shares are in [0, 1].
     """
@@ -256,13 +256,13 @@ def read_split_csv(
 ) -> Split:
     """Reads a table that ``write_split_csv`` wrote, or one like it.
 
-    Files that are not in the table are not used. The table may have the labels of the catalog or those
-    in ``fixed``, int32 ``[N]``, which are the labels after ``--fixes``.
+    Files that are not in the table are on no side. Each label may be that of the catalog, or that of
+    ``fixed``, int32 ``[N]``, the labels after ``--fixes``.
 
     Raises:
-        UserError: the table cannot be read, a file is neither in the catalog nor in its faults, a label
-            is another one, a side is not ``train``, ``val`` or ``test``, or ``check_split`` refuses the
-            split.
+        UserError: the table cannot be read; a file is neither in the catalog nor in its faults; a label
+            is neither of these two; a side is not ``train``, ``val`` or ``test``; or ``check_split``
+            refuses the split.
     """
     flag = "--split_csv"
     finder = NameFinder(catalog.paths)
@@ -323,7 +323,7 @@ def _draw_groups(
     Args:
         groups: int64 ``[n]``, the group of each image of a class.
         conflicting: groups that are never drawn.
-        wanted: number of images to draw; groups that would exceed it are skipped.
+        wanted: the largest number of images to draw; a group that would exceed it is skipped.
         rng: permutes the groups, which are sorted by their first images.
     """
     numbers, first, inverse = np.unique(groups, return_index=True, return_inverse=True)

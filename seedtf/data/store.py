@@ -1,7 +1,7 @@
 """Provides the images of a run as uint8: from memory, a memory-mapped cache file, or the image files.
 
 ``Store.read(indices)`` works in all three cases, eagerly and in a graph. Images in memory or in the
-cache file are one tensor that shares their memory, so a graph that captures it copies no image.
+cache file become one tensor that shares their memory, so a graph that uses the tensor copies no image.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ __all__ = [
 ]
 
 FORMAT = 4
-"""Version of the cache format. It is part of the cache key, so that older cache files are not used."""
+"""Version of the cache format; part of the cache key, so that older cache files are not used."""
 
-# With --cache=auto, the images may take these fractions of the free space, because training needs some.
+# With --cache=auto, the images may take these fractions of the free space; training needs the rest.
 _RAM_FRACTION = 0.5
 _DISK_FRACTION = 0.8
 
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Where to keep decoded images (``mode``: ram, disk or off); ``sizes`` is a text for messages."""
+    """Where to keep decoded images: ``mode`` is ram, disk or off, ``sizes`` is a text for messages."""
 
     mode: str
     bytes_needed: int
@@ -69,7 +69,7 @@ class Store:
         size: side S of every image in pixels.
         mode: ``ram``, ``disk`` or ``off``.
         from_cache: whether the images come from a cache file that an earlier run wrote.
-        num_opened: number of files checked before training, or before the cache was written.
+        num_opened: number of files that were opened before training, or for the cache file.
         images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
         cache_file: for ``disk``, the file with the pixels of all images, without a header.
         files: for ``off``, the reader of the files.
@@ -87,7 +87,7 @@ class Store:
     soft_labels: np.ndarray | None = None
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
-        """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, RGB; in a graph or eagerly."""
+        """The images at ``indices``, int64 ``[B]``: uint8 ``[B, S, S, 3]``, RGB."""
         images, rows = self.look_up(indices)
         return images if rows is None else tf.gather(images, rows)
 
@@ -98,8 +98,8 @@ class Store:
             indices: int64 ``[B]``.
 
         Returns:
-            All images, uint8 ``[N, S, S, 3]``, and ``indices``, the rows to gather from them; for
-            ``off``, only the wanted images, uint8 ``[B, S, S, 3]``, and None.
+            All images, uint8 ``[N, S, S, 3]``, and ``indices``, the rows to gather from these images.
+            For ``off``: only the wanted images, uint8 ``[B, S, S, 3]``, and None.
         """
         if self.images is not None:
             return self.images, indices
@@ -108,7 +108,7 @@ class Store:
         return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3]), None
 
     def recently_read(self) -> np.ndarray:
-        """For ``off``, the indices of the last reads, also of one that has just failed, int64."""
+        """For ``off``, the indices of the last batches, int64, also of one that could not be read."""
         return self.files.recently_read() if self.files else np.empty(0, np.int64)
 
 
@@ -123,8 +123,8 @@ def plan_cache(
 ) -> CachePlan:
     """Decides where to keep ``num_images`` images of ``size``² pixels.
 
-    ``auto`` is ``ram`` if the images fill at most half of the free memory and are not ``shared``; else
-    ``disk`` if they fill at most 80 % of the free disk, or are cached already; else ``off``.
+    ``auto`` is ``ram`` if the images fill at most half of the free memory and are not ``shared``.
+    Otherwise it is ``disk`` if they fill at most 80 % of the free disk or are cached; else ``off``.
 
     Args:
         requested: the value of ``--cache``.
@@ -155,7 +155,7 @@ def plan_cache(
 
 
 def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> str:
-    """A hash of all that the decoded pixels depend on, such as path, size and time of each file."""
+    """A hash of all that the decoded pixels depend on, such as path, size and time of every file."""
     digest = hashlib.blake2b(digest_size=16)
     root = str(catalog.root.resolve())
     digest.update(json.dumps([FORMAT, size, max_pixels, RESIZE_METHOD, fit, root]).encode())
@@ -176,7 +176,7 @@ def build_store(
     sample: int = 0,
     fit: str = STRETCH,
 ) -> Store:
-    """Decodes the files, and leaves out the unusable ones; for ``off``, the images are not kept.
+    """Decodes the files, and leaves out those that cannot be used; for ``off``, keeps no image.
 
     A complete ``disk`` cache of an earlier run with the same files is used again. Every file that is
     left out is named in ``store.catalog.faults``.
@@ -250,7 +250,7 @@ def _disk_store(
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, decode: BatchDecoder
 ) -> None:
-    """Decodes into a temporary file and renames it; the ``.json`` file, written last, completes it."""
+    """Writes the cache file under its name when it is complete, and then the ``.json`` file."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:
@@ -272,7 +272,7 @@ def _write_cache(
 
 
 class _FileRows:
-    """The images in a file, read and written by index, which is faster than with a memory map."""
+    """The images in a file, read and written by index; faster than through a memory map."""
 
     def __init__(self, handle: int, size: int) -> None:
         self._handle, self._shape, self._bytes = handle, (size, size, 3), size * size * 3
@@ -301,7 +301,7 @@ def _is_complete(data_path: Path, meta_path: Path, num_listed: int, size: int) -
 def _decode_all(
     catalog: Catalog, images: np.ndarray | _FileRows, decode: BatchDecoder
 ) -> tuple[np.ndarray, list[Fault]]:
-    """Writes the good images to the first rows of ``images``; returns their indices and the faults."""
+    """Writes the good images to the first rows of ``images``; returns their indices, and the faults."""
 
     def work(first: int, paths: Sequence[str]) -> Iterator[Decoded]:
         for index, outcome in enumerate(decode(paths), first):
@@ -317,7 +317,7 @@ def _decode_all(
 
 
 def _check_files(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
-    """Decodes every file once; returns the indices of the good files and the faults."""
+    """Decodes every file once; returns the indices of the usable files, and the faults."""
     decode = make_batch_decoder(1, max_pixels)
     return map_file_batches(catalog, lambda _, paths: decode(paths), "checking")
 
@@ -331,7 +331,7 @@ def _as_tensor(images: np.ndarray) -> tf.Tensor:
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
     """An uninitialised uint8 array, aligned to 64 bytes so that TensorFlow can share its memory.
 
-    Huge pages are requested, because clearing and mapping the usual pages takes ten times as long.
+    Huge pages are requested, because clearing and mapping pages of usual size takes 10 times as long.
     """
     pages = mmap.mmap(-1, math.prod(shape))
     if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -1,4 +1,4 @@
-"""Assigns groups of images to the sides of a split, so that each side has its fraction of every class.
+"""Assigns groups of images to the sides of a split, so that each side gets its fraction of each class.
 
 The result depends only on the arguments. This module does not import TensorFlow.
 """
@@ -30,7 +30,7 @@ def assign_equal_folds(
 ) -> np.ndarray:
     """Divides the images into ``count`` folds of about equal size, each with every class if possible.
 
-    The other arguments are those of ``assign_groups``.
+    ``labels``, ``groups`` and ``rng`` are those of ``assign_groups``.
 
     Returns:
         The fold of each image, int64 ``[N]``.
@@ -55,12 +55,12 @@ def assign_groups(
 ) -> np.ndarray:
     """Assigns each group to one side, so that each side has about its fraction of every class.
 
-    1. Groups of several images are assigned one by one, the largest first, to the side that lacks most
-       images of their classes.
+    1. Groups of several images are assigned one by one, the largest first, to the side that lacks the
+       most images of their classes.
     2. Groups of one image are assigned to the sides that lack images of their class.
-    3. If a needed side has no image of a class, a group is moved there, unless a more important needed
-       side would then lose its last image of a class.
-    4. Groups of several images that fit better on another side are moved there.
+    3. If a needed side has no image of a class, a group with such an image is moved there, unless a
+       more important needed side would then lose its last image of a class.
+    4. A group of several images is moved if it fits better on another side.
 
     Args:
         labels: int ``[N]``, the class of each image.
@@ -68,7 +68,7 @@ def assign_groups(
         fractions: the wanted fraction of the images for each of S sides; they add up to 1.
         rng: decides between equally good assignments.
         needed: the sides that should have an image of every class, the most important first.
-        locked: groups that stay on side 0.
+        locked: the numbers of the groups that must be on side 0.
 
     Returns:
         The side of each image, uint8 ``[N]``.
@@ -107,9 +107,9 @@ class _Table:
         starts, classes, counts: for each i from ``starts[g]`` to ``starts[g + 1] - 1``, group g has
             ``counts[i]`` images of the class ``classes[i]``.
         sides: uint8 ``[G]``, the side of each group.
-        wanted, present: float64 ``[S, K]``, the wanted and the present number of images of each class
-            on each side.
-        num_groups: int64 ``[S, K]``, the number of groups on each side that have images of each class.
+        wanted, present: float64 ``[S, K]``, the wanted and the present number of images on each side
+            of each class.
+        num_groups: int64 ``[S, K]``, the number of groups on each side with images of each class.
         weights: float64 ``[K]``, 1 divided by the number of images of each class.
     """
 
@@ -176,20 +176,20 @@ class _Table:
         self.put(group, side)
 
     def costs(self, group: int) -> np.ndarray:
-        """The increase of the squared deviation if the group joined each side: float64 ``[S]``.
+        """How much the squared deviation grows if the group is put on each side: float64 ``[S]``.
 
-        The squared deviation sums ``weights · (present − wanted)²`` over all sides and classes.
+        The squared deviation is ``weights · (present − wanted)²``, summed over all sides and classes.
         """
         classes, counts = self.content(group)
         excess = self.present[:, classes] - self.wanted[:, classes]
         return ((2 * excess + counts) * counts * self.weights[classes]).sum(axis=1)
 
     def best_side(self, group: int) -> int:
-        """The side with the lowest cost; of equal sides, the first."""
+        """The side with the lowest cost; the first one if several costs are equal."""
         return int(self.costs(group).argmin())
 
     def gains(self, group: int) -> np.ndarray:
-        """The decrease of the squared deviation if the group moved to each side: float64 ``[S]``."""
+        """How much the squared deviation shrinks if the group moves to each side: float64 ``[S]``."""
         classes, counts = self.content(group)
         side = self.sides[group]
         excess = self.present[side, classes] - self.wanted[side, classes]
@@ -198,7 +198,7 @@ class _Table:
         return gains
 
     def may_leave(self, group: int, needed: Sequence[int]) -> bool:
-        """Whether the group may leave its side: no needed side then lacks one of its classes."""
+        """Whether the group's side is not needed, or has other groups with each class of the group."""
         side = self.sides[group]
         classes, _ = self.content(group)
         return side not in needed or bool((self.num_groups[side, classes] > 1).all())
@@ -220,15 +220,15 @@ def _fill_with_singles(table: _Table, singles: np.ndarray, needed: Sequence[int]
 
 
 def _round_to_sum(lacking: np.ndarray, total: int, needed: Sequence[int]) -> np.ndarray:
-    """Whole numbers ``[S]`` near ``lacking`` that add up to ``total``; at least 1 on ``needed`` sides.
+    """Whole numbers ``[S]`` near ``lacking`` that add up to ``total``, at least 1 on ``needed`` sides.
 
-    If ``total`` is less than the number of sides in ``needed``, only the first of these sides get 1.
+    If ``total`` is less than the number of needed sides, only the first of these sides get 1.
     """
     wanted = np.maximum(lacking, 0.0)
     if wanted.sum() > 0:
         wanted *= total / wanted.sum()
     numbers = np.floor(wanted).astype(np.int64)
-    # Round up the largest remainders; of equal remainders, those of the last sides.
+    # Round up where the remainder is largest; among equal remainders, on the last sides.
     by_remainder = np.argsort(-(wanted - numbers)[::-1], kind="stable")
     rest = total - int(numbers.sum())
     for position in range(rest):
@@ -244,7 +244,7 @@ def _round_to_sum(lacking: np.ndarray, total: int, needed: Sequence[int]) -> np.
 
 
 def _add_missing(table: _Table, free: np.ndarray, needed: Sequence[int]) -> None:
-    """Moves the group that fits best to each needed side that has no image of a class."""
+    """Moves a group to each needed side without images of a class: the group that fits there best."""
     is_free = np.zeros(len(table.numbers), bool)
     is_free[free] = True
     for rank, side in enumerate(needed):
@@ -262,12 +262,12 @@ def _add_missing(table: _Table, free: np.ndarray, needed: Sequence[int]) -> None
 def _improve(table: _Table, several: np.ndarray, needed: Sequence[int], rounds: int = 3) -> None:
     """Moves groups of several images to other sides if this lowers the squared deviation."""
     for _ in range(rounds):
-        moved = False
+        has_moved = False
         for group in several:
             gains = table.gains(group)
             side = int(gains.argmax())
             if gains[side] > 1e-9 and table.may_leave(group, needed):
                 table.move(group, side)
-                moved = True
-        if not moved:
+                has_moved = True
+        if not has_moved:
             return

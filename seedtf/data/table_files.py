@@ -1,4 +1,4 @@
-"""Finds the image that a cell of a table refers to: a path in any form, or an id without suffix.
+"""Finds the image that a cell of a table names, by a path in any form or by an id without suffix.
 
 This module decodes no image and does not import TensorFlow.
 """
@@ -25,16 +25,20 @@ _UPLOADED = re.compile(r"/upload/\d+/[0-9a-f]{8}-([^/]+)$")
 class FileFinder:
     """Turns the cells of one table into paths below a folder.
 
-    These attempts are made in this order: the cell unchanged; with a suffix; without leading folders,
-    which are the same in all rows; as the name or stem of a file anywhere below the folder;
-    without the prefix that Label Studio adds to names. At a URL, where each attempt would be a request,
-    the cell is only normalized.
+    The first of these forms of a cell that names an existing file is used:
+
+    1. the cell unchanged, or with the suffix of an image;
+    2. the cell without its leading folders, which must be the same in all rows;
+    3. the name, with or without suffix, of a file anywhere below the folder;
+    4. the cell without the prefix that Label Studio adds to names.
+
+    At a URL, where each attempt would take a request, the cell is only normalized.
 
     Attributes:
         suffix: the suffix that was last appended to a cell; empty if none was.
         leading: the leading folders that were removed from the cells; empty if none.
-        by_name: whether files in sub-folders were found by name only.
-        by_label_studio: whether files were found without the prefix of Label Studio.
+        by_name: whether a file in a sub-folder was found by its name only.
+        by_label_studio: whether a file was found by removing the prefix of Label Studio.
 
     Example:
         >>> from pathlib import Path
@@ -46,11 +50,11 @@ class FileFinder:
     """
 
     def __init__(self, root: Folder, *, search: bool = True) -> None:
-        """Opens no file.
+        """Reads nothing yet.
 
         Args:
             root: the folder of the images.
-            search: whether to search all sub-folders for names.
+            search: whether to search all sub-folders for the name of a file.
         """
         self.suffix, self.leading, self.by_name, self.by_label_studio = "", "", False, False
         self._root = root
@@ -58,16 +62,16 @@ class FileFinder:
         self._absolute = "" if isinstance(root, RemotePath) else os.path.abspath(root) + "/"
 
     def describe(self) -> str:
-        """How cells become paths, as a text that follows the name of the column."""
+        """How cells become paths, as a text to append to the name of the column of files."""
         text = f" + `{self.suffix}`" if self.suffix else ""
         text += f" without the leading `{self.leading}`" if self.leading else ""
         text += ", without the prefix of Label Studio" if self.by_label_studio else ""
         return text + (", found in sub-folders" if self.by_name else "")
 
     def is_file(self, cell: str) -> bool:
-        """Whether ``cell`` names a file that exists; this finder's attributes do not change.
+        """Whether ``cell`` names a file that exists, without a search of sub-folders.
 
-        Sub-folders are not searched for the name. At a URL, the answer is always False.
+        The attributes of this finder do not change. At a URL, the result is always False.
         """
         if isinstance(self._root, RemotePath) or not cell.strip():
             return False
@@ -75,7 +79,7 @@ class FileFinder:
         return self._exists(attempt.find(cell.strip()))
 
     def find(self, cell: str) -> str:
-        """The path of an image relative to the folder, or the normalized cell if there is none.
+        """The path of the image relative to the folder, or the normalized cell if no image is found.
 
         Raises:
             UserError: several files have the name in the cell.
@@ -100,7 +104,7 @@ class FileFinder:
         return is_file(os.path.join(self._root, path))
 
     def _with_suffix(self, path: str) -> str:
-        """``path``, or else ``path`` with an image suffix, if such a file exists; empty otherwise."""
+        """``path`` or, if it is no file, ``path`` with an image suffix; empty if neither is a file."""
         if _is_absolute(path):
             return ""
         if self._exists(path):
@@ -114,9 +118,9 @@ class FileFinder:
         return ""
 
     def _without_leading(self, path: str) -> str:
-        """The path without leading folders, if such a file exists; empty otherwise.
+        """``path`` without its leading folders, if this is a file; otherwise empty.
 
-        The same folders are removed in all rows, because removing others could lead to a wrong file.
+        The same folders are removed in all rows, because removing others might lead to a wrong file.
         """
         if self.leading:
             shorter = path.removeprefix(self.leading)
@@ -132,7 +136,7 @@ class FileFinder:
         return ""
 
     def _of_label_studio(self, path: str) -> str:
-        """The file to which a path in an export of Label Studio refers.
+        """The file that a path in an export of Label Studio names; empty if there is none.
 
         Such a path is ``/data/upload/<project>/<8 hexadecimal digits>-<name>`` for an uploaded file,
         and ``/data/local-files/?d=<path>``, URL-encoded, for a file on the server's disk.
@@ -148,7 +152,7 @@ class FileFinder:
         return result
 
     def _by_file_name(self, path: str) -> str:
-        """The only file anywhere below the folder that has this name or stem; empty for none."""
+        """The path of the only file below the folder with this name or stem; empty if there is none."""
         if "/" in path or _is_absolute(path):
             return ""
         if self._index is None:
@@ -163,7 +167,10 @@ class FileFinder:
         return result or ""
 
     def _index_names(self) -> dict[str, str]:
-        """The path of each image below the folder, by name and by stem; empty if two have the same."""
+        """Maps the name and the stem of each image below the folder to its path.
+
+        A name or stem of several images is mapped to ``_AMBIGUOUS``.
+        """
         index: dict[str, str] = {}
         for path in image_paths(self._root):
             name = path.rpartition("/")[2]

@@ -54,7 +54,7 @@ class TextFormat:
     Attributes:
         encoding: the encoding of the file.
         separator: the character between the cells, or ``JSON_LINES`` for one JSON object in each line.
-        keys: for JSON Lines, the columns, which are the keys of the first objects; empty for CSV.
+        keys: for JSON Lines, the columns, which are the keys of the first 20 lines; empty for CSV.
     """
 
     encoding: str
@@ -66,8 +66,8 @@ def detect_text_format(path: str | os.PathLike[str], flag: str) -> TextFormat:
     """Detects encoding and separator of a table from its first lines.
 
     Raises:
-        UserError: the table is missing or is not text; or it begins with ``{``, as JSON Lines do, and
-            one of its first lines is not a JSON object.
+        UserError: the table is missing or is not text; or it begins with ``{``, as JSON Lines do, but
+            one of its first 20 lines is not a JSON object.
 
     Example:
         >>> _ = Path("labels.jsonl").write_text('{"file_name": "1.jpg", "label": 3}\\n')
@@ -101,7 +101,11 @@ def read_cells(
 
 
 def read_head(path: str | os.PathLike[str], text_format: TextFormat, flag: str) -> list[list[str]]:
-    """The cells of the first 20 lines, without empty lines. Raises as ``read_cells``."""
+    """The cells of each of the first 20 lines that is not empty.
+
+    Raises:
+        UserError: the table cannot be read.
+    """
     with table_errors(path, flag):
         head = _first_lines(path, text_format.encoding)
         return list(_cells(io.StringIO(head, newline=""), text_format))
@@ -113,7 +117,7 @@ def read_csv(
     """Yields the cells of ``columns`` in each row of a UTF-8 CSV table with a header line.
 
     Raises:
-        UserError: the file is missing, is not such a table, or lacks one of ``columns``.
+        UserError: the file is missing, is not UTF-8 CSV, or lacks one of ``columns``.
     """
     for _, row in read_csv_rows(csv_path, columns, flag):
         yield [row[column] or "" for column in columns]
@@ -124,17 +128,17 @@ def read_csv_rows(
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Yields the line number and the cells by column of each row of a UTF-8 CSV table with a header.
 
-    A cell that is missing at the end of a row is None.
+    Cells that a short row lacks at its end are None.
 
     Args:
         csv_path: the table.
         columns: the columns that the header must have; it may have more.
         flag: the flag that named the table, or empty.
-        remedy: what the user should do if a column is missing; empty for a remedy that names
-            ``columns``.
+        remedy: what the error message tells the user to do if a column is missing; if empty, to name
+            ``columns`` in the first line.
 
     Raises:
-        UserError: the file is missing, is not such a table, or lacks one of ``columns``.
+        UserError: the file is missing, is not UTF-8 CSV, or lacks one of ``columns``.
     """
     with table_errors(csv_path, flag), _open_table(csv_path) as file:
         reader = csv.DictReader(file)
@@ -150,13 +154,13 @@ def read_csv_rows(
 
 
 def name_table(flag: str, path: str | os.PathLike[str]) -> str:
-    """How an error names a table: by flag and path, or only by its path if ``flag`` is empty."""
+    """How an error message names a table: ``flag=path``, or only the path if ``flag`` is empty."""
     return f"{flag}={path}" if flag else os.fspath(path)
 
 
 @contextmanager
 def table_errors(path: str | os.PathLike[str], flag: str) -> Iterator[None]:
-    """Converts the errors of reading a table to a UserError that names the table."""
+    """Converts the errors of reading a table in the ``with`` block to UserErrors that name it."""
     try:
         yield
     except FileNotFoundError:
@@ -216,9 +220,9 @@ def _cell_of(value: Any) -> str:
 
 
 def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
-    """UTF-8 or UTF-16, by byte-order mark or content; otherwise cp1252, in which Excel writes CSV.
+    """The encoding: UTF-8 or UTF-16, by byte-order mark or content, otherwise cp1252, as Excel writes.
 
-    A table at a URL must be UTF-8.
+    A table at a URL is always read as UTF-8.
     """
     if is_url(path):
         return UTF8
@@ -247,9 +251,9 @@ def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
 def _find_separator(head: str) -> str:
     """The separator of the first lines of a table.
 
-    It is the comma if the first line, divided at commas, contains ``file`` and ``label``. Otherwise, it
-    should divide the first line. Of several that do, the one with which most lines have as many cells
-    as the first line is chosen; of equal ones, the one that gives the first line the most cells.
+    It is the comma if the first line, divided at commas, contains ``file`` and ``label``. Otherwise,
+    these criteria decide, each only if the previous one does not: whether the separator divides the
+    first line, how many lines then have as many cells as the first line, and how many cells these are.
     """
     num_cells: dict[str, list[int]] = {}
     for separator in _SEPARATORS:

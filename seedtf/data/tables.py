@@ -1,8 +1,7 @@
 """Detects the format of a table of labels: encoding, separator, header, and the columns to use.
 
-Tables come from Kaggle, Excel, Hugging Face, Label Studio, Roboflow and users' own scripts. The
-detected format is described in one line. If it is ambiguous, the error names the candidates and the
-flag to pass. This module does not import TensorFlow.
+Tables come from Kaggle, Excel, Hugging Face, Label Studio, Roboflow and users' own scripts. If several
+columns may be meant, the error names them and the flag to pass. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class TableFormat:
 
     Attributes:
         text_format: encoding and separator.
-        header: the cells of the first line, or the keys of JSON Lines; None if there is no header.
+        header: the cells of the header line, or the keys of JSON Lines; None if there is no header.
         columns: the columns to use.
     """
 
@@ -54,7 +53,7 @@ class TableFormat:
 
     @property
     def has_header_line(self) -> bool:
-        """Whether the first line is a header."""
+        """Whether the first line is a header, which JSON Lines do not have."""
         return self.header is not None and self.text_format.separator != JSON_LINES
 
     @property
@@ -73,11 +72,11 @@ class TableFormat:
         return f"`{self.header[index]}`" if self.header else f"column {index + 1}"
 
     def describe(self, file_detail: str = "") -> str:
-        """Describes the detected format in one line.
+        """A line about the detected format, for the console.
 
         Args:
-            file_detail: how the cells become file names, such as `` + `.jpg` ``, which is appended to
-                the name of the column.
+            file_detail: how cells become file names, such as `` + `.jpg` ``. It is appended to the name
+                of the column of files.
         """
         columns = self.columns
         parts = [f"file = {self.column_name(columns.file)}{file_detail}"]
@@ -113,7 +112,7 @@ def detect_format(
         flag: the flag that the table was passed with, for error messages; empty for a table that was
             found beside the images.
         columns: the columns that the user named.
-        is_file: whether a cell names an image that exists. This helps to choose between two possible
+        is_file: whether a cell names an image that exists. It is used to choose between two possible
             columns of files, and to detect a header.
 
     Raises:
@@ -142,14 +141,14 @@ def detect_format(
 def read_rows(
     path: str | os.PathLike[str], table_format: TableFormat, flag: str
 ) -> Iterator[tuple[int, str, str, str]]:
-    """Yields the number, the file, the label and the side of the split of each row.
+    """Yields the number of each row, and its cells of the file, the label and the side of the split.
 
-    Rows are counted from 1, and a header line counts too. Empty lines are skipped and not counted.
-    Spaces around a cell are removed, and a missing cell is an empty string.
+    Rows are counted from 1, including the header line but not empty lines. Spaces around a cell are
+    removed. A missing cell is an empty string, and so is the side if no column is a split.
 
     Raises:
-        UserError: the table cannot be read; or it has one column for each class, and a row marks none
-            of them or several, or has a cell that is no mark.
+        UserError: the table cannot be read; or it has one column for each class, and a row marks no
+            class, marks several, or has a cell that is no mark.
     """
     rows = read_cells(path, table_format.text_format, flag)
     if table_format.has_header_line:
@@ -166,7 +165,7 @@ def read_rows(
 
 
 def _marked_class(table_format: TableFormat, row: list[str], source: str) -> str:
-    """The header of the class column that a row marks; the row must mark exactly one."""
+    """The class that a row marks, in a table with one column for each class. Raises UserError."""
     header, classes = table_format.header, table_format.columns.classes
     assert header is not None
     marked = [index for index in classes if is_marked(cell_at(row, index))]

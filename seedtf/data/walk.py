@@ -26,7 +26,7 @@ __all__ = [
     "walk_files",
 ]
 
-# A folder inside a folder is walked by a nested call, and Python allows 1,000 nested calls.
+# Each folder is walked by a call inside the call for its parent, and Python allows 1,000 nested calls.
 _MAX_DEPTH = 200
 
 # Names, in lower case, of the files and folders that file managers, archivers, file systems and network
@@ -38,9 +38,9 @@ _SYSTEM_NAMES = frozenset(
         *("#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost.dir"),
     }
 )
-# A folder that has all names of one of these sets was written by seedtf: a run, a learning-rate search,
-# a search of `seedtf tune`, a cross-validation, or the embedded sample in a cache folder. The names of
-# folders end with a slash.
+# A folder that contains all names of one of these sets was written by seedtf. In this order, the sets
+# are for a run, a search of `seedtf lr_find`, a search of `seedtf tune`, a cross-validation, and the
+# embedded sample. The names of folders end with a slash.
 _OUTPUTS = (
     frozenset({"checkpoints/", "state/"}),
     frozenset({"lr_find.csv", "lr_find.png"}),
@@ -51,7 +51,7 @@ _OUTPUTS = (
 
 
 SkipCallback = Callable[[str, str, str], None]
-"""Called for each entry that is skipped, with its path, a short fixed reason, and a detail."""
+"""A function that is called for each skipped entry: ``(path, short fixed reason, detail)``."""
 
 
 def walk_files(
@@ -67,9 +67,9 @@ def walk_files(
 
     Args:
         root: a folder, or the URL of one.
-        flag: the flag that named it, for error messages.
-        on_skip: called for each skipped entry. If given, a folder that cannot be listed is skipped
-            too, instead of raising an error.
+        flag: the flag that named the folder, for error messages.
+        on_skip: called for each skipped entry. If it is given, a folder that cannot be listed is
+            skipped, instead of raising an error.
         on_left_out: called with the path of each skipped folder that could be taken for a class: system
             folders whose names do not begin with a dot, and folders that seedtf wrote (runs, searches,
             samples). If it is not given, folders that seedtf wrote are not skipped.
@@ -102,7 +102,7 @@ def walk_files(
             skip(relative, "unreadable", f"more than {_MAX_DEPTH} folders inside each other")
             return
         try:
-            # The names of folders end with a slash, so that sorting them sorts the whole paths.
+            # Because the names of folders end with a slash, sorting the names sorts the paths.
             names = sorted(entries(folder, relative))
         except OSError as error:
             if on_skip is None:
@@ -149,7 +149,7 @@ def names_in(folder: Folder) -> list[str]:
 
 
 def folder_names(folder: Folder) -> list[str]:
-    """The names of the folders in a folder, without hidden folders and those of the system."""
+    """The names of the folders in a folder, except hidden folders and folders of the system."""
     names = (entry[:-1] for entry in names_in(folder) if entry.endswith("/"))
     return [n for n in names if not n.startswith(".") and n.lower() not in _SYSTEM_NAMES]
 
@@ -172,7 +172,7 @@ def has_images(folder: Folder) -> bool:
 
 
 def image_paths(folder: Folder) -> Iterator[str]:
-    """The path of each image below a folder, without those that seedtf or the system wrote."""
+    """The path of each image below a folder, except images that seedtf or the system wrote."""
     return (path for path in _visible_files(folder) if is_image(folder, path))
 
 
@@ -181,7 +181,7 @@ def _visible_files(folder: Folder) -> Iterator[str]:
 
 
 def _is_output(names: list[str]) -> bool:
-    """Whether the entries of a folder show that seedtf wrote it."""
+    """Whether seedtf wrote the folder that contains these names."""
     return any(output_names.issubset(names) for output_names in _OUTPUTS)
 
 

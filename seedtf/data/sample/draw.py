@@ -19,7 +19,7 @@ __all__ = ["SPECIES", "Species", "draw_seedling"]
 Floats = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
-OVERSAMPLE = 3  # images are drawn this many times as large and then reduced, for smooth edges
+OVERSAMPLE = 3  # images are drawn at this many times their size and then reduced, for smooth edges
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # angle between successive leaves of a rosette
 GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 
@@ -28,9 +28,13 @@ GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 class Foliage:
     """One kind of leaf.
 
-    ``length`` is a fraction of the plant's ``scale``, which is 1.0 to 1.6 times half the image's
-    side; ``width`` and ``petiole`` (the stalk) are fractions of the length; ``bend`` is the standard
-    deviation of the curvature in radians.
+    Attributes:
+        outline: a key of ``PROFILES`` or ``ROUND_OUTLINES``.
+        length: length of the leaf as a fraction of the plant's scale, which is 1.0 to 1.6 times half
+            the side of the image.
+        width: width of the leaf as a fraction of its length.
+        petiole: length of the stalk as a fraction of the length of the leaf.
+        bend: standard deviation, in radians, of the angle by which the leaf bends.
     """
 
     outline: str
@@ -45,13 +49,13 @@ class Species:
     """What distinguishes a species.
 
     Attributes:
-        name: the name of the species, which is also that of the class.
-        arrangement: that of the leaves on the stem: ``tuft``, ``rosette``, ``whorl`` or ``pairs``.
-        nodes: the smallest and the largest number of nodes of the stem; leaves grow from each node.
-        leaf: the leaves.
+        name: the name of the species, which is also the name of the class.
+        arrangement: how the leaves grow on the stem: ``tuft``, ``rosette``, ``whorl`` or ``pairs``.
+        nodes: the smallest and the largest number of nodes, the points of the stem with leaves.
+        leaf: the shape of the leaves.
         colour: RGB of the leaves, 0 to 255.
         stalk: RGB of the stalks of the leaves, 0 to 255.
-        seed_leaf: the two first leaves, if they differ from the others.
+        seed_leaf: the shape of the first two leaves; None if the plant is drawn without them.
     """
 
     name: str
@@ -108,7 +112,7 @@ PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "feather": lambda t: 0.07 + np.sin(np.pi * t**0.8) * (np.abs((9 * t) % 1 - 0.5) < 0.17),
 }
 
-# For round leaves, the distance of the edge from the centre at each angle; the angle of the tip is 0.
+# The distance of the edge of a round leaf from its centre at each angle a, in radians from the tip.
 ROUND_OUTLINES: dict[str, Callable[[Floats], Floats]] = {
     # seven lobes, and a notch at the stalk
     "palmate": lambda a: 0.4 + 0.1 * np.cos(7 * a) - 0.3 * np.exp(-12 * (np.abs(a) - np.pi) ** 2),
@@ -131,12 +135,12 @@ def draw_seedling(species: Species, size: int, rng: np.random.Generator) -> NDAr
     return _photograph(canvas.reduce(OVERSAMPLE), light, rng)
 
 
-Polygon = tuple[Floats, tuple[int, ...]]  # points [n, 2] in canvas pixels, and its RGB or RGBA
+Polygon = tuple[Floats, tuple[int, ...]]  # the points [n, 2] in canvas pixels, and RGB or RGBA
 
 
 @dataclass(frozen=True)
 class PlacedLeaf:
-    """One leaf of a plant: the start of its stalk, its direction in radians, its length in pixels."""
+    """A leaf: its shape, the start of its stalk [2], its direction in radians, its length in pixels."""
 
     foliage: Foliage
     base: Floats
@@ -149,7 +153,7 @@ def _plant_polygons(
 ) -> Iterator[Polygon]:
     """Yields the polygons of a random plant in the order in which they are painted.
 
-    ``light`` is the direction in which the light shines, in radians.
+    ``size`` is the side of the canvas in pixels; ``light`` is the direction of the light in radians.
     """
     stage = rng.uniform()
     scale = size / 2 * (1.15 + 0.3 * stage) * rng.uniform(0.9, 1.1)
@@ -169,30 +173,30 @@ def _arrange(
     """
     turn = rng.uniform(0, 2 * math.pi)
     low, high = species.nodes
-    count = low + round(stage * (high - low))
+    num_nodes = low + round(stage * (high - low))
     if species.seed_leaf:
         for angle in (turn + math.pi / 2, turn - math.pi / 2):
             yield PlacedLeaf(species.seed_leaf, centre, angle, scale * species.seed_leaf.length)
-    for node in range(count):
+    for node in range(num_nodes):
         shrink = {"tuft": 0.12, "rosette": 0.07, "pairs": 0.3, "whorl": 0.45}[species.arrangement]
         length = scale * species.leaf.length * (1 - shrink) ** node
-        for angle in _angles(species.arrangement, node, count):
+        for angle in _angles(species.arrangement, node, num_nodes):
             jitter = rng.normal(0, 0.25 if species.arrangement == "tuft" else 0.1)
             foreshortened = length * rng.uniform(0.8, 1.05)
             base = centre + rng.normal(0, 0.012 * scale, 2)
             yield PlacedLeaf(species.leaf, base, turn + angle + jitter, foreshortened)
 
 
-def _angles(arrangement: str, node: int, count: int) -> list[float]:
-    """The angles, in radians, of the leaves at one node of the stem."""
+def _angles(arrangement: str, node: int, num_nodes: int) -> list[float]:
+    """The angles, in radians, of the leaves at one node of a stem with ``num_nodes`` nodes."""
     if arrangement == "rosette":
         return [node * GOLDEN_ANGLE]
     if arrangement == "pairs":  # each pair is perpendicular to the previous one
         return [node * math.pi / 2, node * math.pi / 2 + math.pi]
     if arrangement == "whorl":
         return [(k + node / 2) * math.pi / 3 for k in range(6)]
-    # The leaves of a grass grow on two sides; many leaves spread like a fan.
-    return [node * math.pi + (node // 2) * math.pi / max(count / 2, 2)]
+    # The leaves of a grass grow on two sides; if there are many, they spread like a fan.
+    return [node * math.pi + (node // 2) * math.pi / max(num_nodes / 2, 2)]
 
 
 def _outline(name: str) -> Floats:
@@ -209,7 +213,7 @@ def _outline(name: str) -> Floats:
 
 
 def _bend(points: Floats, leaf: PlacedLeaf, bend: float) -> Floats:
-    """Maps leaf coordinates (length 1) to canvas pixels; the midrib becomes an arc of ``bend`` rad."""
+    """Maps points of a leaf of length 1 to canvas pixels; its midrib becomes an arc of ``bend`` rad."""
     along, across = points[:, 0], points[:, 1]
     bend = bend if abs(bend) > 1e-3 else 1e-3
     turn = leaf.angle + along * bend
@@ -222,10 +226,10 @@ def _bend(points: Floats, leaf: PlacedLeaf, bend: float) -> Floats:
 def _leaf_polygons(
     leaf: PlacedLeaf, green: Floats, stalk: Floats, light: float, rng: np.random.Generator
 ) -> Iterator[Polygon]:
-    """Yields the polygons of a leaf, in the order of painting.
+    """Yields the polygons of a leaf, in the order in which they are painted.
 
-    These are its shadow, its stalk, the whole leaf, a half of another shade, a lighter middle and,
-    unless the leaf is narrow, its midrib.
+    They are the shadow, the stalk, the whole leaf, one half in another shade and the lighter middle,
+    followed by the midrib unless the leaf is narrow.
     """
     foliage = leaf.foliage
     bend = rng.normal(0, foliage.bend)
@@ -251,7 +255,7 @@ def _leaf_polygons(
 
 
 def _draw_soil(size: int, light: float, rng: np.random.Generator) -> Image.Image:
-    """Draws crumbly earth with stones and straw, RGB of size × size pixels."""
+    """Draws crumbly earth with stones and straw: an RGB image of ``size`` × ``size`` pixels."""
     earth = np.array([118, 96, 76]) * rng.uniform(0.6, 1.15) + rng.normal(0, 4, 3)
     relief = np.zeros((size, size))
     for cells, height in ((4, 9), (12, 10), (32, 12), (size // OVERSAMPLE, 11)):
@@ -275,7 +279,7 @@ def _draw_soil(size: int, light: float, rng: np.random.Generator) -> Image.Image
 
 
 def _stone_polygons(size: int, light: float, rng: np.random.Generator) -> list[Polygon]:
-    """The polygons of a pebble: its shadow, its body and its lit side."""
+    """The polygons of a stone: its shadow, its body and its lit side."""
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     radius = size * min(0.012 + rng.exponential(0.016), 0.09) * rng.uniform(0.8, 1.2, 14)
     shape = np.stack([radius * np.cos(angle), radius * np.sin(angle) * rng.uniform(0.6, 1)], 1)
@@ -291,7 +295,7 @@ def _stone_polygons(size: int, light: float, rng: np.random.Generator) -> list[P
 def _cast_shadow(
     ground: Image.Image, shapes: list[Floats], light: float, rng: np.random.Generator
 ) -> Image.Image:
-    """Darkens the ground where the plant, which is slightly above it, throws its shadow."""
+    """``ground`` with the shadow of the plant, which is slightly above the ground."""
     mask = Image.new("L", ground.size)
     draw = ImageDraw.Draw(mask)
     offset = _direction(light) * ground.width * rng.uniform(0.015, 0.05)
@@ -303,7 +307,7 @@ def _cast_shadow(
 
 
 def _photograph(image: Image.Image, light: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Adds uneven light, a colour cast, slight blur and sensor noise; uint8 RGB [size, size, 3]."""
+    """``image`` with uneven light, colour cast, slight blur and noise: uint8 RGB [size, size, 3]."""
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * image.width / 96))
     pixels = np.asarray(image, np.float64)
     x, y = np.meshgrid(*2 * [np.linspace(-1, 1, image.width)])

@@ -1,8 +1,8 @@
 """Writes the sample data: class folders with drawn PNG images of seedlings.
 
-The files are ``<root>/<species>/0000.png …``, and ``<root>/.seedtf-sample.json`` with the arguments.
-The images are written to a temporary folder, which is renamed to ``root`` at the end, so ``root`` never
-contains only a part of a new sample.
+The images are ``<root>/<species>/0000.png`` and so on. ``<root>/.seedtf-sample.json``, the *marker*,
+contains the arguments. All files are written to a temporary folder, which is renamed to ``root`` at the
+end, so that ``root`` never contains only a part of a new sample.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def write_sample(
     images_per_class: int = 120,
     image_size: int = 96,
 ) -> Path:
-    """Draws the sample into ``root`` unless the same sample already exists; returns ``root``.
+    """Draws the sample into ``root`` unless the same sample is already there; returns ``root``.
 
-    A progress bar is drawn if stderr is a terminal, but not inside ``report.silent()``. The same
-    arguments give the same pixels. A sample with other arguments is replaced if ``root`` contains no
-    other files.
+    The same arguments give the same pixels. If ``root`` contains a sample with other arguments and no
+    other files, it is replaced. A progress bar is shown if stderr is a terminal, but not inside
+    ``report.silent()``.
 
     Args:
         root: the folder to create; its parents are created too.
@@ -87,7 +87,7 @@ def _check_range(name: str, value: int, low: int, high: int) -> int:
 def _draw_all(root: Path, arguments: dict[str, int]) -> None:
     count = arguments["images_per_class"]
     total = len(SPECIES) * count
-    disable = is_silent() or None  # None shows the bar on a terminal only
+    disable = is_silent() or None  # With None, tqdm shows the bar on a terminal only.
     with tqdm(total=total, desc="drawing", unit="img", disable=disable, leave=False) as bar:
         for label, species in enumerate(SPECIES):
             folder = root / species.name
@@ -128,7 +128,7 @@ def _check_replaceable(root: Path) -> None:
 
 
 def _read_marker(root: Path) -> dict[str, Any] | None:
-    """The arguments in the marker, or None if it is missing or invalid."""
+    """The arguments in the marker; None if the marker is missing or invalid."""
     try:
         content = json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -138,7 +138,7 @@ def _read_marker(root: Path) -> dict[str, Any] | None:
 
 
 def _expected_files(arguments: dict[str, Any]) -> set[str]:
-    """The files that a sample with these arguments has, relative to its folder."""
+    """The paths of all files of a sample with these arguments, relative to its folder."""
     numbers = range(arguments["images_per_class"])
     return {MARKER} | {f"{species.name}/{i:04d}.png" for species in SPECIES for i in numbers}
 
