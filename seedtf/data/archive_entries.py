@@ -1,4 +1,4 @@
-"""Lists the files and folders in a ZIP or tar archive, and the reason if one must not be unpacked.
+"""Lists the entries of a ZIP or tar archive, and says which must not be unpacked and why.
 
 This module does not import TensorFlow.
 """
@@ -21,9 +21,10 @@ from typing import IO, Any, BinaryIO
 
 __all__ = ["DAMAGED", "ArchiveEntry", "archive_kind", "tar_entries", "zip_entries"]
 
-# A header of a tar archive with more bytes than this is refused; no real file name is as long.
+# Headers of a tar archive with more bytes than this are refused. They contain file names, none of which
+# is as long.
 _MAX_TAR_READ = 4 << 20
-_BLOCK = 512  # bytes of a block of a tar archive
+_BLOCK_BYTES = 512  # size of a block of a tar archive
 
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -34,10 +35,10 @@ _ZIP, _EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError),
-    # For an unknown compression, a name that is not UTF-8, or a number that is out of range:
+    # These are raised for an unknown compression, a name that is not UTF-8, or a number out of range:
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
-"""The errors of the standard library for an archive that is damaged or has an unknown compression."""
+"""The errors that the standard library raises for damaged archives and unknown compressions."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class ArchiveEntry:
 
     Attributes:
         name: the path in the archive.
-        parts: the parts of the path; empty for the root.
+        parts: the folders and the name of which the path consists; empty for the root.
         size: the unpacked size in bytes.
-        is_folder: whether it is a folder.
-        refusal: the reason if it must not be unpacked, such as ``is a link``; otherwise empty.
+        is_folder: whether the entry is a folder.
+        refusal: why the entry must not be unpacked, such as ``is a link``; empty if it may be.
         open: opens the file for reading.
     """
 
@@ -62,7 +63,7 @@ class ArchiveEntry:
 
 
 def archive_kind(head: bytes) -> str:
-    """The kind of archive that begins with ``head`` (512 bytes): ``zip``, ``tar``, or empty for none.
+    """The kind of a file with these first 512 bytes: ``zip``, ``tar``, or empty if it is no archive.
 
     Example:
         >>> archive_kind(b"PK\\x03\\x04"), archive_kind(b"\\x1f\\x8b"), archive_kind(b"\\xff\\xd8")
@@ -91,10 +92,10 @@ def zip_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name of an entry, with slashes.
+    """The path of an entry, with slashes.
 
-    A name without a declared encoding is read as UTF-8 (macOS) or, if it is not valid UTF-8, as code
-    page 437 (DOS).
+    A name without a declared encoding is read as UTF-8 (as macOS writes it). If it is not valid UTF-8,
+    it is read in code page 437 (DOS).
     """
     name = info.orig_filename
     if not info.flag_bits & 0x800:
@@ -104,9 +105,10 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def tar_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
-    """Yields the entries of a tar archive, in its order. Raises the errors in ``DAMAGED``.
+    """Yields the entries of a tar archive, in their order. Raises the errors in ``DAMAGED``.
 
-    A file must be read before the next entry is requested, because the archive is read only once.
+    The file of an entry must be read before the next entry is requested, because the archive is read
+    only once.
     """
     head = file.read(8)
     file.seek(0)
@@ -138,8 +140,9 @@ def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]
 class _ForwardStream:
     """A stream for tarfile that limits the size of a read, and seeks back by at most one block.
 
-    To seek further back, the archive would have to be decompressed from its beginning again. Reads are
-    limited because tarfile reads a header at once, and a hostile archive can claim one of any size.
+    To seek further back, the archive would have to be decompressed again from its beginning. Reads are
+    limited because tarfile reads a whole header at once, and a hostile archive can claim that a header
+    has any size.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -149,11 +152,11 @@ class _ForwardStream:
         self._position = 0
 
     def tell(self) -> int:
-        """The position of the next byte."""
+        """The position of the next byte to read."""
         return self._position
 
     def seek(self, position: int) -> int:
-        """Moves to a position. Raises TarError if it is too far back or after the end of the stream."""
+        """Moves to a position. Raises TarError if it is too far back or after the end of the data."""
         if position < self._end - len(self._kept):
             raise tarfile.ReadError("entries are out of order")
         self._position = min(position, self._end)
@@ -163,7 +166,7 @@ class _ForwardStream:
         return position
 
     def read(self, size: int) -> bytes:
-        """At most ``size`` bytes. Raises TarError if that is more than a header can have."""
+        """The next bytes, at most ``size``. Raises TarError if no header can have ``size`` bytes."""
         if not 0 <= size <= _MAX_TAR_READ:
             raise tarfile.ReadError(f"a header of {size} bytes")
         start = len(self._kept) - (self._end - self._position)
@@ -171,7 +174,7 @@ class _ForwardStream:
         new = self._stream.read(size - len(kept)) if len(kept) < size else b""
         self._end += len(new)
         self._position += len(kept) + len(new)
-        self._kept = (self._kept + new)[-_BLOCK:]
+        self._kept = (self._kept + new)[-_BLOCK_BYTES:]
         return kept + new
 
 
@@ -180,7 +183,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _name_refusal(name: str) -> str:
-    """Why a file of this name must not be unpacked; empty if it may be."""
+    """Why an entry with this name must not be unpacked; empty if it may be."""
     parts = name.split("/")
     if "\0" in name:
         return "has a name with a zero byte"

@@ -35,7 +35,8 @@ __all__ = ["unpack_archive"]
 
 _CHUNK_BYTES = 1 << 20
 # The largest unpacked size is a multiple of the archive's size, but 100 MiB are always allowed. An
-# archive of drawings unpacks to about 100 times its size, one made to fill a disk to 1,000 or more.
+# archive of drawings unpacks to about 100 times its size. An archive that was made to fill a disk
+# unpacks to thousands of times its size.
 _MAX_RATIO, _ALWAYS_ALLOWED_BYTES = 200, 100 << 20
 _MAX_DISK_FRACTION = 0.8
 _FILE_BYTES = 512  # counted for each file in addition to its content

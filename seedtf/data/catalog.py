@@ -274,7 +274,7 @@ def _class_in_name(path: str) -> str:
 
 
 def to_nfc(name: str) -> str:
-    """``name`` with composed accents (Unicode NFC), which a Mac separates from their letters.
+    """``name`` with composed accents (NFC), so that names from a Mac equal those of other systems.
 
     Example:
         >>> to_nfc("e\\u0301") == "\\u00e9"

@@ -1,4 +1,4 @@
-"""The input pipelines of training and evaluation, from the order of the records to batches."""
+"""The input pipelines of training and evaluation, which make batches from the order of the records."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Augmentation = Callable[..., tf.Tensor]
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
-"""``indices → (images, rows)``, as ``Store.look_up``: the wanted images are ``images[rows]``.
+"""``indices → (images, rows)``, as ``Store.look_up``.
 
-If ``rows`` is None, they are ``images``.
+The wanted images are ``images[rows]`` or, if ``rows`` is None, all of ``images``.
 """
 
 
@@ -53,7 +53,7 @@ class DataWaitTimer:
             self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns a dataset that yields the same elements and measures; it must be the last stage."""
+        """A dataset with the same elements that measures the waiting; it must be the last stage."""
         clock = tf.data.Dataset.counter().map(_without_autograph(lambda _: tf.timestamp()))
 
         def add(before: tf.Tensor, batch: tuple, after: tf.Tensor) -> tuple:
@@ -63,12 +63,12 @@ class DataWaitTimer:
         # `zip` takes one element from each of its inputs, in this order.
         timed = tf.data.Dataset.zip((clock, dataset, clock)).map(_without_autograph(add))
         options = tf.data.Options()
-        # Otherwise TensorFlow appends a prefetch, and the waiting of its thread would be measured.
+        # Otherwise, TensorFlow appends a prefetch, and the waiting of the prefetch would be measured.
         options.experimental_optimization.inject_prefetch = False
         return timed.with_options(options)
 
     def take(self) -> float:
-        """Returns the seconds counted since the last call and resets the timer."""
+        """The seconds that were measured since the last call; sets the timer to zero."""
         seconds = float(self._seconds.numpy())
         self._seconds.assign(0.0)
         return seconds
@@ -84,7 +84,7 @@ def make_augmentation(
     whole_batch: bool = False,
     deterministic: bool = False,
 ) -> Augmentation:
-    """Returns the augmentation that ``impl`` names: ``fused`` (compiled), or a chain of plain ops.
+    """The augmentation that ``impl`` names: ``fused`` (compiled), or a chain of separate ops.
 
     Args:
         policy: the ranges that parameters are drawn from.
@@ -94,7 +94,7 @@ def make_augmentation(
         strength: factor on every range of ``policy``, read for each batch; None for 1.
         whole_batch: whether to process all images at once, for a train step that augments on a GPU.
             The pixels are the same up to rounding.
-        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on. Then the result
+        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on. If so, the result
             is not written into a variable; the pixels are the same.
 
     Raises:
@@ -115,7 +115,7 @@ def make_augmentation(
     if impl in AUGMENT_CHAINS:
         chain = reference.make_chain(impl)
 
-        # This is not compiled, because TensorFlow's projective transform has no XLA kernel.
+        # This function is not compiled, because TensorFlow's projective transform has no XLA kernel.
         def augment(
             images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
         ) -> tf.Tensor:
@@ -139,9 +139,10 @@ def train_dataset(
     mixer: Mixer | None = None,
     one_epoch: bool = False,
 ) -> tf.data.Dataset:
-    """Training batches, endless unless ``one_epoch``, whose pixels depend only on seed and step.
+    """Training batches, endless unless ``one_epoch`` is set.
 
-    With ``--augment_strength=auto``, the pixels also depend on the history of the run.
+    The pixels of a batch depend only on seed and step and, with ``--augment_strength=auto``, on the
+    history of the run.
 
     Args:
         store: the decoded images.
@@ -149,13 +150,13 @@ def train_dataset(
         order: an order of ``n`` positions in ``records``.
         augmentation: from ``make_augmentation``.
         start_step: the step, counted from 0, of the first batch.
-        shard: the slices of every batch to produce, each as an element of its own; only these are read
-            and augmented.
+        shard: which slices of every batch to make, each as an element of its own. Images of other
+            slices are not read.
         data_service: ``host:port`` of a tf.data service whose workers make the batches; empty to make
             them in this process.
         mixer: from ``augment.mixing.make_mixer``.
         one_epoch: whether the dataset ends after an epoch, so that each iteration over it yields the
-            next epoch; not with ``start_step``, ``shard`` or ``data_service``.
+            next epoch. It cannot be combined with ``start_step``, ``shard`` or ``data_service``.
 
     Returns:
         A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``, or float32
@@ -224,12 +225,12 @@ def device_dataset(
         order: an order of ``n`` positions in ``records``.
         with_images: whether the batches contain the images; if not, the train step gathers them.
         start_step: the step, counted from 0, of the first batch.
-        shard: the slices of every batch to produce.
+        shard: which slices of every batch to make.
 
     Returns:
-        A dataset of (features, labels int32 ``[B]``, or float32 ``[B, K]`` if they are soft). The
-        features are ``epoch`` and ``record``, int64 ``[B]``, and with ``with_images`` also ``image``,
-        uint8 ``[B, S, S, 3]``.
+        A dataset of pairs (features, labels). The features are ``epoch`` and ``record``, int64 ``[B]``,
+        and with ``with_images`` also ``image``, uint8 ``[B, S, S, 3]``. The labels are int32 ``[B]``,
+        or float32 ``[B, K]`` if they are soft.
     """
     records = tf.constant(records, tf.int64)
     labels = _train_labels(store)
@@ -252,18 +253,19 @@ def device_dataset(
 def device_chunks(
     store: Store, records: np.ndarray, order: BatchIndices, *, length: int, start_step: int = 0
 ) -> tf.data.Dataset:
-    """Several batches of ``device_dataset`` in one element, for a function that makes several steps.
+    """Several batches of ``device_dataset`` in each element, for a function that runs several steps.
 
     Args:
         store: the decoded images.
         records: int64 ``[n]``, the training records of the store.
         order: an order of ``n`` positions in ``records``.
-        length: batches in an element; the last element of an epoch may have fewer.
+        length: number of batches in an element; the last element of an epoch may have fewer.
         start_step: the step, counted from 0, of the first batch.
 
     Returns:
-        A dataset of (batches, count int32 ``[]``). The batches are those of ``device_dataset`` without
-        images, with ``length`` as their first dimension; only the first ``count`` are valid.
+        A dataset of pairs (batches, count int32 ``[]``). The batches are those of ``device_dataset``
+        without images, stacked along a new first dimension of size ``length``. Only the first ``count``
+        of them are valid.
     """
     records = tf.constant(records, tf.int64)
     labels = _train_labels(store)
@@ -283,16 +285,16 @@ def device_chunks(
 def eval_dataset(
     store: Store, records: np.ndarray, batch_size: int, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
-    """Batches of every record exactly once, in the given order, without augmentation.
+    """Batches with each record exactly once, in the order of ``records``, without augmentation.
 
-    The last batch may be short. The batch dimension of the static shape is None, so that a short batch
-    does not need a second trace.
+    The last batch may be short. The batch dimension of the static shape is None, so that a function is
+    not traced again for a short batch.
 
     Args:
         store: the decoded images.
-        records: int64 ``[n]``, the store's records to evaluate.
-        batch_size: records in a batch of all replicas together.
-        shard: the part of the records to evaluate in this process.
+        records: int64 ``[n]``, the records of the store to evaluate.
+        batch_size: number of records in a batch of all replicas together.
+        shard: which part of the records to evaluate in this process.
 
     Returns:
         A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``.
@@ -315,16 +317,16 @@ def _train_labels(store: Store) -> tf.Tensor:
 def _prefetch(
     batches: tf.data.Dataset, steps: int = tf.data.INFINITE_CARDINALITY
 ) -> tf.data.Dataset:
-    """Prefetches batches, and declares that there are ``steps`` of them.
+    """A dataset that prefetches ``batches``, of which there are ``steps``.
 
-    Several threads each make one batch at a time, in a thread pool of the pipeline's own. In
-    TensorFlow's shared pool, two cores were 1.3 to 1.5 times as fast as one; in a private pool, 1.9
-    times. The pool has one thread more than there are cores, because one thread may be waiting.
+    Each thread makes one batch at a time, in a thread pool that only this pipeline uses. With this
+    pool, two cores were 1.9 times as fast as one; with TensorFlow's shared pool, 1.3 to 1.5 times. The
+    pool has one thread more than there are cores, because one thread may be waiting.
     """
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
     options.threading.private_threadpool_size = 1 + (os.cpu_count() or 1)
     batches = batches.prefetch(tf.data.AUTOTUNE).with_options(options)
-    # MultiWorkerMirroredStrategy asks all workers at every step whether their data has ended, unless
-    # the cardinality is known to be infinite.
+    # If the cardinality is not known to be infinite, MultiWorkerMirroredStrategy asks all workers at
+    # every step whether their data has ended.
     return batches.apply(tf.data.experimental.assert_cardinality(steps))

@@ -59,8 +59,8 @@ LEFT_OUT = "left out"
 WARNING = "warning"
 """Severity: training uses the file, but it probably should be corrected; or a class is too small."""
 NOTE = "note"
-"""Severity: there is nothing to correct. Training uses the file, or skips it because it is no image,
-is hidden, was written by the system or by seedtf, or is a link that leads back."""
+"""Severity: there is nothing to correct. Training uses the file, or skips it because it is no image, is
+hidden, was written by the system or by seedtf, or is a link to a folder that contains the link."""
 
 _WARNINGS = frozenset(
     {
@@ -75,7 +75,7 @@ _HEADING = csv_line("path", "fault", "detail", "severity")
 
 @dataclass(frozen=True)
 class Finding(Fault):
-    """A fault with its severity: ``left out``, ``warning`` or ``note``."""
+    """A fault with its severity: ``LEFT_OUT``, ``WARNING`` or ``NOTE``."""
 
     severity: str
 
@@ -86,7 +86,7 @@ class DataCheck:
 
     Attributes:
         catalog: the N files that can be used.
-        findings: what was found, sorted by path, then by severity, the worst first.
+        findings: what was found, sorted by path and then by severity, the worst first.
         formats: number of usable files of each format, the most frequent first.
         sizes: int32 ``[N, 2]``, width and height in pixels of each usable file as stored.
         refusal: why training on these files would be refused; empty if it would not be.
@@ -109,9 +109,9 @@ class Facts:
     """Properties of the N files of a catalog; zeros for a file that cannot be used.
 
     Attributes:
-        digests: ``[N]`` of 128 bits, a hash of the bytes of each file.
+        digests: ``[N]``, a hash of 128 bits of the bytes of each file.
         formats: uint8 ``[N]``, indices into ``_FORMATS``.
-        traits: name and detail of the unusual properties of each file that has any, by its index.
+        traits: maps the index of a file to the name and the detail of each of its unusual properties.
         sizes: int32 ``[N, 2]``, width and height in pixels as stored.
         hashes: uint64 ``[N, 2]``, see ``near_duplicates.fingerprint``.
         thumbnails: uint8 ``[N, 2, 12, 12, 3]``, see ``near_duplicates.fingerprint``.
@@ -127,7 +127,7 @@ class Facts:
     quality: np.ndarray
 
     def take(self, indices: np.ndarray) -> Facts:
-        """The properties of the files at ``indices``, in that order."""
+        """The properties of the files at ``indices``, in this order."""
         traits = {
             new_index: self.traits[index]
             for new_index, index in enumerate(indices.tolist())
@@ -149,13 +149,13 @@ def check_data(
     columns: Columns = ANY_COLUMNS,
     layout: str = "auto",
 ) -> DataCheck:
-    """Reads every file of a folder, or of a table, once, on all cores.
+    """Checks every file of a folder or table: reads each file once, on all cores.
 
     Args:
         data_dir: the folder; the paths in a table are relative to it.
         labels_csv: a table of files and labels; empty to list the folder.
         max_pixels: images with more pixels are refused before memory is allocated for them.
-        columns: the names of the columns of ``labels_csv`` that the user passed.
+        columns: the columns of ``labels_csv`` that the user named.
         layout: the layout of the folder, or ``auto`` to detect it.
 
     Raises:
@@ -176,7 +176,7 @@ def check_data(
     skipped: list[Fault] = []
 
     def add_skipped(path: str, fault: str, detail: str) -> None:
-        # The report is UTF-8, so bytes of a name that are not valid UTF-8 are escaped.
+        # The report is in UTF-8, so the bytes of a name that are not valid UTF-8 are escaped.
         printable = os.fsencode(path).decode("utf-8", "backslashreplace")
         skipped.append(Fault(printable, fault, detail))
 
@@ -205,7 +205,7 @@ def check_data(
 
 
 def check_report_path(path: Path, data_dir: str) -> None:
-    """Raises UserError if ``write_findings`` would refuse the path; call it before reading images."""
+    """Raises UserError if ``write_findings`` would refuse ``path``; to call before reading images."""
     check_parent(path, "--out")
     if Path(data_dir).resolve() in path.resolve().parents:
         raise UserError(f"--out={path}: is in the data folder; pass a path outside it")
@@ -214,11 +214,11 @@ def check_report_path(path: Path, data_dir: str) -> None:
 
 
 def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> None:
-    """Writes the table ``data_report.csv``: path, fault, detail, severity.
+    """Writes a CSV table with the columns path, fault, detail and severity.
 
     Raises:
-        UserError: ``path`` is in the data folder, is an existing file other than such a table, or
-            cannot be written.
+        UserError: ``path`` is in the data folder, is an existing file that is no such table, or cannot
+            be written.
     """
     lines = (csv_line(f.path, f.fault, f.detail, f.severity) for f in findings)
     table = itertools.chain([_HEADING], lines)
@@ -230,7 +230,7 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
 
 
 def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]:
-    """Decodes the files again that a run with ``--cache=off`` read last; returns the faults.
+    """The faults of the files that a run with ``--cache=off`` read last, which are decoded again.
 
     TensorFlow's error about a damaged file does not contain the name of the file.
     """
@@ -250,15 +250,15 @@ def read_facts(catalog: Catalog, max_pixels: int) -> tuple[Facts, np.ndarray, li
         The properties of all files; the indices, int64, of the files that can be used; and a fault for
         each other file.
     """
-    count = len(catalog)
+    num_files = len(catalog)
     facts = Facts(
-        np.zeros(count, _DIGEST),
-        np.zeros(count, np.uint8),
+        np.zeros(num_files, _DIGEST),
+        np.zeros(num_files, np.uint8),
         {},
-        np.zeros((count, 2), np.int32),
-        np.zeros((count, NUM_VIEWS), np.uint64),
-        np.zeros((count, NUM_VIEWS, *THUMBNAIL_SHAPE), np.uint8),
-        np.zeros((count, len(MEASURES)), np.float32),
+        np.zeros((num_files, 2), np.int32),
+        np.zeros((num_files, NUM_VIEWS), np.uint64),
+        np.zeros((num_files, NUM_VIEWS, *THUMBNAIL_SHAPE), np.uint8),
+        np.zeros((num_files, len(MEASURES)), np.float32),
     )
     decode = make_decoder(QUALITY_SIZE, max_pixels)
     warnings = DecoderWarnings()

@@ -1,7 +1,7 @@
-"""Finds damaged JPEGs by the warnings that libjpeg prints while TensorFlow decodes them.
+"""Finds damaged JPEG files by the warnings that libjpeg prints while TensorFlow decodes them.
 
-libjpeg decodes damaged data as well as it can. It prints a warning to the standard error of the
-process, without the name of the file, and TensorFlow returns the image as if nothing had happened.
+libjpeg also decodes damaged data, and prints a warning to the standard error of the process, without
+the name of the file. TensorFlow returns the image like any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["DecoderWarnings"]
 
 Result = TypeVar("Result")
 
-# The warnings of libjpeg that mean missing or false pixels; the others are about unusual markers.
+# The warnings of libjpeg about missing or wrong pixels. Its other warnings are about unusual markers.
 _DAMAGE = re.compile(rb"(Corrupt JPEG data|Premature end of JPEG|Inconsistent progression).*")
 _LIBJPEG = re.compile(
     rb"(Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Warning: unknown JFIF|"
@@ -31,7 +31,7 @@ class DecoderWarnings:
     """Collects what C libraries print to standard error while several threads decode files.
 
     What Python prints to standard error, such as a progress bar, is shown as usual. If there is no
-    temporary folder, or standard error is closed, no warning is found.
+    temporary folder, or standard error is closed, no warnings are collected.
 
     Example:
         >>> warnings = DecoderWarnings()
@@ -47,7 +47,7 @@ class DecoderWarnings:
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Collects during the ``with`` block; at its end, prints the lines that are not libjpeg's."""
+        """Collects lines in the ``with`` block, and then prints those that are not from libjpeg."""
         try:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
             real = os.dup(2)
@@ -75,10 +75,10 @@ class DecoderWarnings:
             self._file = None
 
     def decode(self, function: Callable[[], Result]) -> tuple[Result, str]:
-        """Calls a decoder; returns its result and its first warning about damage, empty if none.
+        """Calls a decoder; returns its result and its first warning about damage, or an empty text.
 
-        If anything was printed in the meantime, by this thread or another one, the decoder is called
-        again while no other thread decodes, so that the warning must be about its file.
+        If any thread prints something in the meantime, the decoder is called again while no other
+        thread decodes. A warning is then certainly about the file of this decoder.
         """
         with self._turn(alone=False):
             before = self._size()
@@ -93,7 +93,7 @@ class DecoderWarnings:
 
     @contextmanager
     def _turn(self, *, alone: bool) -> Iterator[None]:
-        """Waits until the ``with`` block may decode: beside other threads, or alone."""
+        """Waits until the ``with`` block may decode, alone or at the same time as other threads."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone and not (alone and self._decoding))
             self._decoding, self._alone = self._decoding + 1, alone

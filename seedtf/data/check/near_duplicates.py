@@ -1,9 +1,9 @@
 """Finds images that look alike although their bytes differ: resized, edited or rotated copies.
 
-Two images look alike if they agree in a 64-bit difference hash (N. Krawetz, "Kind of like that", 2013)
-and in a small colour thumbnail. They are compared as they are, and also after both were rotated and
-mirrored so that their bright sides are at the same place. The thresholds are low: it is better to miss
-a pair than to report two different images.
+Two images look alike if their 64-bit difference hashes (N. Krawetz, "Kind of like that", 2013) and
+their small colour thumbnails are nearly the same. The images are compared as they are, and also after
+each was rotated and mirrored so that its bright side is on the right. The thresholds are strict: it is
+better to miss a pair than to report two different images.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ __all__ = [
 ]
 
 FINGERPRINT_SIZE = 72
-"""Side in pixels of the images that ``fingerprint`` takes; a multiple of both 8 and 9."""
+"""Side in pixels of the images that ``fingerprint`` takes; a multiple of 8, 9 and 12."""
 
 THUMBNAIL_SHAPE = (12, 12, 3)
-"""Shape of a thumbnail."""
+"""Height, width and channels of a thumbnail."""
 
 NUM_VIEWS = 2
 """How many views of an image are compared: the image as it is, and the result of ``_turn``."""
 
 # The largest number of bits in which the hashes of two images that look alike may differ.
 _MAX_BITS = 6
-# The largest mean absolute difference, of 255, of the thumbnails of two such images. Measured:
-# half-size copies at JPEG quality 60 stay below 3.5; different images of one series (seedlings on the
-# same gravel) are above 8.
+# The largest mean absolute difference, of 255, between the thumbnails of two images that look alike.
+# Measured: below 3.5 for half-size copies at JPEG quality 60, above 8 for different images of a series
+# (seedlings on the same gravel).
 _MAX_DIFFERENCE = 4.0
-# Images whose thumbnail has a smaller standard deviation, of 255, are not compared, because the hash of
-# an image without structure is noise.
+# Images are not compared if the standard deviation of each channel of their thumbnail is below this
+# value (of 255), because the hash of an image without structure is noise.
 _MIN_CONTRAST = 4.0
 # A hash is divided into four bands of 16 bits, see ``near_duplicate_pairs``.
 _BANDS = 4
 _BAND_BITS = 16
-# When the images are sorted by a band, each is compared with at most this many images after it.
+# When the images are sorted by a band, each is compared with at most this many of the next images.
 _NEIGHBOURS = 32
 
 
@@ -53,8 +53,8 @@ def fingerprint(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images: uint8 ``[..., 72, 72, 3]``, whole images resized to a square.
 
     Returns:
-        The hashes, uint64 ``[..., 2]``, with a bit for each of 8 × 8 blocks that says whether the block
-        is brighter than its left neighbour; and the thumbnails, uint8 ``[..., 2, 12, 12, 3]``.
+        The hashes, uint64 ``[..., 2]``, and the thumbnails, uint8 ``[..., 2, 12, 12, 3]``. A hash has
+        one bit for each of 8 × 8 pairs of neighbouring blocks: whether the right one is brighter.
 
     Example:
         >>> gradient = np.arange(72, dtype=np.uint8)[None, :, None].repeat(72, 0).repeat(3, 2)
@@ -76,7 +76,7 @@ def fingerprint(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_near_duplicates(hashes: np.ndarray, thumbnails: np.ndarray) -> dict[int, int]:
-    """Maps the index of each image that looks like an earlier image to the first such image.
+    """Maps the index of each image that looks like earlier images to the index of the first of these.
 
     The arguments are those of ``near_duplicate_pairs``.
     """
@@ -89,9 +89,10 @@ def find_near_duplicates(hashes: np.ndarray, thumbnails: np.ndarray) -> dict[int
 def near_duplicate_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
     """Finds the pairs of images that look alike.
 
-    Each hash is divided into four bands. Hashes that differ in at most three bits agree in at least one
-    band, and so do most hashes that differ in up to six. The hashes are therefore sorted by each of the
-    bands, and each image is compared with the next few that agree in the band. This takes O(N log N).
+    Each hash is divided into four bands. Two hashes that differ in at most three bits have at least one
+    equal band, and so have most hashes that differ in up to six bits. The hashes are therefore sorted
+    by each band, and each image is compared with the next 32 images if they have the same band. This
+    takes O(N log N) time.
 
     Args:
         hashes: uint64 ``[N, 2]`` from ``fingerprint``.
@@ -117,10 +118,11 @@ def _pairs_in_view(hashes: np.ndarray, thumbnails: np.ndarray) -> Iterator[np.nd
 
 
 def _turn(images: np.ndarray) -> np.ndarray:
-    """Mirrors and transposes each image so that it is brighter on the right, and less so at the bottom.
+    """The images, each mirrored and transposed so that its right and its lower half are brighter.
 
-    The eight rotations and reflections of an image give the same result, unless two of its sides are
-    equally bright; a copy of such an image may be missed.
+    Each image then differs more between left and right than between top and bottom. The eight
+    rotations and reflections of an image give the same result, unless two of its sides are equally
+    bright. Rotated copies of such an image may be missed.
 
     Args:
         images: uint8 ``[..., S, S, 3]``.
@@ -139,7 +141,7 @@ def _candidates(hashes: np.ndarray) -> Iterator[np.ndarray]:
     """Yields pairs of positions, int64 ``[2, n]``, whose hashes differ in ≤ ``_MAX_BITS`` bits."""
     for band in range(_BANDS):
         shift = np.uint64(_BAND_BITS * band)
-        # Rotate the band to the highest bits; the other bits then order the hashes that agree in it.
+        # Rotate the band to the highest bits; hashes with the same band are sorted by the other bits.
         rotated = (hashes << shift) | (hashes >> (np.uint64(64) - shift)) if band else hashes
         order = np.argsort(rotated, kind="stable")
         keys = rotated[order]

@@ -1,10 +1,15 @@
 """Finds poor images: blurred, dark, over-exposed or nearly uniform.
 
-Small copies of equal size are measured: the sharpness by the variance of the Laplacian (S. Pertuz et
-al., "Analysis of focus measure operators for shape-from-focus", 2013), a dark image by its grey values,
-an over-exposed one by its fraction of white pixels, and a nearly uniform one by the standard deviations
-of its colour channels. What is unusual depends on the folder, so an image is blurred if it is much less
-sharp than the others, and a property that many images of the folder have is not a fault.
+The images are resized to the same small size and measured. Poor images are found by these measures:
+
+* blurred images by the variance of the Laplacian (S. Pertuz et al., "Analysis of focus measure
+  operators for shape-from-focus", 2013),
+* dark images by their grey values,
+* over-exposed images by their fraction of white pixels,
+* nearly uniform images by the standard deviations of their colour channels.
+
+What is unusual depends on the folder. An image therefore counts as blurred if it is much less sharp
+than the other images, and a property that many images of the folder have is not a fault.
 """
 
 from __future__ import annotations
@@ -16,30 +21,32 @@ import numpy as np
 __all__ = ["MEASURES", "QUALITY_FAULTS", "QUALITY_SIZE", "find_poor", "halve", "measure_quality"]
 
 QUALITY_SIZE = 144
-"""Side in pixels of the images that are measured, which is about what networks see. A blur that is only
-visible in a large photograph at its full size is therefore not found."""
+"""Side in pixels of the images that are measured, about the size that networks see. A blur that is
+visible only in the full size of a large photograph is therefore not found."""
 
 MEASURES = ("sharpness", "detail", "brightness", "white", "contrast")
 """What is measured of an image.
 
-``sharpness`` is the logarithm of the variance of the Laplacian. ``detail`` is the sharpness minus the
-sharpness of the image at half the size; it depends less on what the image shows. ``brightness`` is the
-grey value, 0 to 255, that 5 % of the pixels exceed. ``white`` is the fraction of pixels whose channels
-are all 250 or more. ``contrast`` is the largest standard deviation of a channel, 0 to 127.5.
+* ``sharpness``: the logarithm of the variance of the Laplacian.
+* ``detail``: the sharpness minus the sharpness of the image at half the size. This difference depends
+  less on what the image shows.
+* ``brightness``: the grey value, 0 to 255, that 5 % of the pixels exceed.
+* ``white``: the fraction of pixels with 250 or more in all channels.
+* ``contrast``: the largest standard deviation of a channel, 0 to 127.5.
 """
 
 BLURRED, DARK, WHITE, UNIFORM = "blurred", "dark", "over-exposed", "nearly uniform"
 QUALITY_FAULTS = (BLURRED, DARK, WHITE, UNIFORM)
 
-# An image is blurred if its sharpness or detail is so many robust standard deviations (1.4826 · median
-# absolute deviation) below the median of the folder. Measured with Gaussian blur on 150-pixel
-# photographs of seedlings: a radius of 2 pixels is found in 97 %, of 1.5 pixels in 59 %; of the 4,027
-# originals one is reported.
+# An image is blurred if its sharpness or detail is more than this many robust standard deviations below
+# the median of the folder. The robust standard deviation is 1.4826 · the median absolute deviation.
+# Of copies of 150-pixel photographs of seedlings with a Gaussian blur, 97 % are found at a radius of 2
+# pixels, and 59 % at 1.5 pixels. Of the 4,027 originals, one is reported.
 _BLURRED = 3.0
-# Smaller standard deviations are raised to these, so that small differences in a folder of very similar
-# images are no fault.
+# If the robust standard deviation is smaller than this value, the value is used instead, so that small
+# differences in a folder of very similar images are not a fault.
 _MIN_DEVIATION = {"sharpness": 0.3, "detail": 0.15}
-_MIN_IMAGES = 30  # blur is looked for only among at least so many images
+_MIN_IMAGES = 30  # blurred images are searched for among at least this many images
 _DARK = 50.0  # largest brightness of a dark image
 _WHITE = 0.5  # an over-exposed image has more than this fraction of white pixels
 _UNIFORM = 4.0  # largest contrast of a nearly uniform image
@@ -49,7 +56,7 @@ _MAX_FRACTION, _FEW = 0.05, 3
 
 
 def halve(image: np.ndarray) -> np.ndarray:
-    """Halves the size of an image, uint8 ``[2s, 2s, 3]``: the rounded mean of each 2 × 2 pixels."""
+    """An image, uint8 ``[2s, 2s, 3]``, at half the size: the rounded mean of each 2 × 2 pixels."""
     size = image.shape[0] // 2
     means = image.reshape(size, 2, size, 2, 3).mean((1, 3), dtype=np.float32)
     return np.rint(means).astype(np.uint8)
@@ -93,8 +100,8 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
     is_uniform = contrast < _UNIFORM
     is_dark = ~is_uniform & (brightness < _DARK)
     is_white = ~is_uniform & (white > _WHITE)
-    # Blur is looked for in the other images only, because uniform, dark and white images have a low
-    # variance of the Laplacian even if they are in focus.
+    # Only the other images are searched for blur, because the variance of the Laplacian is low for
+    # uniform, dark and white images even if they are in focus.
     is_other = ~(is_uniform | is_dark | is_white)
     is_soft = _far_below(sharpness, "sharpness", is_other)
     is_coarse = _far_below(detail, "detail", is_other)
@@ -114,7 +121,7 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
         if is_white[index]:
             yield index, WHITE, f"{100 * white[index]:.0f} % of the pixels are white"
         if is_blurred[index]:
-            # Both measures are logarithms, so their differences give ratios.
+            # Sharpness and detail are logarithms, so exp() of a difference is a ratio.
             reasons = []
             if is_soft[index]:
                 ratio = np.exp(sharpness[index] - median_sharpness)
@@ -136,7 +143,7 @@ def _log_laplacian(grey: np.ndarray) -> float:
 
 
 def _far_below(values: np.ndarray, name: str, selected: np.ndarray) -> np.ndarray:
-    """Whether each value is selected and unusually low among the selected ones: bool ``[N]``.
+    """Whether each value is selected and unusually low among the selected values: bool ``[N]``.
 
     Args:
         values: float ``[N]``, the measure ``name`` of each image.
@@ -151,6 +158,6 @@ def _far_below(values: np.ndarray, name: str, selected: np.ndarray) -> np.ndarra
 
 
 def _unless_common(found: np.ndarray) -> np.ndarray:
-    """``found``, bool ``[N]``; all False if more than three images, and more than 5 %, are found."""
+    """``found``, bool ``[N]``, or all False if over three images and over 5 % of them are found."""
     is_common = found.sum() > max(_FEW, _MAX_FRACTION * len(found))
     return np.zeros(len(found), bool) if is_common else found

@@ -1,6 +1,6 @@
-"""Finds unusual properties (traits) of names and of files that can be decoded, which training accepts.
+"""Finds unusual properties (*traits*) of images and of names, although training can use the images.
 
-It also guesses what a file that is not an image is.
+The module also guesses what kind of file it is if a file is not an image.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["image_traits", "looks_like", "name_traits"]
 _MIN_SIDE = 32
 _MAX_ASPECT = 4
 _MAX_NAME_BYTES = 200
-# Magic bytes, the kind of file that has them, and their offset. HEIC and AVIF files have ``ftyp``, too,
-# but are not looked up here, because ``images.kinds.sniff`` recognises them as images.
+# Magic bytes, the kind of file that has them, and their offset in bytes. HEIC and AVIF files also have
+# ``ftyp``, but are not looked up here, because ``images.kinds.sniff`` recognises them as images.
 _OTHER_KINDS = (
     (b"version https://git-lfs", "a Git LFS pointer: run git lfs pull", 0),
     (b"ftyp", "a video (MP4, MOV) or a similar file", 4),
@@ -63,7 +63,10 @@ def image_traits(path: str, data: bytes, header: Header) -> list[tuple[str, str]
 
 
 def name_traits(name: str) -> list[tuple[str, str]]:
-    """Unusual properties of the name of a file or folder, with which other tools may have problems.
+    """Unusual properties of the name of a file or folder that may be a problem for other programs.
+
+    Returns:
+        A short fixed name and a detail for each property.
 
     Example:
         >>> name_traits(" oak.jpg")
@@ -84,7 +87,7 @@ def name_traits(name: str) -> list[tuple[str, str]]:
 
 
 def looks_like(data: bytes) -> str:
-    """What a file that is not an image probably is; an empty string if it is unknown.
+    """What kind of file it probably is, if a file is not an image; empty if the kind is unknown.
 
     Example:
         >>> looks_like(b"%PDF-1.7")
@@ -117,7 +120,7 @@ def _jpeg_traits(data: bytes) -> list[tuple[str, str]]:
 
 
 def _png_traits(data: bytes) -> list[tuple[str, str]]:
-    # Read the bytes of the header: Pillow's mode is RGB for colour images of 8 and of 16 bits.
+    # The bytes of the header are read, because Pillow's mode is RGB for both 8 and 16 bits.
     depth, color_type = data[24], data[25]
     traits = []
     if depth == 16:

@@ -23,18 +23,18 @@ _HASH_CHUNK = 1 << 20
 
 
 def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
-    """Copies a packed folder from a URL and returns the copy; returns any other URL unchanged.
+    """The local copy of a packed folder at a URL; any other URL is returned unchanged.
 
-    A pack is copied below ``cache_dir`` when it is first used, and again when its pack.json at the URL
-    has changed. Each of the other files is compared with its SHA-256.
+    A packed folder is copied below ``cache_dir`` when it is first used, and again after its pack.json
+    at the URL has changed. The SHA-256 of all other files is verified.
 
     Args:
         url: the URL that the user passed as a folder.
-        flag: the flag that it was passed with, for error messages.
+        flag: the flag that the URL was passed with, for error messages.
         cache_dir: the folder of cache files; created if it does not exist.
 
     Raises:
-        UserError: a file of the pack is missing or damaged, or the cache cannot be written.
+        UserError: a file of the packed folder is missing or damaged, or the cache cannot be written.
     """
     url = url.rstrip("/")
     try:
@@ -72,7 +72,7 @@ def _copy_files(url: str, flag: str, digests: dict[str, str], folder: Path) -> N
     # With disable=None, tqdm prints nothing if stderr is not a terminal.
     disable = True if is_silent() else None
     for file, digest in tqdm(digests.items(), "copying", unit="file", disable=disable, leave=False):
-        # A hostile pack could name a file outside of it, which the copy would overwrite.
+        # A hostile pack.json could name a file outside the folder, which the copy would overwrite.
         if os.path.basename(file) != file:
             raise UserError(f"{flag}={url}: {META} names {file!r}, which lies outside the pack")
         remote_files(url).copy(f"{url}/{file}", str(folder / file))
@@ -88,7 +88,7 @@ def _copy_files(url: str, flag: str, digests: dict[str, str], folder: Path) -> N
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Renames the complete copy; if another process has made one meanwhile, that one is used."""
+    """Renames the complete copy, unless another process has made a copy in the meantime."""
     try:
         os.rename(temporary, folder)
     except OSError:

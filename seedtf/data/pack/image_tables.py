@@ -1,4 +1,4 @@
-"""Reads tables that contain images: parquet and Arrow files, as Hugging Face stores datasets."""
+"""Reads tables that contain images: parquet and Arrow files, in which Hugging Face stores datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedtf.errors import UserError, first_line
 __all__ = ["is_image_table", "table_records"]
 
 _SUFFIXES = (".parquet", ".arrow")
-_BATCH = 32
+_ROWS_IN_BATCH = 32
 _LABELS = ("label", "labels", "class_name", "class", "fine_label", "species", "category", "target")
 
 
@@ -26,24 +26,23 @@ def is_image_table(name: str) -> bool:
 def table_records(
     path: str, folder: str, side: str, name_class: ClassNamer, label_column: str
 ) -> Records:
-    """Yields the images of a table, in its order.
-
-    At most one row group (Arrow: record batch) is in memory.
+    """Yields the images of a table, in their order.
 
     The images are in a column of ``{bytes, path}``, or of bytes. The labels are in a column of the type
-    ``ClassLabel``, which has a name for each number, or in one called ``label`` or similar.
+    ``ClassLabel``, which has a name for each number, or in a column called ``label`` or similar. Only
+    one row group (in Arrow files, one record batch) is in memory at a time.
 
     Args:
         path: the table.
-        folder: what the names of the images in the pack begin with.
-        side: ``train``, ``val`` or ``test``; empty without a split.
-        name_class: converts a label to a class name, unless a ``ClassLabel`` has named it.
-        label_column: the column of labels; empty for the usual ones.
+        folder: the folder in the pack with which the names of the images begin.
+        side: the side of all images; empty if there is no split.
+        name_class: converts class numbers to names if there is no ``ClassLabel``.
+        label_column: the column of labels; empty for a column with a usual type or name.
 
     Raises:
-        UserError: the table is damaged; it lacks a column of images or ``label_column``;
-            ``label_column`` is empty and no column, or several, may hold the labels; or pyarrow is
-            missing.
+        UserError: the table is damaged; the table has no column of images, or no ``label_column``;
+            ``label_column`` is empty, and no column or several columns may have the labels; or pyarrow
+            is not installed.
     """
     pyarrow = import_optional("pyarrow", path, "pack")
     try:
@@ -73,11 +72,11 @@ def table_records(
 
 
 def _open(path: str) -> tuple[Any, Any]:
-    """Opens a table; returns its schema and a function that yields batches of rows of some columns."""
+    """The schema of a table, and a function that yields its rows in batches, with the given columns."""
     if path.lower().endswith(".parquet"):
         parquet = import_optional("pyarrow.parquet", path, "pack")
         file = parquet.ParquetFile(path, pre_buffer=False)
-        return file.schema_arrow, lambda names: file.iter_batches(_BATCH, columns=names)
+        return file.schema_arrow, lambda names: file.iter_batches(_ROWS_IN_BATCH, columns=names)
     pyarrow = import_optional("pyarrow", path, "pack")
     source = pyarrow.memory_map(path)
     try:
@@ -121,7 +120,7 @@ class _Columns:
         self._classes: list[str] = features.get(self.label, {}).get("names") or []
 
     def class_name_of(self, value: Any, name_class: ClassNamer) -> str:
-        """The class name for a cell of the column of labels; empty for none or an unknown number."""
+        """The class of a cell in the column of labels; empty for no label or an unknown number."""
         if value is None or value == -1:  # Hugging Face gives unlabelled test rows the label -1.
             return ""
         if self._classes and isinstance(value, int):
@@ -130,7 +129,7 @@ class _Columns:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What Hugging Face's ``datasets`` has stored about each column; empty if it wrote nothing."""
+    """What Hugging Face's ``datasets`` has stored about each column; empty if nothing is stored."""
     try:
         text = (schema.metadata or {})[b"huggingface"]
         features = json.loads(text)["info"]["features"]

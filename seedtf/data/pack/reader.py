@@ -26,11 +26,11 @@ from seedtf.errors import UserError, first_line
 __all__ = ["FORMAT", "INDEX", "INDEX_COLUMNS", "LEFT_OUT", "META", "Pack", "import_array_record"]
 
 FORMAT = 1
-"""Version of the format; ``Pack`` reads no other."""
+"""Version of the format; ``Pack`` reads only this version."""
 META, INDEX, LEFT_OUT = "pack.json", "index.csv", "left_out.csv"
 INDEX_COLUMNS = ["path", "label", "split", "bytes"]
 _MAX_OPEN_SHARDS = 128
-# array-record's defaults are for reading all records in order; these options are for single records.
+# These options are for reading single records; array-record's defaults are for reading all in order.
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 
 
@@ -44,7 +44,7 @@ class Pack:
         class_names: the names of the K classes, in the order of the labels.
         names: the names of the N images, in the order of the source.
         labels: int32 ``[N]``, indices into ``class_names``.
-        sides: for each image ``train``, ``val`` or ``test``; None if the source has no split.
+        sides: the side of each image, ``train``, ``val`` or ``test``; None if the source has no split.
         sizes: int64 ``[N]``, the size of each image file in bytes.
         left_out: path, fault and detail of each file of the source that is not in the pack.
         mtime_ns: the modification time of pack.json, in ns.
@@ -54,8 +54,8 @@ class Pack:
         """Reads the tables and checks their checksums and the sizes of the shards; reads no image.
 
         Raises:
-            UserError: a file is missing, damaged or of another format; two images have one name, as
-                in some packs of earlier versions; or array-record is missing.
+            UserError: a file is missing, damaged or of another format; two images have the same name,
+                as in some packs of earlier versions; or array-record is not installed.
         """
         self.folder = folder
         meta_path = os.path.join(folder, META)
@@ -90,7 +90,7 @@ class Pack:
             (path, fault, detail) for path, fault, detail in itertools.islice(rows, 1, None)
         ]
         self._finder = NameFinder(self.names)
-        # Images are read by their names, so one of two with the same name would get the other's pixels.
+        # Images are read by name. If two had the same name, one would get the pixels of the other.
         if (repeated := self._finder.find_repeated()) >= 0:
             raise _damaged(
                 os.path.join(folder, INDEX), f"two images are called {self.names[repeated]!r}"
@@ -120,9 +120,9 @@ class Pack:
         return bytes(data)
 
     def _reader(self, shard: int, path: str) -> Any:
-        """Returns the reader of a shard, and opens it if needed.
+        """The reader of a shard, which is opened if needed.
 
-        If too many readers are open then, the least recently used one is closed.
+        If too many readers are then open, the least recently used reader is closed.
         """
         with self._lock:
             reader = self._readers.get(shard)
@@ -130,7 +130,7 @@ class Pack:
                 reader = self._module.ArrayRecordReader(path, _RANDOM_ACCESS)
                 self._readers[shard] = reader
                 if len(self._readers) > _MAX_OPEN_SHARDS:
-                    # The reader is closed when no thread uses it any more.
+                    # The removed reader is closed as soon as no thread uses it.
                     self._readers.popitem(last=False)
             self._readers.move_to_end(shard)
             return reader
@@ -196,7 +196,7 @@ def _read_index(
 
 
 def _checked_rows(path: str, digest: str) -> Iterator[list[str]]:
-    """Yields the rows of a table of the pack. Raises UserError if it is missing or damaged."""
+    """Yields the rows of a table of the pack. Raises UserError if the table is missing or damaged."""
     try:
         with open(path, "rb") as file:
             found = hashlib.sha256(file.read()).hexdigest()

@@ -1,6 +1,6 @@
-"""What the readers of all sources of ``seedtf pack`` share: records, names, classes, and sides.
+"""What the readers of all sources of ``seedtf pack`` share: records, names, classes and sides.
 
-A *source* is the folder or the files that are packed. A *side* of the split is train, val or test.
+A *source* is the folder or the files to pack. A *side* of the split is train, val or test.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = [
     "sides_of_files",
 ]
 
-# Files beside a source that may have the names of the classes, one in each line.
+# Files beside a source that may contain the names of the classes, one in each line.
 _NAME_FILES = ("classnames.txt", "class_names.txt", "names.txt", "label.labels.txt", "labels.txt")
-# The suffixes of the files of a source; a name that is nothing but a suffix is kept.
+# The suffix of a file of a source. In a name that consists only of a suffix, it is not matched.
 _SUFFIX = re.compile(
     r"(?<=[^/])\.(tar|tar\.gz|tgz|(tfrecords?|tfrec)(\.gz)?|parquet|arrow)\Z", re.IGNORECASE
 )
@@ -43,8 +43,8 @@ class Record:
     """An image of a source.
 
     Attributes:
-        name: its name in the pack, a relative path.
-        label: the name of its class.
+        name: the name of the image in the pack, a relative path.
+        label: the name of the class.
         side: ``train``, ``val`` or ``test``; empty if the source has no split.
         data: the bytes of the image file.
     """
@@ -56,7 +56,7 @@ class Record:
 
 
 Records = Iterator[Record | Fault]
-"""The images of a source, in its order, and a fault for each that is left out."""
+"""The images of a source, in their order, with a fault in place of each left-out image."""
 
 
 class ImageNamer:
@@ -69,7 +69,7 @@ class ImageNamer:
     """
 
     def __init__(self, folder: str) -> None:
-        """All names begin with ``folder``, one of ``image_folders``."""
+        """Sets the folder, one of ``image_folders``, with which all names begin."""
         self._folder, self._count = folder, 0
         self._name_counts: Counter[str] = Counter()
 
@@ -78,10 +78,10 @@ class ImageNamer:
 
         Args:
             given: the name of the image in the source; empty if it has none.
-            data: the bytes of the image, by which it gets a suffix if ``given`` has none.
+            data: the bytes of the image, which give it a suffix if ``given`` has no suffix of an image.
 
         Returns:
-            The name; empty if neither ``given`` nor ``data`` is that of an image.
+            The name; empty if neither the suffix of ``given`` nor ``data`` is that of an image.
         """
         parts = given.replace("\\", "/").split("/")
         name = "/".join(part for part in parts if part not in ("", ".", ".."))
@@ -101,6 +101,9 @@ def _suffix_of(data: bytes) -> str:
 
 class ClassNamer:
     """Converts class numbers, counted from 0, to the names in a file beside the source, if it exists.
+
+    Attributes:
+        source: the path of the file; empty if there is none.
 
     Example:
         >>> from pathlib import Path
@@ -141,9 +144,10 @@ class ClassNamer:
 
 
 def image_folders(files: Sequence[str]) -> list[str]:
-    """The folder, in the pack, of the images of each file of a source: its path without the suffix.
+    """For each file of a source, the folder of its images in the pack: the file's path without suffix.
 
-    Files whose paths differ only in their suffixes keep these, so that each file has its own folder.
+    If the paths of several files differ only in their suffixes, the suffixes are kept, so that each
+    file has a folder of its own.
 
     Args:
         files: paths relative to the source.
@@ -162,7 +166,7 @@ def image_folders(files: Sequence[str]) -> list[str]:
 
 
 def sides_of_files(files: Sequence[str]) -> list[str]:
-    """The side of each file of a source, by its folders or its name; all empty if there is no split.
+    """The side of each file of a source, by the words in its path; all empty if there is no split.
 
     Args:
         files: paths relative to the source.
@@ -188,8 +192,8 @@ def import_optional(name: str, wanted: str, extra: str) -> Any:
     """Imports a module of an optional package.
 
     Raises:
-        UserError: the package is not installed; the message says that ``wanted`` needs it, and which
-            extra of seedtf installs it.
+        UserError: the package is not installed. The message says that ``wanted`` needs the package, and
+            how to install it as a part of the ``extra`` of seedtf.
     """
     try:
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Recognises the kind of a source of ``seedtf pack``, and reads its images in order."""
+"""Detects the kind of a source of ``seedtf pack``, and reads its images in their order."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _KINDS: dict[str, _Reader] = {
 
 @dataclass(frozen=True)
 class Source:
-    """The images that are packed.
+    """The images to pack.
 
     Attributes:
         description: what the source is, for messages.
-        records: yields the images in order, and a fault for each that is left out; raises UserError if
-            a file of many images is damaged or cannot be read.
-        class_names: the classes; empty if they are not known before the images are read.
-        count: number of images; None if it is not known before they are read.
+        records: yields the images in their order, and a fault for each image that is left out. Raises
+            UserError if a file of many images is damaged or cannot be read.
+        class_names: the classes; empty if they are known only after the images are read.
+        count: number of images; None if it is known only after the images are read.
     """
 
     description: str
@@ -67,18 +67,21 @@ class Source:
 def open_source(
     path: str, labels_csv: str, columns: Columns, layout: str, cache_dir: Path
 ) -> Source:
-    """Opens folders and archives of images, WebDataset tars, TFRecords and tables with images.
+    """Opens a source of any kind.
+
+    A source is a folder or an archive of images; or a file, or a folder of files, with many images in
+    each: WebDataset tars, TFRecords, parquet or Arrow tables.
 
     Args:
         path: a folder, a file, or the URL of a folder of images.
         labels_csv: a table of labels for a folder of images; empty if the folder has the labels.
-        columns: the columns of that table. For other sources, ``columns.label`` names the label.
+        columns: the columns of this table. For files with many images, ``columns.label`` is the label.
         layout: the layout of a folder of images, or ``auto`` to detect it.
         cache_dir: the folder below which an archive is unpacked.
 
     Raises:
-        UserError: the path does not exist or has no images, or the source has files of several kinds;
-            also for the reasons of ``list_files``.
+        UserError: the path does not exist or has no images; the source has files of several kinds; or
+            ``list_files`` refuses the folder.
     """
     if not is_url(path) and not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder; pass what holds the labelled images")
@@ -101,9 +104,9 @@ def open_source(
 
 
 def _find_files(path: str) -> tuple[str, list[str]]:
-    """The kind and the files of a source whose files hold many images; ``("", [])`` for other paths.
+    """The kind and the files of a source whose files have many images each; else ``("", [])``.
 
-    The files are relative to ``path``; if ``path`` is itself such a file, they are ``[""]``.
+    The files are relative to ``path``. If ``path`` itself is such a file, they are ``[""]``.
     """
     if os.path.isfile(path):
         kind = _kind(path, path)
@@ -130,7 +133,7 @@ def _kind(name: str, path: str) -> str:
 
 
 def _stream_source(path: str, kind: str, files: list[str], label_key: str) -> Source:
-    """A source of files with many images, whose labels are known only after its images are read."""
+    """A source of files with many images each; its classes are known after the images are read."""
     is_file = files == [""]
     folder = os.path.dirname(path) if is_file else path
     name_class = ClassNamer(folder or ".")
@@ -155,7 +158,7 @@ def _stream_source(path: str, kind: str, files: list[str], label_key: str) -> So
 
 
 def _folder_records(catalog: Catalog, split: Split | None) -> Records:
-    """Yields the files of a catalog, which threads read in advance, and its faults."""
+    """Yields the images of a catalog, which threads read in advance, and then its faults."""
     sides = np.full(len(catalog), "", object)
     for side, indices in (split.sides if split else {}).items():
         sides[indices] = side
@@ -170,7 +173,7 @@ def _folder_records(catalog: Catalog, split: Split | None) -> Records:
 
 
 def _read_ahead(catalog: Catalog) -> Iterator[bytes | tuple[str, str]]:
-    """Yields the bytes of each file, or the fault and its detail; only few files are in memory."""
+    """Yields the bytes of each file, or a fault and its detail; only a few files are in memory."""
     paths = catalog.absolute_paths()
     threads = num_threads(paths)
 

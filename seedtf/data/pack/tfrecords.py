@@ -1,4 +1,4 @@
-"""Reads TFRecords of ``tf.train.Example`` with encoded images, as ImageNet scripts and TFDS write."""
+"""Reads TFRecords of ``tf.train.Example`` with encoded images, as TensorFlow Datasets writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LABELS = ("image/class/text", "image/class/label", "label")
 
 
 def is_tfrecord(name: str) -> bool:
-    """Whether a file name is that of a TFRecord: by its suffix, or like ``train-00000-of-01024``.
+    """Whether a file name has the suffix of a TFRecord, or is like ``train-00000-of-01024``.
 
     Example:
         >>> is_tfrecord("a.tfrecord.gz"), is_tfrecord("train-00000-of-01024"), is_tfrecord("a.tar")
@@ -33,7 +33,7 @@ def is_tfrecord(name: str) -> bool:
 def tfrecord_records(
     path: str, folder: str, side: str, name_class: ClassNamer, label_key: str
 ) -> Records:
-    """Yields the images of a TFRecord, in its order.
+    """Yields the images of a TFRecord, in their order.
 
     The image is the feature ``image/encoded`` or ``image``. Its label is ``image/class/text``,
     ``image/class/label`` or ``label``. Its name is ``image/filename``, ``file_name`` or ``filename``,
@@ -41,13 +41,13 @@ def tfrecord_records(
 
     Args:
         path: the file, which may be compressed with gzip.
-        folder: the folder of the images' names in the pack.
-        side: the side of all images; empty for none.
+        folder: the folder in the pack with which the names of the images begin.
+        side: the side of all images; empty if there is no split.
         name_class: converts class numbers to names.
-        label_key: the feature of the label; empty for the usual ones.
+        label_key: the feature of the label; empty for the usual features.
 
     Raises:
-        UserError: the file is damaged, or its first record has no feature of images or ``label_key``.
+        UserError: the file is damaged, or its first record has no image feature or no ``label_key``.
     """
     import_tensorflow()
     tf = importlib.import_module("tensorflow")
@@ -90,7 +90,7 @@ def _check_features(path: str, features: Any, label_key: str) -> None:
 
 
 def _first_value(features: Any, names: tuple[str, ...]) -> bytes | int | None:
-    """The value of the first of these features that has a value; None if none has."""
+    """The first value of the first of the features ``names`` that has any; None if none has."""
     for name in names:
         if name in features:
             values = features[name].bytes_list.value or features[name].int64_list.value

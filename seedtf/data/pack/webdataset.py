@@ -1,4 +1,4 @@
-"""Reads WebDataset tars, in which the files of one image follow each other, such as 7.jpg and 7.cls."""
+"""Reads WebDataset tars, in which the files of an image, such as 7.jpg and 7.cls, follow each other."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from seedtf.errors import UserError, first_line
 
 __all__ = ["is_webdataset", "webdataset_records"]
 
-_MAX_PEEKED = 100
+_MAX_PEEKED_ENTRIES = 100
 _LABEL_KEYS = ("class_name", "label", "cls", "class", "category", "species")
 _MAX_LABEL_BYTES = 16 << 20
 
 
 def is_webdataset(path: str) -> bool:
-    """Whether a file is a tar that has an image with a label among its first hundred entries."""
+    """Whether a file is a tar with an image and its label among the first 100 entries."""
     labels, images = set(), set()
     try:
         with open(path, "rb") as file:
@@ -29,7 +29,7 @@ def is_webdataset(path: str) -> bool:
                 return False
             file.seek(0)
             for number, entry in enumerate(tar_entries(file)):
-                if number == _MAX_PEEKED:
+                if number == _MAX_PEEKED_ENTRIES:
                     break
                 key, extension = _key_and_extension(entry)
                 if extension in ("cls", "json"):
@@ -44,17 +44,18 @@ def is_webdataset(path: str) -> bool:
 def webdataset_records(
     path: str, folder: str, side: str, name_class: ClassNamer, label_key: str
 ) -> Records:
-    """Yields the images of a tar, in its order.
+    """Yields the images of a tar, in their order.
 
-    Files with the same name up to the first dot, the key, belong together. The label of ``key.jpg`` is
-    the text of ``key.cls``, or a value of ``key.json``.
+    Files belong together if their names are equal up to the first dot; this part is the *key*. The
+    label of ``key.jpg`` is the text of ``key.cls``, or a value of ``key.json``.
 
     Args:
         path: the tar, which may be compressed.
-        folder: the folder of the images' names in the pack.
-        side: the side of all images; empty for none.
+        folder: the folder in the pack with which the names of the images begin.
+        side: the side of all images; empty if there is no split.
         name_class: converts class numbers to names.
-        label_key: the key of the label in ``key.json``; empty for the usual ones and ``key.cls``.
+        label_key: the name of the value in ``key.json`` that is the label. If it is empty, ``key.cls``
+            or a value with a usual name is the label.
 
     Raises:
         UserError: the tar or a ``key.json`` is damaged, or a ``key.json`` has no ``label_key``.
@@ -64,7 +65,7 @@ def webdataset_records(
         with open(path, "rb") as file:
             for key, fields in _samples(file):
                 images = [extension for extension in fields if has_image_suffix(f".{extension}")]
-                # Prefer an image to its annotations: `jpg` comes before `seg.png`.
+                # Sort the image before its annotations: `jpg` before `seg.png`.
                 images.sort(key=lambda extension: extension.count("."))
                 shown = f"{folder}/{key}"
                 for extension in images[1:]:
@@ -87,9 +88,9 @@ def webdataset_records(
 
 
 def _samples(file: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yields each key, and the contents of its labels and images by extension.
+    """Yields each key, and a dict from the extensions of its labels and images to their contents.
 
-    If the key has other files, there is also an empty value with an empty extension.
+    If the key has other files, the dict also maps an empty extension to an empty content.
     """
     current, fields = "", {}  # type: ignore[var-annotated]
     for entry in tar_entries(file):
@@ -128,12 +129,12 @@ def _label(path: str, key: str, fields: dict[str, bytes], label_key: str) -> str
         values[name] for name in ((label_key,) if label_key else _LABEL_KEYS) if name in values
     )
     label = next((value for value in found if isinstance(value, (str, int))), "")
-    # JSON can contain half of a surrogate pair, which no table in UTF-8 can contain.
+    # JSON may contain half of a surrogate pair, which UTF-8, the encoding of the tables, cannot encode.
     return str(label).encode("utf-8", "replace").decode("utf-8").strip()
 
 
 def _key_and_extension(entry: ArchiveEntry) -> tuple[str, str]:
-    """Divides a path at the first dot of the file's name, as WebDataset does."""
+    """The path up to the first dot in the file's name, and the rest; as in WebDataset."""
     *folders, name = entry.parts or ("",)
     stem, _, extension = name.partition(".")
     return "/".join((*folders, stem)), extension.lower()

@@ -1,4 +1,4 @@
-"""Writes a packed folder: images in ArrayRecord shards, an index, and a list of left-out files."""
+"""Writes a packed folder: images in ArrayRecord shards, an index, and a table of left-out files."""
 
 from __future__ import annotations
 
@@ -37,22 +37,17 @@ from seedtf.report import is_silent
 
 __all__ = ["PackCounts", "check_pack_out", "write_pack"]
 
-# Each image is a chunk of its own, so that it can be read without its neighbours. Chunks are not
-# compressed, because image files already are.
+# Each image is a chunk of its own, so that it can be read without other images. The chunks are not
+# compressed, because image files are compressed already.
 _OPTIONS = "group_size:1,uncompressed"
 _HASH_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class PackCounts:
-    """How much a pack contains.
+    """How many images, classes, shards and bytes of image files a pack has.
 
-    Attributes:
-        images: number of images.
-        classes: number of classes.
-        shards: number of shards.
-        bytes: size of all image files in bytes.
-        left_out: number of files that were left out, for each reason.
+    ``left_out`` is the number of files that were left out, for each reason.
     """
 
     images: int
@@ -63,7 +58,7 @@ class PackCounts:
 
 
 def check_pack_out(out: Path) -> None:
-    """Raises UserError if ``out`` exists, its folder is missing, or array-record is not installed."""
+    """Raises UserError if ``out`` exists, its parent is missing, or array-record is not installed."""
     if out.exists():
         raise UserError(f"--out={out}: already exists; pass a new folder, or remove it first")
     if not out.parent.is_dir():
@@ -74,18 +69,18 @@ def check_pack_out(out: Path) -> None:
 def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
     """Writes the images of a source into a new folder, which appears only when it is complete.
 
-    If the process is killed, it leaves a hidden folder beside ``out``, whose files the next attempt
-    removes. Only few images are in memory at a time.
+    A killed process leaves a hidden folder beside ``out``, whose files the next attempt removes. Few
+    images are in memory at a time.
 
     Args:
         source: from ``open_source``.
         out: the folder to create.
-        shard_bytes: how many bytes of images a shard has at most; a larger image gets a shard of its
-            own.
+        shard_bytes: the largest number of bytes of images in a shard. A larger image gets a shard of
+            its own.
 
     Raises:
-        UserError: for the reasons of ``check_pack_out``; another process is writing ``out``; or the
-            source has no usable image, or two images of one name.
+        UserError: ``check_pack_out`` refuses ``out``; another process is writing ``out``; the source
+            has no usable image; or two images of the source have the same name.
         OSError: the folder cannot be written, or the disk is full.
     """
     check_pack_out(out)
@@ -129,7 +124,7 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
             "shards": shards.written,
             "source": source.description,
         }
-        # Write this file last, because a folder with this file is taken for a pack.
+        # Write pack.json last, because a folder with a pack.json is taken for a packed folder.
         (folder / META).write_text(
             json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -143,14 +138,14 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
 
 
 def _with_readable_names(records: Records) -> Records:
-    """Replaces each record whose name is not UTF-8 by a fault, because the tables are in UTF-8."""
+    """Yields the records, but a fault for a name that is not UTF-8, the encoding of the tables."""
     for record in records:
         path = record.path if isinstance(record, Fault) else record.name
         yield name_fault(path) or record
 
 
 def _check_names(index: Path, description: str) -> None:
-    """Raises UserError if two images have one name, because images are read by their names."""
+    """Raises UserError if two images have the same name, because images are read by their names."""
     with index.open(encoding="utf-8", newline="") as file:
         names = StringArray(row[0] for row in itertools.islice(csv.reader(file), 1, None))
     if (repeated := NameFinder(names).find_repeated()) >= 0:
@@ -162,7 +157,7 @@ def _check_names(index: Path, description: str) -> None:
 
 @contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
-    """Yields a locked, hidden folder beside ``out``; removes it if it was not renamed."""
+    """Yields a locked, hidden folder beside ``out``, and then removes it if it was not renamed."""
     folder = out.parent / f".{out.name}.packing"
     folder.mkdir(exist_ok=True)
     try:
@@ -178,20 +173,24 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
 
 
 class _Shards:
-    """Writes images one by one into shards of one image, or of at most ``limit`` bytes of images."""
+    """Writes images one by one into shards of one image, or of at most ``max_bytes`` of images.
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        # These are about the completed shards.
+    Attributes:
+        images, bytes: number and size of the images in the completed shards.
+        written: what pack.json has about each completed shard.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
         self.images, self.bytes = 0, 0
         self.written: list[dict[str, Any]] = []
-        self._folder, self._limit = folder, limit
+        self._folder, self._max_bytes = folder, max_bytes
         self._module = import_array_record(str(folder))
         self._writer: Any = None
         self._shard_images, self._shard_bytes = 0, 0
 
     def add(self, data: bytes) -> None:
-        """Appends an image; raises OSError if the disk is full."""
-        if self._writer and self._shard_bytes + len(data) > self._limit:
+        """Appends an image. Raises OSError if the disk is full."""
+        if self._writer and self._shard_bytes + len(data) > self._max_bytes:
             self.close()
         with self._as_os_error():
             if not self._writer:
@@ -202,7 +201,7 @@ class _Shards:
         self._shard_bytes += len(data)
 
     def close(self) -> None:
-        """Completes the current shard, and checks the number of images in it."""
+        """Completes the current shard. Raises OSError if an image is missing in it."""
         if not self._writer:
             return
         path = self._path
@@ -230,7 +229,7 @@ class _Shards:
 
     @contextmanager
     def _as_os_error(self) -> Iterator[None]:
-        """Converts the errors of array-record to OSError with a number and the reason."""
+        """Converts the errors of array-record to OSError with an error number and the reason."""
         try:
             yield
         except (RuntimeError, ValueError) as error:
