@@ -411,7 +411,7 @@ def test_decisions_by_key_survive_a_reload_and_are_saved(
     assert catalog.class_names[catalog.labels[index]] == "elm & <b>"
     dropped = [path for path, drop in zip(catalog.paths, fixes.dropped, strict=True) if drop]
     assert dropped == ["öland, rye/copy.png"]
-    assert fixes.kept == 1
+    assert fixes.num_kept == 1
 
 
 def test_the_map_shows_a_tooltip_and_selects_images(browser: Browser, page: Path) -> None:

@@ -91,7 +91,7 @@ def test_exactly_the_named_images_change(
         assert fixes.labels[index] == expected
     changed = {change.path for change in fixes.changes}
     assert changed == {p for p, a in answers.items() if a not in ("keep", p.split("/")[0])}
-    assert fixes.kept == len(answers) - len(changed)
+    assert fixes.num_kept == len(answers) - len(changed)
 
 
 def test_paths_may_be_absolute_or_relative_to_the_data_folder(tmp_path: Path) -> None:

@@ -52,16 +52,16 @@ class Fixes:
         labels: int32 ``[N]``, the labels after the changes.
         dropped: bool ``[N]``, whether each image is to be left out.
         reviewed: bool ``[N]``, whether each image has a row.
-        kept: number of images that have a row which changes nothing.
-        others: number of rows about images that are not in the catalog.
+        num_kept: number of images whose row changes nothing.
+        num_others: number of rows about images that are not in the catalog.
         changes: one row of ``data_report.csv`` for each image that was changed or left out.
     """
 
     labels: np.ndarray
     dropped: np.ndarray
     reviewed: np.ndarray
-    kept: int
-    others: int
+    num_kept: int
+    num_others: int
     changes: tuple[Fault, ...]
 
     def relabel(self, catalog: Catalog) -> Catalog:
@@ -74,10 +74,12 @@ class Fixes:
         parts = [
             f"{counts[RELABELLED]:,} relabelled",
             f"{counts[DROPPED]:,} left out",
-            f"{self.kept:,} kept",
+            f"{self.num_kept:,} kept",
         ]
-        others = f"; {format_count(self.others, 'row')} about other images" if self.others else ""
-        return ", ".join(parts) + others
+        text = ", ".join(parts)
+        if self.num_others:
+            text += f"; {format_count(self.num_others, 'row')} about other images"
+        return text
 
 
 class FixTable:
@@ -116,10 +118,10 @@ class FixTable:
         """Applies the rows to the images of a catalog, which itself does not change.
 
         Args:
-            catalog: N images; rows about files in its ``faults`` are counted as ``others``.
+            catalog: N images; rows about files in its ``faults`` count in ``num_others``.
             data_dir: another folder that paths may be relative to, besides the root of the catalog.
             others_allowed: whether a row about an image that is not in the catalog is counted in
-                ``others`` and not refused; for a catalog that has only some of the images.
+                ``num_others`` and not refused; for a catalog that has only some of the images.
 
         Raises:
             UserError: an image or a class does not exist, or two rows about one image, whose paths are
@@ -131,7 +133,7 @@ class FixTable:
         index_of |= {name: index for index, name in enumerate(catalog.class_names)}
         labels = catalog.labels.copy()
         dropped, reviewed = np.zeros(len(catalog), bool), np.zeros(len(catalog), bool)
-        kept, others, changes = 0, 0, []
+        num_kept, num_others, changes = 0, 0, []
         row_of: dict[int, _Row] = {}
         for row in self._rows:
             label = index_of.get(row.label, index_of.get(to_nfc(row.label), -1))
@@ -141,7 +143,7 @@ class FixTable:
             if index < 0:
                 if not others_allowed and row.path not in unusable:
                     raise self._error(row, f"is not in {catalog.root}; correct or remove the row")
-                others += 1
+                num_others += 1
                 continue
             if (earlier := row_of.setdefault(index, row)) is not row:
                 self._check_agree(earlier, row)
@@ -156,8 +158,8 @@ class FixTable:
                 after = catalog.class_names[label]
                 changes.append(Fault(path, RELABELLED, f"from {before} to {after}"))
             else:
-                kept += 1
-        return Fixes(labels, dropped, reviewed, kept, others, tuple(changes))
+                num_kept += 1
+        return Fixes(labels, dropped, reviewed, num_kept, num_others, tuple(changes))
 
     def _check_agree(self, earlier: _Row, row: _Row) -> None:
         """Raises UserError if two rows about the same image differ in action or label."""
