@@ -1,6 +1,6 @@
 """Draws the split of a run, or checks the split that the user gives.
 
-Images that belong together are drawn on one side.
+In a drawn split, images that belong together are on one side.
 """
 
 from __future__ import annotations

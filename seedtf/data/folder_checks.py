@@ -29,9 +29,8 @@ _MAX_NOT_CLASSES, _MAX_SHARED = 4, 20
 def check_classes(top: Folder, source: str) -> None:
     """Raises UserError if the folders in ``top`` are probably not classes.
 
-    Folders are probably not classes if all of them have the same sub-folders, as folds or sites do, of
-    which each contains the class folders. They are also not if their names are usual for images and
-    masks.
+    There are two such cases: all folders have the same sub-folders, for example folds or sites that
+    each contain the class folders; or the names of the folders are usual for images and masks.
     """
     names = folder_names(top)
     if len(names) <= _MAX_NOT_CLASSES:

@@ -25,7 +25,7 @@ def free_disk(folder: Path) -> int:
 
 
 def free_ram() -> int:
-    """Free bytes of memory; in a container, at most its limit less what it uses (cgroup v2)."""
+    """Free bytes of memory; in a container, at most what its limit leaves free (cgroup v2)."""
     free = psutil.virtual_memory().available
     try:
         limit, used = (

@@ -37,9 +37,9 @@ def has_image_suffix(path: str) -> bool:
 def is_image(root: Folder, path: str) -> bool:
     """Whether a file below ``root`` is an image.
 
-    A file with the suffix of an image is one, and is not opened. Any other file is opened, and is not
-    an image if it cannot be read. At a URL, files with usual suffixes of texts, tables and archives
-    are not opened, and are not images.
+    A file with the suffix of an image counts as an image and is not opened. Any other file is opened,
+    and is not an image if it cannot be read. At a URL, files with usual suffixes of texts, tables and
+    archives are not opened, and are not images.
     """
     return has_image_suffix(path) or _starts_as_image(root, path)
 

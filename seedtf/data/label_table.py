@@ -118,8 +118,8 @@ class _Rows:
         Args:
             path: the table.
             folder: the folder that the paths in the table are relative to.
-            prefix: what makes these paths relative to the root of the catalog, when it is put before
-                them: empty, or the name of ``folder`` and a slash.
+            prefix: the text to put before these paths to make them relative to the root of the catalog;
+                empty, or the name of ``folder`` and a slash.
             flag: the flag that the table was passed with, for error messages; empty for a table that
                 was found beside the images.
             columns: the columns that the user named.

@@ -146,7 +146,7 @@ def find_unsplit_layout(
 
 
 def _folders_to_search(top: Folder, class_names: Sequence[str]) -> Iterator[Folder]:
-    """Yields ``top``, then its only sub-folder with images, then that folder's only one, and so on."""
+    """Yields ``top``, then repeatedly the sub-folder with images, while there is exactly one."""
     folder = top
     for _ in range(_MAX_WRAPPERS):
         yield folder
@@ -180,7 +180,7 @@ class _Finder:
     table_error: UserError | None = None
 
     def layout_of(self, folder: Folder) -> Layout | None:
-        """The layout of ``folder``; None if it has none, so that its sub-folder has to be searched.
+        """The layout of ``folder``; None if none is found, so that a sub-folder is searched next.
 
         Raises:
             UserError: the folder is ambiguous, or does not have the layout that the user named.
@@ -254,8 +254,7 @@ def _by_table(
         text += f"; {unlisted:,} of {num_images:,} images are not listed there and not used"
     layout = Layout(TABLE, folder, table=table, description=text)
     classes = (n for n in folder_names(folder) if not side_of(n) and has_images(folder / n))
-    has_classes = split is not None or len(list(itertools.islice(classes, 2))) == 2
-    if choice == TABLE or not has_classes:
+    if choice == TABLE or not (split or len(list(itertools.islice(classes, 2))) == 2):
         return layout
     check_table(table, is_split=split is not None)
     if table.sides is not None and not split:

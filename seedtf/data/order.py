@@ -35,8 +35,7 @@ class BatchIndices:
 
     1. The batch at a step depends only on ``(n, batch_size, seed, step)``.
     2. An epoch has each index at most once, and exactly once without ``drop_remainder``.
-    3. A dataset that starts at step k yields the same batches as the rest, from step k on, of a dataset
-       that starts at step 0.
+    3. ``dataset(k)`` yields the same batches as ``dataset()`` without its first k batches.
     4. Two seeds give independent orders.
 
     Example:
@@ -108,7 +107,7 @@ class BatchIndices:
         return epochs.prefetch(1).flat_map(_without_autograph(self._batches)).skip(skip)
 
     def one_epoch_dataset(self) -> tf.data.Dataset:
-        """A finite dataset: the first iteration over it yields epoch 0, the next yields epoch 1, etc.
+        """A finite dataset: one iteration yields epoch 0, the next yields epoch 1, and so on.
 
         Each epoch of ``Model.fit`` therefore has a new order, as with
         ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. Keep a reference to this object while
@@ -199,8 +198,7 @@ class BalancedIndices(BatchIndices):
     1. The batch at a step depends only on (labels, batch_size, seed, step).
     2. After any number of epochs, the numbers of slots of any two classes differ by at most one, and
        so do the numbers of slots of any two records of one class.
-    3. A dataset that starts at step k yields the same batches as the rest, from step k on, of a dataset
-       that starts at step 0.
+    3. ``dataset(k)`` yields the same batches as ``dataset()`` without its first k batches.
 
     If ``batch_size`` does not divide n, the last, incomplete batch of an epoch is dropped.
 

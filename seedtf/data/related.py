@@ -184,6 +184,6 @@ def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.nda
 
 
 def group_pairs(groups: np.ndarray) -> np.ndarray:
-    """The pair of each image that is not the first of its group with the first: int64 ``[P, 2]``."""
+    """The pairs (image, first image of its group), except for first images: int64 ``[P, 2]``."""
     others = np.flatnonzero(groups != np.arange(len(groups)))
     return np.stack([others, groups[others]], axis=1)

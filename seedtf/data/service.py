@@ -304,7 +304,7 @@ def _pull(
     into: queue.Queue[Batch | Exception],
     closed: threading.Event,
 ) -> None:
-    """Puts each arriving batch into a queue and, if an error stops them, the error."""
+    """Puts each arriving batch into a queue and, at the end, the error that stopped the batches."""
 
     def put(item: Batch | Exception) -> None:
         while not closed.is_set():

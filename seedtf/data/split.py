@@ -89,7 +89,7 @@ def join_catalogs(
 
 
 def find_duplicates(catalog: Catalog) -> np.ndarray:
-    """The index of the first file with the same bytes as each file: int64 ``[N]``.
+    """For each file, the index of the first file with the same bytes: int64 ``[N]``.
 
     Only files of equal size are read. A file that cannot be read is equal to no other file.
     """

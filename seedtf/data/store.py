@@ -250,7 +250,7 @@ def _disk_store(
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, decode: BatchDecoder
 ) -> None:
-    """Writes the cache file under its name when it is complete, and then the ``.json`` file."""
+    """Writes the cache file, renames it when it is complete, and then writes the ``.json`` file."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:

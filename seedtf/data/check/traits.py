@@ -1,6 +1,6 @@
 """Finds unusual properties (*traits*) of images and of names, although training can use the images.
 
-The module also guesses what kind of file it is if a file is not an image.
+The module also guesses the kind of files that are not images.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def name_traits(name: str) -> list[tuple[str, str]]:
 
 
 def looks_like(data: bytes) -> str:
-    """What kind of file it probably is, if a file is not an image; empty if the kind is unknown.
+    """The probable kind of a file that is not an image; empty if the kind is unknown.
 
     Example:
         >>> looks_like(b"%PDF-1.7")

@@ -138,7 +138,7 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
 
 
 def _with_readable_names(records: Records) -> Records:
-    """Yields the records, but a fault for a name that is not UTF-8, the encoding of the tables."""
+    """Yields the records, with a fault in place of each record whose name is not UTF-8."""
     for record in records:
         path = record.path if isinstance(record, Fault) else record.name
         yield name_fault(path) or record
