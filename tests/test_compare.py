@@ -82,9 +82,7 @@ def test_runs_that_share_no_file_are_refused(make_reports):
 def test_runs_that_share_only_relabelled_images_are_refused(make_reports):
     a, b = make_reports({"1.png": ("x", "x")}, {"1.png": ("y", "y"), "2.png": ("y", "y")})
     RunPaths(b).data_report.write_text(f"path,fault\n1.png,{RELABELLED}\n")
-    message = (
-        rf"--fixes relabelled all images that it shares with {re.escape(str(a))} \(1 in total\)"
-    )
+    message = rf"--fixes relabelled all images that it shares with {re.escape(str(a))} \(1 image\)"
     with pytest.raises(UserError, match=message):
         compare(a, b)
 

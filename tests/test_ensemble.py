@@ -191,7 +191,7 @@ def test_weights_are_not_fitted_on_training_images_and_evaluating_on_them_gives_
     other.split.write_text(text)
     assert run_command("ensemble", [runs[0], str(other.root), f"--out={tmp_path / 'out'}"]) == 0
     shown = capsys.readouterr().out
-    assert f"{runs[0]}: 0 of the 60 images it did not train on can be used; others tra" in shown
+    assert f"{runs[0]}: 0 of the 60 images it did not train on can be used; other mem" in shown
     assert "the members share 0 images that none of them trained on, and 50 are needed" in shown
     assert load_run(tmp_path / "out").weights == (0.5, 0.5)
 

@@ -384,8 +384,8 @@ def test_the_report_pools_the_folds_and_lists_test_images_separately(folds: Path
     page = RunPaths(folds).report.page.read_text()
     assert "pooled accuracy" in page
     assert "test accuracy" in page
-    assert "An export of all runs applies none" in page
-    assert "An export applies it" not in page
+    assert "An export of all runs applies no temperature" in page
+    assert "An export applies this temperature" not in page
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_only_images_that_no_member_trained_on_are_shared(tmp_path: Path) -> Non
     # Image 4 has two labels. This is no error: run ``a`` trained on the image, so it is not shared.
     shared = shared_images(members)
     assert shared == ["/data/1"]
-    end = "images it did not train on can be used; others trained on 1 and lack"
+    end = "images it did not train on can be used; other members trained on 1 and lack"
     assert describe_unused(members, shared) == [
         f"{a}: 1 of the 3 {end} 1",
         f"{b}: 1 of the 2 {end} 0",
@@ -111,6 +111,6 @@ def test_a_shared_image_with_two_labels_is_refused_by_name() -> None:
     ]
     assert shared_images(members[:2]) == ["1", "2", "3"]
     with pytest.raises(
-        UserError, match=r"^c: labels '1' as 'elm', but a as 'ash' \(2 in total\); "
+        UserError, match=r"^c: labels '1' as 'elm', but a labels it as 'ash' \(2 such images\); "
     ):
         shared_images(members)

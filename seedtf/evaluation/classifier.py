@@ -1,4 +1,4 @@
-"""``Classifier``: predicts the classes of images with a run or with an exported SavedModel."""
+"""``Classifier``: predicts the classes of images with a run or with an export (a SavedModel)."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, best first: names and float32 probabilities.
+    """The most probable classes of one image.
 
-    ``heatmap`` is the class activation map of the first class, float32 ``[h, w]``, or None if heat maps
-    were not requested.
+    Attributes:
+        names: the names of the classes, the most probable first.
+        probabilities: the float32 probability of each class in ``names``.
+        heatmap: the class activation map of the first class, float32 ``[h, w]``; None if there is none.
     """
 
     names: tuple[str, ...]
@@ -50,14 +52,14 @@ class Classifier:
 
     Attributes:
         num_classes: number of classes K.
-        prepare: turns the bytes of a file into the input of ``classify``; may be called from many
-            threads; raises RefusedError for a file that cannot be used.
-        classify: takes a non-empty sequence of prepared images and k; returns for each image its k
-            best classes, or a RefusedError if the model rejected the image.
+        prepare: converts the bytes of a file to an input of ``classify``. May be called from many
+            threads. Raises RefusedError for a file that cannot be used.
+        classify: takes a non-empty sequence of prepared images and k. Returns for each image its k
+            most probable classes, or a RefusedError if the model rejected the image.
         max_pixels: the largest width × height that ``prepare`` accepts.
-        fit: how ``prepare``, or the export, makes images square, see ``images.decode.resize_image``.
-        decode_files: reads and prepares several files at once, which is faster than one ``prepare``
-            for each; None for an export, which decodes the files itself.
+        fit: how images are made square, see ``images.decode.resize_image``.
+        decode_files: reads and prepares several files at once, which is faster than a call of
+            ``prepare`` for each file. None for an export, which decodes the files itself.
     """
 
     num_classes: int
@@ -77,13 +79,14 @@ class Classifier:
         """The ``k`` most probable classes of one image, or of each image of a sequence.
 
         Args:
-            images: the path of a file, the content of a file as bytes, or pixels, uint8 ``[H, W, 3]``
-                RGB; or a sequence of these, such as uint8 ``[N, H, W, 3]``.
+            images: one image or a sequence of images. An image is the path of a file, the content of a
+                file as bytes, or an RGB array, uint8 ``[H, W, 3]``. A sequence may also be an array,
+                uint8 ``[N, H, W, 3]``.
             k: number of classes; at most K are returned.
 
         Raises:
-            RefusedError: a file is not an image, is damaged, or is too large; the message has its path
-                if ``images`` has paths.
+            RefusedError: a file is not an image, is damaged, or is too large. If a path was passed, the
+                message contains it.
             ValueError: an array has another dtype or shape.
             OSError: a file cannot be read.
         """
@@ -145,15 +148,16 @@ def open_classifier(
 
     Args:
         path: the folder, or a checkpoint inside a run.
-        tta: 1, or 8 for the mean over the eight rotations and reflections; for a run only.
-        snapshots: whether to average all snapshots of a run instead of using its best model.
+        tta: test-time augmentation: 1 for none, or 8 for the mean over the eight rotations and
+            reflections of the square; for a run only.
+        snapshots: whether to average all snapshots instead of using the best model; for a run only.
         heatmaps: whether predictions have a class activation map; for a run only. The predictions of an
-            export have one if it was written with ``seedtf export --heatmap``.
+            export always have a map if it was written with ``seedtf export --heatmap``.
 
     Raises:
-        UserError: the folder is none of the three or is damaged; ``tta`` 8, ``snapshots`` or
-            ``heatmaps`` was passed for an export; or the run has no snapshots, or its network no class
-            activation maps, although they were requested.
+        UserError: ``path`` is not a run or an export, or is damaged; ``tta``, ``snapshots`` or
+            ``heatmaps`` was passed for an export; ``snapshots`` was passed, but the run has none; or
+            ``heatmaps`` was passed, but the network has no class activation maps.
 
     Example:
         >>> classifier = open_classifier("runs/seedlings")
@@ -184,7 +188,7 @@ def _is_one_image(images: Any) -> bool:
 
 
 def _read_or_encode(image: Image) -> bytes:
-    """Reads an image file, or encodes pixels as PNG, which is lossless; bytes stay as they are."""
+    """Returns the bytes of an image file; pixels are encoded as PNG, which is lossless."""
     if isinstance(image, bytes):
         return image
     if not isinstance(image, np.ndarray):
@@ -219,7 +223,7 @@ def _open_run(
         return [Prediction(*row) for row in zip(names, map(tuple, values), maps, strict=True)]
 
     decoder_arguments = (run.image_size, run.max_pixels, run.fit)
-    # The decoder is made, and traced, at the first call of `prepare`. `prepare_files` does not need it.
+    # This decoder is made and traced only if `prepare` is called. `prepare_files` does not need it.
     get_decoder = functools.cache(lambda: make_decoder(*decoder_arguments))
 
     def prepare(data: bytes) -> tf.Tensor:
@@ -240,11 +244,12 @@ def _open_export(path: Path) -> Classifier:
 
     def classify(files: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
         try:
-            outputs = {n: value.numpy() for n, value in signature(tf.constant(files)).items()}
+            named_tensors = signature(tf.constant(files)).items()
+            outputs = {name: tensor.numpy() for name, tensor in named_tensors}
         except tf.errors.OpError as error:
             if len(files) == 1:
                 return [RefusedError("corrupt", first_line(error, 120))]
-            # Some exports fail for the whole batch if one image is damaged, so predict each alone.
+            # In some exports, one damaged image fails the whole batch, so each is predicted alone.
             return [prediction for file in files for prediction in classify([file], k)]
         return [_prediction_of_row(outputs, row, k) for row in range(len(files))]
 
@@ -252,7 +257,7 @@ def _open_export(path: Path) -> Classifier:
 
 
 def _decodable_bytes(data: bytes) -> bytes:
-    """``data``, or the image as BMP if only Pillow, and not the graph of an export, can decode it."""
+    """``data``, or a BMP of the same image if only Pillow can decode ``data``, but not an export."""
     header = read_header(data)
     if not header.needs_pillow:
         return data
@@ -264,7 +269,7 @@ def _prediction_of_row(
     outputs: dict[str, np.ndarray], row: int, k: int
 ) -> Prediction | RefusedError:
     probabilities = outputs["probabilities"][row]
-    if not probabilities.any():  # An export returns zeros for an image that it refuses.
+    if not probabilities.any():  # An export returns zeros for an image that it cannot decode.
         status = outputs["status"][row].decode() if "status" in outputs else "unreadable"
         return RefusedError(status, "the exported model cannot decode it")
     names = tuple(name.decode() for name in outputs["classes"][row][:k])

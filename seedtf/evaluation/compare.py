@@ -11,6 +11,7 @@ from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.evaluation.metrics import mcnemar_p
 from seedtf.intervals import paired_difference_interval
+from seedtf.report import format_count
 from seedtf.runs.folds import is_folds, read_folds
 from seedtf.runs.paths import ReportPaths, RunPaths
 
@@ -22,14 +23,15 @@ class Comparison:
     """Runs A and B on the images that both have predicted.
 
     Attributes:
-        shared: number of images that are compared: those in both tables, without the relabelled ones.
-        only_in_a, only_in_b: number of images in one table only, which are not compared.
-        relabelled: number of images in both tables that ``--fixes`` relabelled for one or both runs,
-            which are not compared.
-        accuracy_a, accuracy_b: on the shared images, in [0, 1].
-        difference: accuracy B minus accuracy A; ``interval`` is its 95 % interval.
+        shared: number of images that are compared: images in both tables that were not relabelled.
+        only_in_a, only_in_b: number of images in only one of the tables; they are not compared.
+        relabelled: number of images in both tables that ``--fixes`` relabelled for at least one of the
+            runs; they are not compared.
+        accuracy_a, accuracy_b: the accuracies on the shared images, in [0, 1].
+        difference: ``accuracy_b - accuracy_a``.
+        interval: the 95 % interval of ``difference`` (Agresti and Min 2005).
         both_right, only_a_right, only_b_right, both_wrong: counts that add up to ``shared``.
-        mcnemar_p: two-sided p-value of McNemar's test that there is no difference.
+        mcnemar_p: two-sided p-value of McNemar's test that the accuracies are equal.
     """
 
     shared: int
@@ -54,8 +56,8 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
         run_a, run_b: run folders that ``seedtf evaluate`` has evaluated, or report folders.
 
     Raises:
-        UserError: a run has no report, the two share no images or only relabelled ones, or an image
-            has different labels that ``--fixes`` does not explain.
+        UserError: a run has no report; the runs share no images, or only relabelled images; or an image
+            has different labels in the two runs although ``--fixes`` did not relabel it.
 
     Example:
         >>> header = "path,true,top1"
@@ -69,7 +71,7 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
     """
     a, b = _read_predictions(run_a), _read_predictions(run_b)
     in_both = a.keys() & b.keys()
-    # A run that was trained or evaluated with corrected labels has an advantage on these images.
+    # A run that was trained or evaluated with corrected labels has an advantage on relabelled images.
     relabelled = in_both & (_read_relabelled(run_a) | _read_relabelled(run_b))
     shared = in_both - relabelled
     if not in_both:
@@ -79,32 +81,33 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
         )
     if not shared:
         raise UserError(
-            f"{run_b}: --fixes relabelled all images that it shares with {run_a} ({len(in_both)} in "
-            "total); evaluate both on more images with seedtf evaluate --data_dir"
+            f"{run_b}: --fixes relabelled all images that it shares with {run_a} "
+            f"({format_count(len(in_both), 'image')}); evaluate both on more images with "
+            "seedtf evaluate --data_dir"
         )
     conflicts = sorted(path for path in shared if a[path][0] != b[path][0])
     if conflicts:
         path = conflicts[0]
         raise UserError(
-            f"{run_b}: labels {path!r} as {b[path][0]!r}, but {run_a} as {a[path][0]!r} "
-            f"({len(conflicts)} in total); evaluate both on the same labels"
+            f"{run_b}: labels {path!r} as {b[path][0]!r}, but {run_a} labels it as {a[path][0]!r} "
+            f"({format_count(len(conflicts), 'such image')}); evaluate both with the same labels"
         )
     correct = [(a[path][0] == a[path][1], b[path][0] == b[path][1]) for path in shared]
-    n, both = len(correct), correct.count((True, True))
+    num_shared, num_both = len(correct), correct.count((True, True))
     only_a, only_b = correct.count((True, False)), correct.count((False, True))
     return Comparison(
-        shared=n,
+        shared=num_shared,
         only_in_a=len(a.keys() - b.keys()),
         only_in_b=len(b.keys() - a.keys()),
         relabelled=len(relabelled),
-        accuracy_a=(both + only_a) / n,
-        accuracy_b=(both + only_b) / n,
-        difference=(only_b - only_a) / n,
-        interval=paired_difference_interval(only_a, only_b, n),
-        both_right=both,
+        accuracy_a=(num_both + only_a) / num_shared,
+        accuracy_b=(num_both + only_b) / num_shared,
+        difference=(only_b - only_a) / num_shared,
+        interval=paired_difference_interval(only_a, only_b, num_shared),
+        both_right=num_both,
         only_a_right=only_a,
         only_b_right=only_b,
-        both_wrong=n - both - only_a - only_b,
+        both_wrong=num_shared - num_both - only_a - only_b,
         mcnemar_p=mcnemar_p(only_a, only_b),
     )
 
@@ -113,7 +116,7 @@ def _read_relabelled(run: str | os.PathLike[str]) -> set[str]:
     """Reads from data_report.csv which images ``--fixes`` relabelled for a run or for its report.
 
     ``run`` may also be a report folder, such as ``report`` or ``report/test`` in a run folder. So the
-    tables of the two folders around it are read too.
+    tables in the two parent folders of ``run`` are read too.
     """
     folder = Path(run)
     candidates = (folder, *folder.resolve().parents[:2])

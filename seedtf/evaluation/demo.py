@@ -1,4 +1,4 @@
-"""Classifies one image for ``seedtf demo``: probabilities, accepted or rejected, and a heat map."""
+"""Classifies one image for ``seedtf demo``: probabilities, a verdict and a heat map."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Answer:
     """What the page shows for one image.
 
     Attributes:
-        probabilities: up to five classes, best first, and their probabilities, which are scaled by the
-            temperature if it is known; the mean of several runs is not scaled. Empty if the file was
+        probabilities: up to five classes, best first, and their probabilities. They are scaled by the
+            temperature if it is known, except for the mean of several runs. Empty if the file was
             refused.
-        verdict: whether the best class is accepted or rejected, and why; or why neither is said.
+        verdict: whether the best class is accepted or rejected, and why; or why there is no verdict.
         heatmap: the image with the class activation map of the best class drawn over it, uint8
             ``[H, W, 3]``; None if the file was refused, or if the model has no such map.
     """
@@ -50,10 +50,10 @@ class Demo:
     """Classifies one image at a time with a run or an export.
 
     Args:
-        path: a folder of a run, of ``seedtf folds`` or of ``seedtf ensemble``, or what
-            ``seedtf export`` wrote.
-        threshold: the confidence, 0 to 1, below which an answer is rejected; by default the threshold
-            in the run's report, also for an export inside its run folder.
+        path: the folder of a run, of ``seedtf folds``, of ``seedtf ensemble`` or of an export.
+        threshold: the confidence, 0 to 1, below which the best class is rejected. None for the
+            threshold in the report of the run. An export has such a report only if it is in the
+            ``export`` folder of its run.
 
     Attributes:
         threshold: the threshold in use; None if none was passed and no report has one.
@@ -70,19 +70,19 @@ class Demo:
     def __init__(self, path: str | os.PathLike[str], threshold: float | None = None) -> None:
         is_run = newest_saved_model(Path(path)) is None
         self._classifier = _open(path, is_run)
-        paths = RunPaths.of(path) if is_run else _run_of_export(Path(path))
-        # The temperature of single runs does not suit the mean of several runs.
+        run_paths = RunPaths.of(path) if is_run else _run_of_export(Path(path))
+        # The temperature of a cross-validation was fitted on single runs and does not suit their mean.
         is_scaled = not (is_folds(path) or is_ensemble(path))
         self._temperature: float | None = None
         if is_run and is_scaled:
             # An export contains the temperature; the model of a run does not.
             self._temperature = read_temperature(RunPaths.of(path).report)
         self.threshold = threshold
-        if threshold is None and paths is not None:
-            self.threshold = _read_threshold(paths, is_scaled=is_scaled)
+        if threshold is None and run_paths is not None:
+            self.threshold = _read_threshold(run_paths, is_scaled=is_scaled)
 
     def answer(self, file: str | os.PathLike[str]) -> Answer:
-        """Classifies an image file; the answer for a file that is refused has no classes."""
+        """Classifies an image file. For a file that is refused, the answer has no classes."""
         try:
             prediction = self._classifier.predict(Path(file), k=self._classifier.num_classes)
         except RefusedError as error:
@@ -136,8 +136,8 @@ def _read_threshold(paths: RunPaths, *, is_scaled: bool) -> float | None:
 
     Args:
         paths: the run.
-        is_scaled: whether the probabilities are scaled if the report has a temperature. The threshold
-            is then that for scaled probabilities.
+        is_scaled: whether the probabilities are scaled if the report has a temperature. If both is the
+            case, the threshold is that for scaled probabilities.
     """
     try:
         values = json.loads(paths.report.values.read_text(encoding="utf-8"))

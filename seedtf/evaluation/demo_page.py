@@ -1,4 +1,4 @@
-"""The page of ``seedtf demo``, made with gradio; only this machine sees it by default."""
+"""The page of ``seedtf demo``, made with gradio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # evaluation.demo imports TensorFlow, which the page itself d
 
 __all__ = ["import_gradio", "make_page", "start_page"]
 
-_KEEP_SECONDS = 600
+_CLEANUP_SECONDS = 600
+"""gradio deletes old images once in this time, and an image is old after this time."""
 
 
 def import_gradio() -> Any:
@@ -38,7 +39,7 @@ def import_gradio() -> Any:
 def make_page(gradio: Any, answer: Callable[[str], Answer], title: str) -> Any:
     """Makes a ``gradio.Interface`` that shows what ``answer`` returns for an image file.
 
-    gradio keeps the images of its users in a temporary folder for 10 to 20 minutes, and nothing else.
+    gradio keeps uploaded images in a temporary folder for 10 to 20 minutes. It stores nothing else.
     """
 
     def show(file: str | None) -> tuple[dict[str, float] | None, str, np.ndarray | None]:
@@ -60,7 +61,7 @@ def make_page(gradio: Any, answer: Callable[[str], Answer], title: str) -> Any:
         api_name="predict",
         flagging_mode="never",
         analytics_enabled=False,
-        delete_cache=(_KEEP_SECONDS, _KEEP_SECONDS),
+        delete_cache=(_CLEANUP_SECONDS, _CLEANUP_SECONDS),
     )
 
 
@@ -70,9 +71,9 @@ def start_page(gradio: Any, page: Any, *, host: str, port: int = 0, share: bool 
     Args:
         gradio: the module ``gradio``.
         page: from ``make_page``.
-        host: the address that the server listens on.
-        port: the port of the server, or 0 for the first free one from 7860.
-        share: whether to make the page public through a server of gradio's makers.
+        host: the address that the server listens on; 127.0.0.1 is reachable from this machine only.
+        port: the port of the server; 0 for the first free port from 7860 on.
+        share: whether to make the page public through a server of the gradio project.
 
     Raises:
         UserError: the port is in use, or the address cannot be used.

@@ -45,8 +45,8 @@ class Embeddings:
     Attributes:
         catalog: the images; ``catalog.faults`` names the files that were left out. Without labels, all
             labels are 0 and the only class name is empty.
-        features: float32 ``[N, D]``; row k belongs to ``catalog.paths[k]``. May be a memory map of the
-            cache file, so do not change it.
+        features: float32 ``[N, D]``; row k belongs to ``catalog.paths[k]``. Do not change the array: it
+            may be a memory map of the cache file.
         from_cache: whether the features were read from the cache.
         seconds: the time that computing or reading the features took.
     """
@@ -80,9 +80,9 @@ def embed_images(
         data_dir: a folder of images, with labels in any layout that training takes or without labels;
             an archive of such a folder; or ``sample``.
         model: a network as for training, or a run folder, whose network computes the features.
-        image_size: side of the images in pixels; 0 means the size of the run, or the only size that
-            the network accepts, or 224.
-        weights: as for training; a run has its own.
+        image_size: side of the images in pixels. 0 means the image size of the run or, for a network,
+            the only size that it accepts, otherwise 224.
+        weights: as for training; ignored for a run, which has its own weights.
         layout, labels_csv, columns: how the labels are read, as for training.
         cache_dir: the folder of cache files; empty for the default.
         batch_size: images in a batch.
@@ -109,10 +109,11 @@ def embed_images(
 def list_catalog(
     data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS, layout: str = "auto"
 ) -> Catalog:
-    """Lists the labelled images of a folder; if it has no labels, all images with label 0.
+    """Lists the labelled images of a folder; if it has no labels, all images, with the label 0.
 
     Raises:
-        UserError: there are no images; or there are no labels, but an argument says how to read them.
+        UserError: there are no images; or there are no labels although ``labels_csv``, ``columns`` or
+            ``layout`` says how to read them.
     """
     try:
         return list_files(data_dir, labels_csv, columns, layout, min_images=1)[0]
@@ -156,9 +157,9 @@ def embed_catalog(
 
 
 def write_embeddings(embeddings: Embeddings, out: Path) -> Path:
-    """Writes the features to ``out`` (``*.npy``), and beside it a table with the file of each row.
+    """Writes the features to ``out`` (``*.npy``), and a table with the file of each row beside ``out``.
 
-    Each file appears when it is complete, the table first.
+    Each of the two files appears only when it is complete; the table appears first.
 
     Returns:
         The path of the table, which has the columns ``file`` and, with labels, ``label``.
@@ -178,14 +179,17 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> Path:
 
 
 _Rows = tuple[np.ndarray, np.ndarray, list[Fault]]
-"""Features float32 ``[files, D]``, the indices of the decoded files, the faults of the others."""
+"""The features, float32 ``[files, D]``; the indices of the decoded files; and the faults of all others.
+
+The rows of files that could not be decoded have no meaning.
+"""
 
 
 @dataclass(frozen=True)
 class _Cache:
     """The paths of the two files of a cache entry, one with features and one with faults.
 
-    The faults are written last. So if their file exists, the features are complete, too.
+    The file of faults is written last. So if this file exists, the file of features is complete.
     """
 
     features: Path
@@ -235,7 +239,11 @@ def _compute(catalog: Catalog, embedder: Embedder, cache: _Cache, batch_size: in
 def _embed_files(
     rows: np.ndarray, catalog: Catalog, embedder: Embedder, body: keras.Model, batch_size: int
 ) -> tuple[np.ndarray, list[Fault]]:
-    """Writes the features of each file to its row; returns the indices of decoded files, and faults."""
+    """Writes the features of each file to its row of ``rows``.
+
+    Returns:
+        The indices of the decoded files, int64, and the faults of all other files.
+    """
     size = embedder.image_size
     decode = make_batch_decoder(size, embedder.max_pixels, embedder.fit)
 
@@ -244,7 +252,7 @@ def _embed_files(
         features = body(tf.cast(images, tf.float32), training=False)
         return tf.cast(features, tf.float32)
 
-    # Only one thread at a time runs the network, which uses all cores; the others decode meanwhile.
+    # The network uses all cores, so only one thread at a time runs it; other threads decode meanwhile.
     network_lock = threading.Lock()
 
     def decode_and_embed(first: int, paths: Sequence[str]) -> list[Decoded]:

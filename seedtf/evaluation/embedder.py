@@ -1,4 +1,4 @@
-"""``Embedder``: a network without its head, pretrained or from a run, that computes features."""
+"""``Embedder``: a pretrained network or that of a run, without its head, which computes features."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ _WEIGHTS_SUFFIXES = (".json", ".h5", ".safetensors")
 class Embedder:
     """A network without its head.
 
-    The network is built only when needed, for example to compute features that are not cached.
+    The network is built only when ``build`` is called, so features in the cache need no network.
 
     Attributes:
-        name: the name of the network, to be shown.
-        image_size: side S of its input in pixels.
-        key: a hash of everything that the features depend on, except for the decoded images.
+        name: the name of the network, as shown to the user.
+        image_size: side S of the network's input in pixels.
+        key: a hash of everything except the images that the features depend on.
         build: builds and returns the model. It maps images, float32 ``[B, S, S, 3]`` RGB in 0–255, to
             features ``[B, D]``: the last feature map, averaged over height and width.
-        model, weights: what to pass as ``--model`` and ``--weights`` to train from this network.
+        model, weights: the values of ``--model`` and ``--weights`` that start a training with this
+            network.
         licence: the licence of the weights; empty if the weights are random or the licence is unknown.
         max_pixels: images with a larger width × height are refused.
         fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
@@ -65,14 +66,14 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
     """Checks ``--model``, ``--image_size`` and ``--weights``, and returns the network that they name.
 
     Args:
-        model: as for training; or a run folder, or a ``.keras`` file in one.
-        image_size: side of the images in pixels; 0 means the size of the run, or the only size that
-            the network accepts, or 224.
-        weights: as for training; a run has its own.
+        model: a network as for training, a run folder, or a ``.keras`` file in a run folder.
+        image_size: side of the images in pixels. 0 means the image size of the run or, for a network,
+            the only size that it accepts, otherwise 224.
+        weights: as for training; ignored for a run, which has its own weights.
 
     Raises:
-        UserError: the network is unknown, is the mean of several runs, does not accept the image size,
-            or its files are missing.
+        UserError: the network is unknown, does not accept the image size, or lacks a file; or ``model``
+            is a folder of several runs.
 
     Example:
         >>> embedder = open_embedder("tiny", 16, weights="none")
@@ -100,11 +101,11 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
         licence = _read_licence(weights)
     elif preset:
         files = sorted(Path(preset.folder).glob("*"))
-        identity.append(_hash_files([each for each in files if each.suffix in _WEIGHTS_SUFFIXES]))
+        identity.append(_hash_files([file for file in files if file.suffix in _WEIGHTS_SUFFIXES]))
 
     def build() -> keras.Model:
         if weights == "none":
-            # Every process must draw the same weights, because they share the features in the cache.
+            # Every process must draw the same weights, because all processes share the cached features.
             keras.utils.set_random_seed(0)
         return pooled_body(
             build_network(model=preset or name, num_classes=2, image_size=size, weights=weights)
@@ -123,7 +124,7 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
 
 
 def _open_run(model: str, image_size: int) -> Embedder:
-    """The best model of a run, or another checkpoint of it, without its head."""
+    """The embedder of a run, with its best model or the checkpoint that ``model`` names."""
     run = load_run(model)
     if run.members:
         raise UserError(f"--model={model}: averages several runs; pass one of them")
@@ -153,10 +154,10 @@ def _is_path(weights: str) -> bool:
 
 
 def _read_licence(weights: str) -> str:
-    """The licence of a weights file, as recorded in its run folder; empty if it is unknown."""
+    """The licence of a file of weights, as recorded in its run folder; empty if it is unknown."""
     try:
         return read_weights_licence(find_run(weights)[0])
-    except UserError:  # the file lies in no run
+    except UserError:  # the file is not in a run folder
         return ""
 
 

@@ -1,4 +1,4 @@
-"""``seedtf ensemble``: averages the probabilities of several runs, with weights that it fits."""
+"""``seedtf ensemble``: the weighted mean of the probabilities of several runs, with fitted weights."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Ensemble:
         members: the runs and folders of ``seedtf folds`` that the user named.
         weights: the weight of each member; they add up to 1.
         images: number of images that the weights were fitted on; 0 if the weights are equal.
-        shared: number of images that all members predict without having trained on them; 0 if they were
-            not looked for, because equal weights were requested.
-        accuracies: the accuracies on the shared images, of each member and then of the ensemble; empty
-            if there are fewer than ``MIN_IMAGES``.
+        shared: number of images that all members predict without having trained on them; 0 if equal
+            weights were requested, because such images are then not looked for.
+        accuracies: the accuracy of each member, then of the ensemble, on the images that the weights
+            were fitted on; empty if no weights were fitted.
     """
 
     members: tuple[str, ...]
@@ -53,24 +53,26 @@ def make_weighted_ensemble(
     """Writes the folder of an ensemble, which ``predict``, ``evaluate`` and ``export`` accept.
 
     The members must have the same classes. If a member has them in another order, its outputs are
-    matched by the names of the classes, and the ensemble has the order of the first member.
+    matched by the names of the classes. The ensemble has the order of the first member.
 
-    The weights are fitted on images that no member has trained on: the validation images of a run.
-    Every image of a cross-validation counts as such, because ``oof.csv`` has its prediction by the run
-    that did not train on it. If the members have fewer than ``MIN_IMAGES`` such images in common, all
-    weights are equal. Lines are printed about classes in another order and about images that are left
-    out, such as validation images of one member that another one has trained on.
+    The weights are fitted on images that all members predict and that no member has trained on. For a
+    run, these are among its validation images. For a cross-validation, any image may be used, because
+    ``oof.csv`` has its prediction by the run that did not train on it. If there are fewer than
+    ``MIN_IMAGES`` such images, all weights are equal.
+
+    A line is printed for each member whose classes are in another order, and for each member with
+    images that cannot be used to fit the weights.
 
     Args:
         members: at least two runs or folders of ``seedtf folds``.
         out: the new folder.
-        equal_weights: whether all members get the same weight, instead of fitted weights.
+        equal_weights: whether all members get the same weight; otherwise the weights are fitted.
         batch_size: images per batch; changes the speed, not the predictions.
 
     Raises:
-        UserError: there are fewer than two members; one is neither a run nor a folder of
-            ``seedtf folds``; their classes, their ``--fit`` or the labels of the images that they share
-            differ; or ``out`` exists and is not an empty folder.
+        UserError: there are fewer than two members; a member is neither a run nor a folder of
+            ``seedtf folds``; two members have different classes, a different ``--fit``, or different
+            labels for the same image; or ``out`` exists and is not an empty folder.
     """
     folder = Path(out)
     if len(members) < 2:
@@ -79,8 +81,8 @@ def make_weighted_ensemble(
         raise UserError(f"--out={folder}: already exists; pass a new folder")
     runs = [_open_member(member) for member in members]
     orders = [
-        _match_member_classes(*pair, members[0], runs[0])
-        for pair in zip(members, runs, strict=True)
+        _match_member_classes(member, run, members[0], runs[0])
+        for member, run in zip(members, runs, strict=True)
     ]
     weights = np.full(len(runs), 1 / len(runs))
     accuracies: tuple[float, ...] = ()
@@ -112,7 +114,7 @@ def _match_member_classes(member: str, run: Run, first_member: str, first: Run) 
     """Returns the position of each class of ``first`` in ``run``.
 
     Raises:
-        UserError: the two have different classes or were trained with another ``--fit``.
+        UserError: the two runs have different classes, or were trained with a different ``--fit``.
     """
     order = match_classes(run.class_names, first.class_names, member, first_member)
     if run.fit != first.fit:
@@ -129,9 +131,9 @@ def _match_member_classes(member: str, run: Run, first_member: str, first: Run) 
 
 
 def _read_shared_labels(members: Sequence[str], runs: Sequence[Run]) -> dict[str, int]:
-    """The labels of the images that all members predict and none has trained on, by absolute path.
+    """Reads the labels of the images that all members predict and no member has trained on.
 
-    A label is an index into the classes of the first member.
+    The keys are absolute paths. A label is an index into the classes of the first member.
     """
     images = [
         read_member_images(member, run.run_dir) for member, run in zip(members, runs, strict=True)
@@ -152,10 +154,11 @@ def _read_shared_labels(members: Sequence[str], runs: Sequence[Run]) -> dict[str
 def _predict_shared(
     runs: Sequence[Run], orders: Sequence[list[int]], labels: dict[str, int], batch_size: int
 ) -> tuple[dict[str, int], np.ndarray]:
-    """Returns the labels and the probabilities of the shared images, without those that cannot be read.
+    """Predicts the shared images, and leaves out the images that cannot be read.
 
-    The probabilities are float ``[M, N, K]``, of M members for N images, with the classes in the order
-    of the first member.
+    Returns:
+        The labels, by path, and the probabilities, float ``[M, N, K]``, of M members for N images. The
+        classes are in the order of the first member.
     """
     predicted = [_predict_unseen(run, batch_size) for run in runs]
     kept = {
@@ -202,10 +205,10 @@ def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, num_i
 
 
 def _predict_unseen(run: Run, batch_size: int) -> dict[str, np.ndarray]:
-    """The probabilities, float ``[K]``, of each image that a member has not trained on, by its path.
+    """The probabilities, float ``[K]``, of the images that a member has not trained on, by path.
 
-    The classes are in the order of the member. The probabilities of a cross-validation are read from
-    its ``oof.csv``.
+    The classes are in the order of this member. For a cross-validation, the probabilities are read from
+    ``oof.csv``.
     """
     if run.is_folds:
         rows = FoldsPaths(run.run_dir).read_predictions(run.class_names)

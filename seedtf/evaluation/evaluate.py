@@ -65,24 +65,26 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Report:
-    """The metrics of a model; all follow from predictions, temperature and precision target.
+    """The metrics of a model, computed from ``predictions``, ``temperature``, ``precision_target``.
 
     Attributes:
         predictions: the predictions that the metrics describe.
         confusion: int64 ``[K, K]``, true classes in rows, predicted classes in columns.
         accuracy: the trace of ``confusion`` divided by N.
-        accuracy_interval: its 95 % Wilson interval.
-        scores: precision, recall, F1 and support per class; ``macro_f1`` is the mean F1.
-        losses: cross-entropy of each image in nats, float64 ``[N]``; ``loss`` is the mean.
-        margins: the true class's probability minus the highest other one, float64 ``[N]``.
-        temperature: the divisor of the logits, fitted on validation images. If there is none, it and
-            the attributes that end in ``_scaled`` are None.
-        reliability, reliability_scaled: calibration of the model's probabilities, and of the
-            temperature-scaled ones.
-        precision_target: wanted fraction of correct predictions among the accepted ones. A prediction
-            is accepted if its confidence reaches a threshold.
-        reject, reject_scaled: the thresholds that reach ``precision_target`` with the model's
-            probabilities, and with the temperature-scaled ones; None if no threshold does.
+        accuracy_interval: the 95 % Wilson interval of ``accuracy``.
+        scores: precision, recall, F1 and support per class.
+        macro_f1: the mean F1 of the classes that occur as label or prediction.
+        losses: cross-entropy of each image in nats, float64 ``[N]``.
+        loss: the mean of ``losses``.
+        margins: the probability of the true class minus the highest other probability, float64 ``[N]``.
+        temperature: the divisor of the logits, fitted on validation images; None if none was fitted.
+        reliability: the calibration of the model's probabilities.
+        reliability_scaled: the calibration after temperature scaling; None without a temperature.
+        precision_target: wanted fraction of correct predictions among the accepted predictions. A
+            prediction is accepted if its confidence is at least a threshold.
+        reject: the threshold that reaches ``precision_target`` with the model's probabilities; None if
+            no threshold does.
+        reject_scaled: the same threshold after temperature scaling; None without a temperature too.
     """
 
     predictions: Predictions
@@ -151,16 +153,22 @@ def make_mean_predict_fn(
 def predict_store(
     predict: PredictFn, store: Store, records: np.ndarray, batch_size: int
 ) -> Predictions:
-    """Predicts the images of a store whose indices are ``records``, int64 ``[n]``, in this order.
+    """Predicts images of a store.
+
+    Args:
+        predict: from ``make_predict_fn`` or ``make_mean_predict_fn``.
+        store: decoded images.
+        records: int64 ``[n]``, the indices of the images in ``store``, in the order of the result.
+        batch_size: images per batch.
 
     Raises:
         UserError: the model returns NaN or infinity.
     """
     batches = eval_dataset(store, records, batch_size)
-    steps = -(-len(records) // batch_size)
+    num_batches = -(-len(records) // batch_size)
     # disable=None hides the bar unless stderr is a terminal.
-    hidden = is_silent() or None
-    bar = tqdm(batches, "evaluating", steps, unit="batch", disable=hidden, leave=False)
+    disable = is_silent() or None
+    bar = tqdm(batches, "evaluating", num_batches, unit="batch", disable=disable, leave=False)
     probabilities = np.concatenate([predict(images) for images, _ in bar])
     catalog = store.catalog
     paths = tuple(catalog.paths[record] for record in records)
@@ -180,16 +188,16 @@ def compute_report(
 
     Args:
         predictions: of at least one image.
-        precision_target: wanted fraction of correct predictions among those that are not rejected, in
+        precision_target: wanted fraction of correct predictions among the accepted predictions, in
             [0, 1].
-        temperature: from ``fit_temperature``; None leaves out the metrics that end in ``_scaled``.
+        temperature: from ``fit_temperature``; if None, the attributes that end in ``_scaled`` are None.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     confidence, correct = predictions.confidence, predictions.classes == labels
     confusion = metrics.confusion_matrix(labels, predictions.classes, len(predictions.class_names))
     scores = metrics.class_scores(confusion)
     losses = metrics.per_image_loss(probabilities, labels)
-    hits, n = int(confusion.trace()), len(labels)
+    num_correct, num_images = int(confusion.trace()), len(labels)
     reliability_scaled, reject_scaled = None, None
     if temperature is not None:
         scaled = metrics.scale_probabilities(probabilities, temperature).max(axis=1)
@@ -198,8 +206,8 @@ def compute_report(
     return Report(
         predictions=predictions,
         confusion=confusion,
-        accuracy=hits / n,
-        accuracy_interval=wilson_interval(hits, n),
+        accuracy=num_correct / num_images,
+        accuracy_interval=wilson_interval(num_correct, num_images),
         scores=scores,
         macro_f1=metrics.macro_f1(scores),
         losses=losses,
@@ -215,7 +223,7 @@ def compute_report(
 
 
 def top_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
-    """Indices int64 ``[B, min(k, K)]`` of the most probable classes; ties are in class order.
+    """Indices, int64 ``[B, min(k, K)]``, of the most probable classes, best first; ties in class order.
 
     Example:
         >>> top_classes(np.array([[0.2, 0.5, 0.3]]), 2).tolist()
@@ -229,12 +237,12 @@ def top_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
 
 
 def top_losses(report: Report, limit: int) -> np.ndarray:
-    """Indices int64 of at most ``limit`` wrong predictions, the highest loss first."""
+    """Indices, int64, of the ``limit`` wrong predictions with the highest losses, the highest first."""
     wrong = np.flatnonzero(report.predictions.classes != report.predictions.labels)
     return wrong[np.argsort(-report.losses[wrong], kind="stable")][:limit]
 
 
 def _eight_views(images: tf.Tensor) -> list[tf.Tensor]:
-    """The symmetries of the square: four quarter turns of the image and of its mirror image."""
+    """The image and its mirror image, each rotated by 0, 90, 180 and 270 degrees."""
     mirrored = tf.reverse(images, axis=[2])
     return [tf.image.rot90(view, turns) for view in (images, mirrored) for turns in range(4)]

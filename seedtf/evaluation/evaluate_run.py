@@ -54,9 +54,9 @@ class Evaluation:
         page: the path of the HTML page.
         report: the metrics.
         context: the run, the model and the images that the report is about.
-        num_snapshots: number of snapshots that were averaged; 0 for the best model.
-        test: the report on the run's test images. None if the run has no test images, or if the images
-            were passed as ``data_dir``.
+        num_snapshots: number of snapshots that were averaged; 0 if no snapshots were requested.
+        test: the evaluation on the test images of the run. None if the run has no test images, or if
+            ``data_dir`` was passed.
     """
 
     page: Path
@@ -83,37 +83,39 @@ def evaluate_run(
     out: str = "",
     overwrite: bool = False,
 ) -> Evaluation:
-    """Evaluates a run on its validation images, or on those in ``data_dir``, and writes the report.
+    """Evaluates a run on its validation images, or on the images in ``data_dir``; writes the report.
 
-    If the run has test images, they are evaluated last, with the temperature of the validation images.
-    Their own report is written to the folder ``test`` in the folder of the report.
+    If the run has test images, they are evaluated last, with the temperature that was fitted on the
+    validation images. The report of the test images is written to the folder ``test`` in the folder of
+    the report.
 
-    In a folder of ``seedtf folds`` every image is predicted by the run that did not train on it, and
-    ``oof.csv`` is written. Test images and those in ``data_dir`` are predicted by the mean of all runs.
+    In a folder of ``seedtf folds``, every image is predicted by the run that did not train on it, and
+    ``oof.csv`` is written. Test images and images in ``data_dir`` are predicted by the mean of all
+    runs.
 
-    The temperature is fitted on the validation images only. For other images it is read from the
-    report on the validation images. Probabilities are not scaled if there is no such report. The mean
-    of several runs is not scaled either, because a temperature of single runs does not suit it.
+    The temperature is fitted on the validation images only. For images in ``data_dir``, it is read from
+    the report on the validation images. The probabilities are not scaled if there is no such report, or
+    if they are the mean of several runs, for which no temperature is fitted.
 
     Args:
         run_dir: a run folder, or a checkpoint inside one, such as ``RUN/checkpoints/last.keras``.
-        data_dir, labels_csv: other labelled images, as for training. If a table has test rows, only
-            these are evaluated.
+        data_dir, labels_csv: other labelled images, as for training. If the table ``labels_csv`` has
+            test rows, only these rows are evaluated.
         file_column, label_column, split_column: columns of the table, by header or by number from 1.
         layout: the layout of ``data_dir``, as for training.
-        fixes: a table of labels to change and images to leave out, for this report only. The default
-            folder has the suffix ``-fixes``, so that ``report``, from which exports read the
-            temperature, does not change. ``oof.csv`` is not written either.
-        tta: 1, or 8 for the mean over the eight rotations and reflections of the square. ``oof.csv``
-            then has these means too.
+        fixes: a table of labels to change and images to leave out, for this report only. The report is
+            written to a folder with the suffix ``-fixes``, so that ``report``, from which exports read
+            the temperature, does not change. ``oof.csv`` is not written.
+        tta: test-time augmentation: 1 for none, or 8 for the mean over the eight rotations and
+            reflections of the square. With 8, ``oof.csv`` has these means, too.
         snapshots: whether to average all snapshots of the run instead of using its best model; only
             for a single run.
-        precision_target: wanted fraction of correct predictions among those that are not rejected.
+        precision_target: wanted fraction of correct predictions among the accepted predictions.
         batch_size: images per batch; changes the speed, not the predictions.
-        out: the folder of the report. The default is ``report`` in the run, with the suffixes
-            ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots``, ``-tta8`` and ``-fixes`` that
-            apply. An older report on the same images is replaced. If the folder has a report on other
-            images, ``-2``, ``-3``, … is appended.
+        out: the folder of the report. The default is ``report`` in the run folder, followed by
+            ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots``, ``-tta8`` and ``-fixes`` as far
+            as they apply. If the default folder has a report on the same images, this older report is
+            replaced. If it has a report on other images, ``-2``, ``-3``, … is appended.
         overwrite: whether ``out`` may already contain files.
 
     Raises:
@@ -141,7 +143,7 @@ def evaluate_run(
         run.paths.report_paths, checkpoint=checkpoint, tta=tta, snapshots=snapshots
     )
     fix_table = FixTable(fixes) if fixes else None
-    base = report_paths(data_dir, fixes=bool(fixes)).root
+    default_folder = report_paths(data_dir, fixes=bool(fixes)).root
     if out:
         check_out_folder(out, "--out", overwrite=overwrite)
     columns = Columns(file_column, label_column, split_column)
@@ -150,7 +152,7 @@ def evaluate_run(
         raise UserError(
             f"{run.run_dir}: an ensemble has no images of its own; pass --data_dir with labelled images"
         )
-    # With snapshots, load_members refuses a folder of folds.
+    # ``seedtf folds`` and snapshots cannot be combined. load_members raises the error for it.
     models = [] if is_out_of_fold and not snapshots else run.load_members(snapshots)
     predict = functools.partial(
         predict_labelled, tta=tta, batch_size=batch_size, weights=run.weights
@@ -183,18 +185,19 @@ def evaluate_run(
         fit=run.fit,
         max_pixels=run.max_pixels,
     )
-    folder = Path(out) if out else base
+    folder = Path(out) if out else default_folder
     if data_dir and not out:
-        folder = _report_folder(run, base, context)
-    writer = _Writer(
+        folder = _choose_folder(run, default_folder, context)
+    writer = _ReportWriter(
         folder,
         precision_target,
         batch_size,
         len(models) if snapshots else 0,
         changes,
     )
-    # The test images are evaluated last, because nothing may be chosen or fitted on them. A single run
-    # has the temperature of the validation images, the mean of several runs has none.
+    # The test images are evaluated last, because nothing may be chosen or fitted on them. For a single
+    # run, their probabilities are scaled by the temperature of the validation images. The mean of
+    # several runs has no temperature.
     test_images = None if data_dir else open_test(run)
     if test_images is None:
         return writer.write(run, labelled, context, temperature)
@@ -216,10 +219,11 @@ def evaluate_run(
 def _apply_fixes(
     labelled: LabelledPredictions, fix_table: FixTable | None, data_dir: str = ""
 ) -> tuple[LabelledPredictions, tuple[Fault, ...] | None]:
-    """Applies ``--fixes``: returns the predictions with the new labels, and the changes.
+    """Applies ``--fixes`` to the labels.
 
-    The changes are rows of data_report.csv. If ``fix_table`` is None, the predictions are returned
-    unchanged, with None instead of the changes.
+    Returns:
+        The predictions with the new labels, and the changes, as rows of data_report.csv. If
+        ``fix_table`` is None, the unchanged predictions and None.
     """
     if fix_table is None:
         return labelled, None
@@ -234,14 +238,14 @@ def _apply_fixes(
 
 
 @dataclass(frozen=True)
-class _Writer:
-    """Computes and writes the report of some images.
+class _ReportWriter:
+    """Computes the metrics of a report and writes its folder.
 
     Attributes:
         folder: the folder of the report.
         precision_target, batch_size: as for ``evaluate_run``.
-        num_snapshots: number of snapshots that were averaged; 0 for the best model.
-        changes: what ``--fixes`` changed, as rows of data_report.csv; None without the flag.
+        num_snapshots: number of snapshots that were averaged; 0 if no snapshots were requested.
+        changes: what ``--fixes`` changed, as rows of data_report.csv; None without ``--fixes``.
     """
 
     folder: Path
@@ -273,7 +277,7 @@ class _Writer:
                 folds=folds_values(run, report) if is_out_of_fold else None,
             )
             if self.changes is not None:
-                # write_data_report writes the faults of a catalog, so the changes are passed as faults.
+                # write_data_report writes the faults of a catalog, so the changes are passed as such.
                 changed = Catalog(labelled.data_root, (), np.empty(0, np.int32), (), self.changes)
                 write_data_report(ReportPaths(self.folder).data_report, changed)
             elif is_out_of_fold:
@@ -287,7 +291,7 @@ class _Writer:
 
 
 def _send_to_trackers(run: Run, folder: Path) -> None:
-    """Uploads a report that lies in the run folder to the trackers that ``--track`` named."""
+    """Uploads a report that is in the run folder to the trackers of the run (``--track``)."""
     root, paths = run.paths.root.resolve(), ReportPaths(folder)
     if not folder.resolve().is_relative_to(root):
         return
@@ -306,22 +310,23 @@ def _describe_model(run: Run, models: Sequence[keras.Model], snapshots: bool) ->
     return f"{name}, mean of {len(models)} {members}" if members else name
 
 
-def _report_folder(run: Run, base: Path, context: ReportContext) -> Path:
-    """The first of ``base``, ``base-2``, … that is free or has a report on the same images."""
-    reports = numbered_names(base)
+def _choose_folder(run: Run, default: Path, context: ReportContext) -> Path:
+    """Chooses the first of ``default``, ``default-2``, … that has no report on other images."""
+    folders = numbered_names(default)
     suffixes = ["snapshots", "tta8", "snapshots-tta8", "fixes"]
     suffixes += [path.stem for path in run.paths.checkpoints.glob("*.keras")]
-    # These are names of reports on the validation images, so reports on other images avoid them.
-    if base.name in {f"report-{suffix}" for suffix in suffixes}:
-        next(reports)
-    return next(folder for folder in reports if _may_replace(ReportPaths(folder), context))
+    # ``report-<suffix>`` is a report on the validation images, so a report on other images, from a
+    # folder whose name is one of the suffixes, starts with ``-2``.
+    if default.name in {f"report-{suffix}" for suffix in suffixes}:
+        next(folders)
+    return next(folder for folder in folders if _may_replace(ReportPaths(folder), context))
 
 
 def _may_replace(paths: ReportPaths, context: ReportContext) -> bool:
-    """Whether the folder has no report, or one on the images of ``context``."""
+    """Whether the folder has no report, or a report on the images of ``context``."""
     try:
         values = json.loads(paths.values.read_text(encoding="utf-8"))
-        # Reports of older releases have no data_root.
+        # Reports by older versions of seedtf have no data_root.
         data_root = values.get("data_root") or os.path.abspath(values["data"])
         source = {"data_root": data_root, "labels_csv": values.get("labels_csv", "")}
         return source == context.source

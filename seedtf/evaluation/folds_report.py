@@ -1,4 +1,4 @@
-"""Parts of a cross-validation's report: metrics of folds and groups, and the table ``oof.csv``."""
+"""What only the report of a cross-validation has: metrics of folds and groups, and ``oof.csv``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _RESAMPLES = 2000
 def folds_values(run: Run, report: Report) -> dict[str, Any]:
     """Computes the metrics of each fold and of the worst groups, as JSON for the page and report.json.
 
-    A fold whose images are all left out by ``--fixes`` has no accuracy (None). The standard
-    deviation of the accuracies is None if only one fold has images.
+    The accuracy of a fold is None if ``--fixes`` leaves out all its images. The standard deviation of
+    the accuracies is None if only one fold has images.
 
     Args:
         run: a folder of ``seedtf folds``.
@@ -61,10 +61,10 @@ def folds_values(run: Run, report: Report) -> dict[str, Any]:
 
 
 def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | None:
-    """The interval over all groups, and the accuracy of the worst ones; None if there are no groups."""
+    """The number of groups, an interval of the accuracy, and the worst groups; None without groups."""
     if not any(groups):
         return None
-    # An image without a group is a group of its own, and is counted in ``number``.
+    # Each image without a group counts as a group of one image, here with a name that starts with \0.
     names = np.array([group or f"\0{row}" for row, group in enumerate(groups)])
     unique, group_of = np.unique(names, return_inverse=True)
     num_images = np.bincount(group_of)
@@ -89,9 +89,9 @@ def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | No
 def group_interval(num_correct: np.ndarray, num_images: np.ndarray) -> tuple[float, float]:
     """A 95 % interval of the accuracy that does not assume independent images within a group.
 
-    It is the percentile bootstrap over groups (Field and Welsh 2007) with a fixed seed. It is wider
-    than a Wilson interval if the images of a group, such as one plant, tend to be all right or all
-    wrong.
+    The interval is a percentile bootstrap over groups (Field and Welsh 2007) with a fixed seed. It is
+    wider than a Wilson interval if the predictions for a group, such as the images of one plant, tend
+    to be all correct or all wrong.
 
     Args:
         num_correct: int ``[G]``, how many images of each group are predicted correctly.
@@ -117,10 +117,10 @@ def write_out_of_fold(run: Run, predictions: Predictions) -> None:
     Every readable image of the folds has one row, with the probabilities from the run that did not
     train on it. The rows are sorted by path.
     """
-    write_lines(FoldsPaths(run.run_dir).predictions, _lines(run, predictions))
+    write_lines(FoldsPaths(run.run_dir).predictions, _out_of_fold_lines(run, predictions))
 
 
-def _lines(run: Run, predictions: Predictions) -> Iterator[str]:
+def _out_of_fold_lines(run: Run, predictions: Predictions) -> Iterator[str]:
     rows, names = _read_rows(run), predictions.class_names
     yield csv_line("path", "true", "group", "fold", "top1", *(f"p:{name}" for name in names))
     classes = predictions.classes

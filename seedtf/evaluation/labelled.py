@@ -39,7 +39,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Part:
-    """The images ``records`` of a store, all predicted by the weighted mean of ``models``."""
+    """Images that were predicted by the weighted mean of the same models.
+
+    Attributes:
+        models: the models.
+        store: contains the images, and possibly others.
+        records: int64 ``[n]``, the indices of the images in ``store``.
+        weights: the weight of each model; empty for equal weights.
+    """
 
     models: Sequence[keras.Model]
     store: Store
@@ -53,7 +60,7 @@ class LabelledPredictions:
 
     Attributes:
         predictions: the predictions of all images, in the order of ``parts``.
-        parts: the images in groups, each predicted by the same models.
+        parts: the same images, divided by the models that predicted them.
     """
 
     predictions: Predictions
@@ -66,22 +73,22 @@ class LabelledPredictions:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """The images that could not be used."""
+        """The images that could not be decoded, each with the reason."""
         return tuple(fault for part in self.parts for fault in part.store.catalog.faults)
 
     def with_fixes(self, fixes: Fixes) -> LabelledPredictions:
         """A copy with the labels of ``fixes`` and without the images that ``fixes`` leaves out."""
-        keep, predictions = ~fixes.dropped, self.predictions
+        is_kept, predictions = ~fixes.dropped, self.predictions
         parts, start = [], 0
         for part in self.parts:
             end = start + len(part.records)
-            parts.append(replace(part, records=part.records[keep[start:end]]))
+            parts.append(replace(part, records=part.records[is_kept[start:end]]))
             start = end
-        paths = (path for path, is_kept in zip(predictions.paths, keep, strict=True) if is_kept)
+        paths = (path for path, kept in zip(predictions.paths, is_kept, strict=True) if kept)
         fixed = Predictions(
             tuple(paths),
-            fixes.labels[keep],
-            predictions.probabilities[keep],
+            fixes.labels[is_kept],
+            predictions.probabilities[is_kept],
             predictions.class_names,
         )
         return LabelledPredictions(fixed, tuple(parts))
@@ -99,9 +106,7 @@ class LabelledPredictions:
         )
 
     def compute_heatmaps(self, report: Report, limit: int, batch_size: int) -> list[np.ndarray]:
-        """Computes the class activation maps of the top losses, each float32 ``[h, w]``.
-
-        Each map is that of the predicted class, not of the label.
+        """Computes class activation maps of the wrong predictions with the highest losses.
 
         Args:
             report: the metrics of these predictions.
@@ -109,7 +114,8 @@ class LabelledPredictions:
             batch_size: images per batch.
 
         Returns:
-            The maps in the order of ``top_losses``; none if a network has no maps.
+            The map of the predicted class for each image of ``top_losses``, float32 ``[h, w]``. The
+            list is empty if one of the networks has no class activation maps.
         """
         if not all(has_maps(model) for part in self.parts for model in part.models):
             return []
@@ -138,7 +144,13 @@ def predict_labelled(
     batch_size: int,
     weights: Sequence[float] = (),
 ) -> LabelledPredictions:
-    """Predicts the images ``records`` of a store (int64 ``[n]``) by the weighted mean of ``models``.
+    """Predicts images by the weighted mean of ``models``.
+
+    Args:
+        models, tta, weights: as for ``make_mean_predict_fn``.
+        store: contains the images.
+        records: int64 ``[n]``, the indices of the images in ``store``.
+        batch_size: images per batch.
 
     Raises:
         UserError: a model returns NaN or infinity.
@@ -180,8 +192,8 @@ def _check_each_once(run: Run, paths: Sequence[str], unreadable: set[str]) -> No
     expected = {row.file for row in folds_paths.read_table() if row.fold != TEST_FOLD} - unreadable
     if len(paths) != len(expected) or set(paths) != expected:
         raise UserError(
-            f"{folds_paths.table}: its {len(expected)} images are not those that the runs validate on "
-            f"({len(paths)}); restore the files that seedtf folds wrote"
+            f"{folds_paths.table}: lists other images ({len(expected)}) than the validation images of "
+            f"the runs ({len(paths)}); restore the files that seedtf folds wrote"
         )
 
 
@@ -193,15 +205,15 @@ def warn_of_training_images(run: Run, images: Catalog) -> None:
     """
     folder = os.path.realpath(images.root)
     evaluated = {os.path.join(folder, path) for path in images.paths}
-    found: dict[str, set[str]] = {}
+    trained_by: dict[str, set[str]] = {}
     for member in run.members or (run.paths,):
         root = read_settings(member.root).get("resolved", {}).get("data_root")
         if root and member.split.is_file():
-            trained = read_sides(member.split, os.path.realpath(root))["train"]
-            found[str(member.root)] = evaluated & trained.keys()
-    num_trained = len(set[str]().union(*found.values()))
+            train_images = read_sides(member.split, os.path.realpath(root))["train"]
+            trained_by[str(member.root)] = evaluated & train_images.keys()
+    num_trained = len(set[str]().union(*trained_by.values()))
     if num_trained:
-        names = [name for name, trained in found.items() if trained]
+        names = [name for name, trained in trained_by.items() if trained]
         others = format_count(len(names) - 1, "more run")
         more = f" or of {others}" if len(names) > 1 else ""
         warn(

@@ -1,4 +1,4 @@
-"""Compares the images of the members of an ensemble: which they trained on, and how they label them.
+"""Compares the members of an ensemble by their images: which images they trained on, with which labels.
 
 This module reads only the tables and settings of the members, no image and no model. It does not import
 TensorFlow or Keras.
@@ -14,6 +14,7 @@ from pathlib import Path
 from seedtf.data.catalog import to_nfc
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
+from seedtf.report import format_count
 from seedtf.runs.folder import read_settings
 from seedtf.runs.folds import FoldsPaths, is_folds
 from seedtf.runs.paths import RunPaths
@@ -23,14 +24,15 @@ __all__ = ["MemberImages", "describe_unused", "read_member_images", "read_sides"
 
 @dataclass(frozen=True)
 class MemberImages:
-    """The images of a member of an ensemble; the keys are absolute paths.
+    """The images of a member of an ensemble, by their absolute paths.
 
     Attributes:
         member: the folder that the user named.
-        unseen: the label of each image that the member predicts without having trained on it: the
-            validation images of a run, and those of all folds of a cross-validation.
-        trained: the images that a run has trained on; none for a cross-validation, because each of
-            them is also in ``unseen``.
+        unseen: the label of each image that can be predicted without a model that trained on it. For a
+            run, these are its validation images. For a cross-validation, these are the images of all
+            folds, because each image has a prediction by the run that did not train on it.
+        trained: the training images of a run; empty for a cross-validation, whose images are all in
+            ``unseen``.
     """
 
     member: str
@@ -59,7 +61,9 @@ def read_member_images(member: str, run_dir: Path) -> MemberImages:
 
 
 def read_sides(split: Path, root: str) -> dict[str, dict[str, str]]:
-    """For each side of ``split.csv``, the label of each image by its path, which starts with ``root``.
+    """Reads ``split.csv`` into one dict for each side (train, val, test): from image path to label.
+
+    The paths in the table are joined to ``root``.
 
     Raises:
         UserError: the table is missing or damaged.
@@ -71,10 +75,10 @@ def read_sides(split: Path, root: str) -> dict[str, dict[str, str]]:
 
 
 def shared_images(members: Sequence[MemberImages]) -> list[str]:
-    """The sorted paths of the images that no member has trained on and that all members predict.
+    """The sorted paths of the images that are in ``unseen`` of every member.
 
     Raises:
-        UserError: two members label such an image differently.
+        UserError: two members have different labels for such an image.
 
     Example:
         >>> a = MemberImages("a", {"1.png": "ash", "2.png": "elm"})
@@ -82,8 +86,8 @@ def shared_images(members: Sequence[MemberImages]) -> list[str]:
         ['2.png']
         >>> shared_images([a, MemberImages("b", {"2.png": "oak"})])
         Traceback (most recent call last):
-        seedtf.errors.UserError: b: labels '2.png' as 'oak', but a as 'elm' (1 in total); train both \
-with the same labels, or pass --equal
+        seedtf.errors.UserError: b: labels '2.png' as 'oak', but a labels it as 'elm' (1 such \
+image); train both with the same labels, or pass --equal
     """
     first = members[0]
     shared = sorted(set(first.unseen).intersection(*(other.unseen for other in members[1:])))
@@ -94,25 +98,25 @@ with the same labels, or pass --equal
         if differing:
             path, count = differing[0], len(differing)
             raise UserError(
-                f"{other.member}: labels {path!r} as {other.unseen[path]!r}, but {first.member} as "
-                f"{first.unseen[path]!r} ({count:,} in total); train both with the same labels, or "
-                "pass --equal"
+                f"{other.member}: labels {path!r} as {other.unseen[path]!r}, but {first.member} labels "
+                f"it as {first.unseen[path]!r} ({format_count(count, 'such image')}); train both with "
+                "the same labels, or pass --equal"
             )
     return shared
 
 
 def describe_unused(members: Sequence[MemberImages], shared: Sequence[str]) -> list[str]:
-    """A sentence for each member with images that it did not train on, but that are not in ``shared``.
+    """One sentence for each member that has images in ``unseen`` that are not in ``shared``.
 
-    Such images are not used to fit weights. If another member trained on an image, that member predicts
-    it better than a new image, and would get too large a weight. A member lacks an image that is not in
-    its data, or is one of its test images.
+    Such an image cannot be used to fit weights, for one of two reasons. Another member trained on the
+    image, so this other member predicts it better than new images and would get too large a weight. Or
+    another member lacks the image, because it is not in the data of that member or is a test image.
 
     Example:
         >>> a = MemberImages("a", {"1.png": "ash", "2.png": "elm", "3.png": "elm"})
         >>> b = MemberImages("b", {"2.png": "elm"}, frozenset({"1.png"}))
         >>> describe_unused([a, b], ["2.png"])
-        ['a: 1 of the 3 images it did not train on can be used; others trained on 1 and lack 1']
+        ['a: 1 of the 3 images it did not train on can be used; other members trained on 1 and lack 1']
     """
     used = set(shared)
     trained = set[str]().union(*(member.trained for member in members))
@@ -123,7 +127,7 @@ def describe_unused(members: Sequence[MemberImages], shared: Sequence[str]) -> l
             num_trained = len(unused & trained)
             lines.append(
                 f"{member.member}: {len(used):,} of the {len(member.unseen):,} images it did not train "
-                f"on can be used; others trained on {num_trained:,} and lack "
+                f"on can be used; other members trained on {num_trained:,} and lack "
                 f"{len(unused) - num_trained:,}"
             )
     return lines

@@ -1,8 +1,11 @@
 """Metrics of a classifier: confusion matrix, scores, calibration and comparison; NumPy only.
 
-Arguments of the same name have the same meaning everywhere: ``labels`` and ``predictions`` are class
-indices, int ``[N]`` below K; ``probabilities`` is float ``[N, K]`` with rows that sum to 1;
-``confidence`` is the maximum of each row, float ``[N]``; and ``correct`` is bool ``[N]``.
+These arguments have the same meaning in all functions, for N images and K classes:
+
+* ``labels`` and ``predictions``: class indices, int ``[N]``
+* ``probabilities``: float ``[N, K]`` with rows that sum to 1
+* ``confidence``: the highest probability of each image, float ``[N]``
+* ``correct``: whether each prediction is correct, bool ``[N]``
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """``count`` images of class ``true`` were predicted as class ``predicted`` (class indices)."""
+    """``count`` images of the class ``true`` were predicted as the class ``predicted``; int indices."""
 
     true: int
     predicted: int
@@ -78,7 +81,8 @@ class Reliability:
     Attributes:
         counts: number of images per bin, int64 ``[bins]``.
         confidence, accuracy: means per bin, float64 ``[bins]`` in [0, 1], NaN in an empty bin.
-        ece: expected calibration error in [0, 1]; 0 where confidence and accuracy agree.
+        ece: expected calibration error in [0, 1]: the mean of ``|confidence - accuracy|`` over the
+            bins, weighted by ``counts``.
     """
 
     counts: Integers
@@ -89,7 +93,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class RejectionThreshold:
-    """Accept a prediction when its confidence is at least ``threshold``, and reject it otherwise.
+    """A rule: predictions with a confidence of at least ``threshold`` are accepted, others rejected.
 
     Attributes:
         threshold: confidence in [0, 1].
@@ -103,7 +107,7 @@ class RejectionThreshold:
 
 
 def confusion_matrix(labels: Integers, predictions: Integers, num_classes: int) -> Integers:
-    """Counts int64 ``[K, K]``: true classes in rows, predicted classes in columns.
+    """Numbers of images, int64 ``[K, K]``, with true classes in rows, predicted classes in columns.
 
     Example:
         >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
@@ -115,23 +119,24 @@ def confusion_matrix(labels: Integers, predictions: Integers, num_classes: int) 
 
 def class_scores(confusion: Integers) -> ClassScores:
     """Precision, recall, F1 and support of every class of a confusion matrix ``[K, K]``."""
-    hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    num_correct = np.diag(confusion)
+    support, num_predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     return ClassScores(
-        precision=_ratio(hits, predicted),
-        recall=_ratio(hits, support),
-        f1=_ratio(2 * hits, support + predicted),
+        precision=_ratio(num_correct, num_predicted),
+        recall=_ratio(num_correct, support),
+        f1=_ratio(2 * num_correct, support + num_predicted),
         support=support,
     )
 
 
 def macro_f1(scores: ClassScores) -> float:
-    """The mean F1 of the classes that occur as label or prediction; NaN when there is none."""
+    """The mean F1 of the classes that occur as label or prediction; NaN if there is no such class."""
     defined = scores.f1[~np.isnan(scores.f1)]
     return float(defined.mean()) if defined.size else math.nan
 
 
 def most_confused(confusion: Integers, limit: int) -> list[ConfusedPair]:
-    """The ``limit`` largest counts off the diagonal, largest first, ties in class order."""
+    """The ``limit`` most frequent mistakes, the most frequent first; ties are in class order."""
     cells = nonzero_cells(confusion)
     mistakes = cells[cells[:, 0] != cells[:, 1]]
     order = np.argsort(-mistakes[:, 2], kind="stable")[:limit]
@@ -139,9 +144,9 @@ def most_confused(confusion: Integers, limit: int) -> list[ConfusedPair]:
 
 
 def nonzero_cells(confusion: Integers) -> Integers:
-    """True class, predicted class and count of every cell that is not 0, int64 ``[n, 3]``, by rows.
+    """Row, column and count of every nonzero cell, int64 ``[n, 3]``, in row order.
 
-    There are at most as many cells as images, however many classes the matrix has.
+    n is at most the number of images, even if the matrix has many more cells.
 
     Example:
         >>> nonzero_cells(np.array([[0, 2], [0, 5]])).tolist()
@@ -154,7 +159,8 @@ def nonzero_cells(confusion: Integers) -> Integers:
 def per_image_loss(probabilities: Array, labels: Integers) -> Array:
     """Cross-entropy of every image in nats, float64 ``[N]``.
 
-    At most 87.3, because probabilities are clipped at the smallest normal float32.
+    The largest possible value is 87.3, because probabilities below the smallest normal float32 are
+    replaced by it.
 
     Example:
         >>> per_image_loss(np.array([[0.5, 0.5]]), np.array([1])).round(3).tolist()
@@ -171,13 +177,13 @@ def margins(probabilities: Array, labels: Integers) -> Array:
     """
     rows = np.arange(len(labels))
     true_probability = probabilities[rows, labels].astype(np.float64)
-    others = probabilities.copy()  # not as float64: with many classes it is the largest array
+    others = probabilities.copy()  # not converted to float64, to save memory
     others[rows, labels] = -np.inf
     return true_probability - others.max(axis=1)
 
 
 def reliability(confidence: Array, correct: Booleans, bins: int = CALIBRATION_BINS) -> Reliability:
-    """Reliability diagram and expected calibration error, in bins (0, 1/bins], … of equal width.
+    """Reliability diagram and expected calibration error, in the bins (0, 1/bins], (1/bins, 2/bins], ….
 
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", 2017.
     """
@@ -192,10 +198,11 @@ def reliability(confidence: Array, correct: Booleans, bins: int = CALIBRATION_BI
 def fit_temperature(probabilities: Array, labels: Integers) -> float:
     """The T > 0 that minimises the cross-entropy of softmax(log p / T) (Guo et al. 2017).
 
-    The loss is convex in 1/T. Its minimum is found by Newton's method. A step that leaves the interval
-    in which the minimum must lie is replaced by bisection. If the minimum is not in 0.05 to 20, the
-    images do not determine T, for example because every prediction is correct. Then 1.0 is returned,
-    which changes no probability.
+    The cross-entropy is convex in 1/T. Its minimum is found by Newton's method, with bisection where a
+    step would leave the interval that contains the minimum.
+
+    If there is no minimum between T = 0.05 and T = 20, for example because every prediction is correct,
+    1.0 is returned, which changes no probability.
     """
     logits = _logits(probabilities)
     true_logit = logits[np.arange(len(labels)), labels]
@@ -219,10 +226,10 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
 
 
 def fit_weights(label_probabilities: Array) -> Array:
-    """The weights, float64 ``[M]``, for which the mean of M models has the lowest cross-entropy.
+    """The weights, float64 ``[M]``, that give the mean of M models the lowest cross-entropy.
 
-    They are at least 0 and add up to 1. The cross-entropy of a weighted mean is convex in the weights.
-    Each step of expectation maximization for a mixture of fixed distributions lowers it.
+    The weights are at least 0 and add up to 1. They are found by expectation maximization for a mixture
+    of fixed distributions. No step raises the cross-entropy, which is convex in the weights.
 
     Args:
         label_probabilities: float ``[M, N]``, each model's probability for the label of each image.
@@ -244,7 +251,7 @@ def fit_weights(label_probabilities: Array) -> Array:
 
 
 def scale_probabilities(probabilities: Array, temperature: float) -> Array:
-    """softmax(log p / T), float64 ``[N, K]``; the ranking of the classes in each row stays.
+    """softmax(log p / T), float64 ``[N, K]``; the order of the classes in each row does not change.
 
     Example:
         >>> scale_probabilities(np.array([[0.8, 0.2]]), 2.0).round(3).tolist()
@@ -258,36 +265,37 @@ def rejection_threshold(
 ) -> RejectionThreshold | None:
     """The lowest threshold at which the accepted predictions have at least this ``precision``.
 
-    Images of equal confidence are accepted or rejected together.
-
     Args:
-        confidence, correct: of N predictions.
-        precision: wanted fraction of correct predictions among the accepted ones, in [0, 1].
+        confidence, correct: see above.
+        precision: wanted fraction of correct predictions among the accepted predictions, in [0, 1].
 
     Returns:
         The threshold, or None if no threshold reaches the precision.
     """
     order = np.argsort(-confidence, kind="stable")
-    ranked, hits = confidence[order], np.cumsum(correct[order])
-    kept = np.arange(1, len(ranked) + 1)
-    # A threshold can lie only behind the last of several equal confidences.
+    ranked, num_correct = confidence[order], np.cumsum(correct[order])
+    num_kept = np.arange(1, len(ranked) + 1)
+    # Predictions of equal confidence are accepted or rejected together.
     is_last_of_tie = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    # The product precision · kept would be rounded: 0.55 · 100 is above 55 in float64.
-    reached = np.flatnonzero(is_last_of_tie & (hits / kept >= precision))
+    # The comparison ``num_correct >= precision * num_kept`` would be wrong where the product is rounded
+    # up: in float64, 0.55 * 100 is above 55.
+    reached = np.flatnonzero(is_last_of_tie & (num_correct / num_kept >= precision))
     if not reached.size:
         return None
     last = int(reached[-1])
-    return RejectionThreshold(float(ranked[last]), last + 1, int(hits[last]))
+    return RejectionThreshold(float(ranked[last]), last + 1, int(num_correct[last]))
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
     """Two-sided p-value of McNemar's test (1947) that two classifiers have the same error rate.
 
-    With fewer than 25 discordant images it is the exact binomial test, otherwise the chi-square test
+    A discordant image is one that only one of the classifiers predicts correctly. With fewer than 25
+    discordant images, the test is the exact binomial test. With 25 or more, it is the chi-square test
     with the continuity correction of Edwards (1948).
 
     Args:
-        only_a, only_b: number of images that only A, or only B, classifies correctly.
+        only_a: number of images that only classifier A predicts correctly.
+        only_b: number of images that only classifier B predicts correctly.
 
     Example:
         >>> round(mcnemar_p(5, 20), 4)

@@ -37,12 +37,13 @@ __all__ = [
 ]
 
 _HEATMAP_SIZE = 512
-"""Longer side of the file of a heat map, in pixels."""
+"""Longer side of a heat-map file, in pixels."""
 
-_FILES_PER_CALL = 32
+_MAX_FILES_PER_CALL = 32
+"""Largest number of files that one call of ``Classifier.prepare_files`` gets."""
 
 _Batch = tuple[list[str], list[Future[list[Any]]]]
-"""The paths of a batch, and the futures of the calls of ``prepare_files`` for them, in order."""
+"""The paths of a batch, and the futures of the ``prepare_files`` calls that read them, in order."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,14 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
     """Yields the path of every file in ``inputs`` once, in order.
 
     A folder yields all files below it, sorted. A pattern such as ``leaves/*.jpg`` or ``**/*.png``
-    yields its matches, sorted, unless a file or folder has this name. A file that was yielded before,
-    also through another link to its folder, is not yielded again.
+    yields its matches, sorted, unless a file or folder has exactly this name. A file that ``inputs``
+    names twice, or also through a symbolic link to its folder, is yielded only once.
 
     Hidden files and system files in a folder are skipped. Other files that are not images are yielded,
     so that the table has a row with their fault.
 
     Raises:
-        UserError: no such file or folder, a pattern without a match, or a folder that cannot be
+        UserError: a file or folder does not exist, a pattern has no match, or a folder cannot be
             listed.
     """
     seen: set[tuple[str, str]] = set()
@@ -79,7 +80,7 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
     for argument in inputs:
         for path in _expand(argument):
             folder, name = os.path.split(path)
-            # Links to files are not resolved, because everywhere in seedtf a link is a file of its own.
+            # Links to files are not resolved: all of seedtf treats such a link as a file of its own.
             if (key := (real_folder(folder or "."), name)) not in seen:
                 seen.add(key)
                 yield path
@@ -108,8 +109,8 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """Returns ``out`` as a path, after checking that the table can be written there.
 
     Raises:
-        UserError: ``out`` exists and must not be replaced, its folder does not exist or cannot be
-            written, or it is a parquet file and pyarrow is not installed.
+        UserError: ``out`` is a folder, or exists and ``overwrite`` is False; its parent folder does not
+            exist or cannot be written; or ``out`` is a parquet file, and pyarrow is not installed.
     """
     path = Path(out)
     if path.is_dir() or (path.exists() and not overwrite):
@@ -121,10 +122,10 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
 
 
 def make_heatmap_folder(folder: str, overwrite: bool) -> Path | None:
-    """Creates the folder of ``--heatmaps``; None if the flag is empty.
+    """Creates the folder of ``--heatmaps`` and returns its path, or None if the flag is empty.
 
     Raises:
-        UserError: the folder holds files and must not be changed, or cannot be created.
+        UserError: the folder contains files, and ``overwrite`` is False; or it cannot be created.
     """
     if not folder:
         return None
@@ -148,23 +149,22 @@ def write_predictions(
     heatmaps: Path | None = None,
     shard: tuple[int, int] = (1, 1),
 ) -> PredictionCounts:
-    """Atomically writes a table with a row per file; see ``open_prediction_table`` for its columns.
+    """Atomically writes a table with one row per file and the columns of ``open_prediction_table``.
 
     Args:
         classifier: from ``open_classifier``.
         inputs: files, folders and patterns, as for ``list_images``.
         out: the file to create or replace.
-        topk: number of classes per image; at most K are written.
+        topk: number of classes per image, or all classes if the model has fewer.
         batch_size: images per batch; changes the speed, not the predictions.
-        heatmaps: an existing folder that gets one PNG for each predicted image; the last column of
-            the table has its file name. The classifier must have been opened with heat maps.
+        heatmaps: an existing folder for one PNG of each predicted image, whose file name is in the last
+            column of the table. The classifier must have been opened with heat maps.
         shard: the number of a shard, counted from 1, and the number of shards. A shard is a contiguous
-            part of the list of files, so the tables of all shards, joined in order, equal the table of
-            all files.
+            part of the list of files, so the rows of all shards, in order, are the rows of all files.
 
     Raises:
-        UserError: as ``list_images`` and ``open_prediction_table``; there are no files; or ``heatmaps``
-            cannot be written.
+        UserError: an input cannot be listed (see ``list_images``), there are no files, pyarrow is
+            needed and not installed, or ``heatmaps`` cannot be written.
         OSError: ``out`` cannot be written.
 
     Example:
@@ -187,8 +187,8 @@ def write_predictions(
     num_files, num_bad, first_bad = 0, 0, ""
     with open_prediction_table(out, topk, heatmaps=heatmaps is not None) as table:
         predictions = predict_files(classifier, paths, topk, batch_size)
-        hidden = is_silent() or None  # None hides the bar unless stderr is a terminal.
-        bar = tqdm(predictions, "predicting", end - start, unit="img", disable=hidden, leave=False)
+        disable = is_silent() or None  # None hides the bar unless stderr is a terminal.
+        bar = tqdm(predictions, "predicting", end - start, unit="img", disable=disable, leave=False)
         for path, prediction in bar:
             cells = []
             if heatmaps:
@@ -208,11 +208,11 @@ def predict_files(
 
     Threads prepare the next batch while the model predicts the current one.
     """
-    threads = os.cpu_count() or 1
-    # A run decodes the files of a call together. No call has more than a thread's share of a batch.
-    files_per_call = min(math.ceil(batch_size / threads), _FILES_PER_CALL)
+    num_threads = os.cpu_count() or 1
+    # The files of one call are decoded together, which is faster. But every thread needs some files.
+    files_per_call = min(math.ceil(batch_size / num_threads), _MAX_FILES_PER_CALL)
     paths, pending = iter(paths), deque[_Batch]()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:
         while batch_paths := list(itertools.islice(paths, batch_size)):
             futures = [
                 pool.submit(classifier.prepare_files, batch_paths[start : start + files_per_call])
@@ -244,7 +244,8 @@ def _write_heatmap(
 ) -> str:
     """Writes the image with its heat map and returns the file name; empty if there is no heat map.
 
-    The second and later images of a name get a number, by ``unique_name`` with ``name_counts``.
+    If several images have the same name, their heat maps get different names by ``unique_name``, whose
+    argument ``counts`` is ``name_counts``.
     """
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""

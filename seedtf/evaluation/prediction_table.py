@@ -1,4 +1,4 @@
-"""Writes the table of predictions row by row: CSV, or parquet if the name ends in ``.parquet``."""
+"""Writes the table of predictions row by row, as CSV or, for a name in ``.parquet``, as parquet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PredictionTable(Protocol):
     """A table that is being written."""
 
     def write(self, path: str, prediction: Prediction | RefusedError, *more: str) -> None:
-        """Adds the row of a file; ``more`` is the cell of the column heatmap, if it exists."""
+        """Adds the row of a file; ``more`` is the cell of the column heatmap, if the table has one."""
 
 
 def check_table_format(out: Path) -> None:
@@ -45,19 +45,19 @@ def open_prediction_table(
     """Yields a table with the columns file, status, top1, p1, …, and heatmap if ``heatmaps``.
 
     The table replaces ``out`` after the ``with`` block. In the row of a file that cannot be predicted,
-    ``status`` is the fault, the cells of classes and probabilities are empty, or null in parquet, and
-    that of ``heatmap`` is empty.
+    ``status`` is the fault. The cells of classes and probabilities are then empty in CSV and null in
+    parquet, and the cell ``heatmap`` is an empty text.
 
     In parquet, probabilities are float32 and all other columns are strings. The rows are written in
     groups of 16,384, so that memory does not grow with the number of rows.
 
     Args:
         out: the file to create or replace.
-        topk: number of classes in a row, 1 to K.
-        heatmaps: whether each row has one more cell, the file name of a heat map.
+        topk: number of classes in a row, at least 1 and at most that of the model.
+        heatmaps: whether the table has the column heatmap, for the file name of a heat map.
 
     Raises:
-        UserError: pyarrow is needed and not installed.
+        UserError: the table is a parquet file, and pyarrow is not installed.
         OSError: ``out`` cannot be written.
 
     Example:

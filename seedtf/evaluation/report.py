@@ -55,11 +55,11 @@ class ReportContext:
 
     Attributes:
         run_dir: the run folder; the page shows the curves in it, if any.
-        data: ``VALIDATION``, ``TEST`` or ``OUT_OF_FOLD`` for the run's own images, else the folder or
-            archive as given.
+        data: ``VALIDATION``, ``TEST`` or ``OUT_OF_FOLD`` for images of the run itself, otherwise the
+            folder or archive that the user passed.
         data_root: the folder that the paths of the predictions are relative to.
-        labels_csv: the table with the labels of ``data``, if any.
-        model: the network, its checkpoint and the number of averaged models, in words.
+        labels_csv: the table with the labels of ``data``; empty if there is none.
+        model: the network, its checkpoint and the number of averaged models, as text.
         image_size: the side of the model's input in pixels.
         tta: 1, or 8 if eight views were averaged.
         skipped: images that could not be used and are not part of the metrics.
@@ -80,7 +80,7 @@ class ReportContext:
 
     @property
     def source(self) -> dict[str, str]:
-        """The folder of the images and the table of labels, as absolute paths or URLs."""
+        """``data_root`` and ``labels_csv`` as in report.json: absolute paths or URLs."""
         root = self.data_root
         folder = os.path.abspath(root) if isinstance(root, Path) else str(root)
         table = self.labels_csv and os.path.abspath(self.labels_csv)
@@ -98,14 +98,13 @@ def write_report(
 ) -> Path:
     """Writes index.html, report.json, predictions_val.csv and the confusion matrix into ``folder``.
 
-    Everything is computed before the first file is written, so that an older report stays if computing
-    fails.
+    If the computation fails, no file is written, and an older report in ``folder`` is not changed.
 
     Args:
         report: the metrics to show.
         context: what ``report`` is about.
         folder: created if it does not exist.
-        test: the metrics of the test images, which are shown beside those of ``report``.
+        test: the metrics of the test images, which are shown as well; None if there are no such images.
         heatmaps: class activation maps, each float ``[h, w]``, in the order of ``top_losses``.
         folds: the metrics of each fold, from ``folds_values``.
 
@@ -176,7 +175,7 @@ def report_values(report: Report, context: ReportContext) -> dict[str, Any]:
 
 
 def _test_values(test: Report | None) -> dict[str, Any] | None:
-    """The metrics of the test images, for the page and the report of the validation images."""
+    """The metrics of the test images, which a report on the validation images also has."""
     if test is None:
         return None
     scaled = test.reliability_scaled
@@ -191,7 +190,7 @@ def _test_values(test: Report | None) -> dict[str, Any] | None:
 
 
 def confusion_lines(report: Report) -> Iterable[str]:
-    """Lines of confusion_matrix.csv: true, predicted, count of every cell that is not 0."""
+    """Lines of confusion_matrix.csv: true class, predicted class and count of every nonzero cell."""
     names = report.predictions.class_names
     yield csv_line("true", "predicted", "count")
     for true, predicted, count in metrics.nonzero_cells(report.confusion).tolist():
@@ -199,7 +198,7 @@ def confusion_lines(report: Report) -> Iterable[str]:
 
 
 def prediction_lines(report: Report) -> Iterable[str]:
-    """Lines of predictions_val.csv: path, true, top1, p1, … (at most 5 classes), loss, margin."""
+    """Lines of predictions_val.csv: path, true, top1, p1, … (up to five classes), loss, margin."""
     predictions = report.predictions
     names, probabilities = predictions.class_names, predictions.probabilities
     top = top_classes(probabilities, MAX_TOP_CLASSES)
@@ -214,7 +213,7 @@ def prediction_lines(report: Report) -> Iterable[str]:
 
 
 def format_probability(probability: np.float32) -> str:
-    """The shortest decimal that reads back as the same float32.
+    """The shortest decimal number that gives the same float32 when it is parsed.
 
     Example:
         >>> format_probability(np.float32(0.1))
@@ -234,7 +233,7 @@ def _reject_values(report: Report, rejection: metrics.RejectionThreshold | None)
         return {**values, "threshold": None, "kept": 0, "kept_share": 0.0, "precision": None}
     return {
         **values,
-        # Rounded as in the table, so that ``confidence >= threshold`` selects the same rows there.
+        # Rounded like p1 in a table, so that ``p1 >= threshold`` selects the same images there.
         "threshold": float(format_probability(np.float32(rejection.threshold))),
         "kept": rejection.kept,
         "kept_share": rejection.kept / len(report.predictions.labels),
@@ -277,7 +276,7 @@ def _render_page(
 
 
 def _read_figures(run_dir: Path) -> list[tuple[str, str]]:
-    """Caption and data URI of the curves and the learning-rate schedule, if training drew them."""
+    """Caption and data URI of each figure that the training drew: curves, learning-rate schedule."""
     paths = RunPaths(run_dir)
     figures = {
         "Training and validation, epoch by epoch": paths.curves,
@@ -301,9 +300,9 @@ def _top_loss_cards(
     for rank, index in enumerate(top_losses(report, MAX_TOP_LOSSES)):
         path = context.data_root / predictions.paths[index]
         thumbnail = read_thumbnail(path, THUMBNAIL_SIZE, context.fit, context.max_pixels)
-        heat = None
+        overlay = None
         if thumbnail is not None and rank < len(heatmaps):
-            heat = draw_heatmap(thumbnail, heatmaps[rank])
+            overlay = draw_heatmap(thumbnail, heatmaps[rank])
         label, predicted = predictions.labels[index], classes[index]
         cards.append(
             {
@@ -314,7 +313,7 @@ def _top_loss_cards(
                 "confidence": float(probabilities[index, predicted]),
                 "loss": float(report.losses[index]),
                 "image": _jpeg_uri(thumbnail),
-                "heatmap": _jpeg_uri(heat),
+                "heatmap": _jpeg_uri(overlay),
             }
         )
     return cards
@@ -327,14 +326,17 @@ def _jpeg_uri(image: np.ndarray | None) -> str | None:
 def read_thumbnail(
     path: str | os.PathLike[str], size: int, fit: str, max_pixels: int
 ) -> np.ndarray | None:
-    """Reads an image as the model's decoder does, and resizes it to ``size`` pixels on its longer side.
+    """Reads an image with the decoder that training uses, and resizes it to a thumbnail.
 
-    If ``fit`` pads or crops images, the thumbnail is the square that the model sees. If ``fit``
-    stretches them, the thumbnail keeps the aspect ratio of the image. ``path`` may also be a URL or the
-    path of an image in a packed folder.
+    Args:
+        path: a file, a URL, or an image in a packed folder.
+        size: the longer side of the thumbnail in pixels.
+        fit: how the run makes images square. If it pads or crops them, the thumbnail is the square that
+            the model sees. If it stretches them, the thumbnail keeps the aspect ratio of the image.
+        max_pixels: the largest width × height that is read.
 
     Returns:
-        uint8 ``[h, w, 3]``; None if the file cannot be read, or has more than ``max_pixels``.
+        uint8 ``[h, w, 3]``; None if the file cannot be read or is larger than ``max_pixels``.
     """
     try:
         data = read_file(os.fspath(path), max_pixels)

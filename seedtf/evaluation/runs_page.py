@@ -1,4 +1,4 @@
-"""Compares many runs: the lines of a table for a terminal, and one page with their curves."""
+"""``seedtf runs``: a table of many runs for the terminal, and a page with this table and the curves."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MAX_CELL_WIDTH = 32
 
 
 def table_lines(runs: Sequence[RunSummary], flags: Sequence[str]) -> list[str]:
-    """A table with one line for each run, then one line for each flag that differs.
+    """The lines of a table with a row for each run, then one line for each of ``flags``.
 
     Args:
         runs: in the order to list them.
-        flags: the names of the flags that differ.
+        flags: the names of the flags whose values differ between the runs.
     """
     rows = [_HEADINGS, *(_cells(run) for run in runs)]
     widths = [max(len(_clip(row[column])) for row in rows) for column in range(len(_HEADINGS))]
@@ -38,9 +38,10 @@ def table_lines(runs: Sequence[RunSummary], flags: Sequence[str]) -> list[str]:
 
 
 def write_runs_page(path: Path, runs: Sequence[RunSummary], flags: Sequence[str]) -> None:
-    """Writes the page: the table, the flags that differ, and the validation curves of the first runs.
+    """Writes the page: the table, with a column for each of ``flags``, and the validation curves.
 
-    The page is a single file. Its only script sorts the table by a column.
+    Only the first ``MAX_CURVES`` runs that have a history get a curve. The page is a single file, with
+    one script, which sorts the table by a column.
 
     Raises:
         OSError: ``path`` cannot be written.
@@ -51,7 +52,12 @@ def write_runs_page(path: Path, runs: Sequence[RunSummary], flags: Sequence[str]
         "runs.html.jinja",
         headings=_HEADINGS,
         rows=[
-            (run.page, _cells(run), _sort_values(run), [_text(run.flags.get(n)) for n in flags])
+            (
+                run.page,
+                _cells(run),
+                _sort_values(run),
+                [_text(run.flags.get(name)) for name in flags],
+            )
             for run in runs
         ],
         flags=flags,
@@ -79,7 +85,7 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
 
 
 def _sort_values(run: RunSummary) -> tuple[str | float, ...]:
-    """The page sorts a column of ``_HEADINGS`` by these values; an unknown number is the lowest."""
+    """For each column of ``_HEADINGS``, the value to sort by; an unknown number is -1, the lowest."""
     accuracy = -1.0 if math.isnan(run.accuracy) else run.accuracy
     low = run.interval[0] if run.interval else -1.0
     seconds = -1.0 if math.isnan(run.seconds) else run.seconds

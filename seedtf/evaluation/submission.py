@@ -1,4 +1,4 @@
-"""Writes a competition's submission: a sample submission, filled in with classes or probabilities."""
+"""Fills in a competition's sample submission with predicted classes or probabilities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Sample", "read_sample", "write_submission"]
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample submission: its path, its heading, and its rows, which are as long as the heading."""
+    """A sample submission: its path, its heading, and its rows, with one cell for each heading."""
 
     path: Path
     heading: tuple[str, ...]
@@ -33,7 +33,7 @@ class Sample:
 
 
 def read_sample(path: str) -> Sample:
-    """Reads a sample submission: two columns or more, one of them with the ids of the images.
+    """Reads a sample submission, a table of at least two columns, one of which has the image ids.
 
     Raises:
         UserError: the file does not exist, is not a UTF-8 table of equally long rows, or has no rows.
@@ -66,12 +66,12 @@ def read_sample(path: str) -> Sample:
 def write_submission(
     classifier: Classifier, inputs: Sequence[str], sample: Sample, out: Path, *, batch_size: int
 ) -> int:
-    """Writes ``out``: the sample, with predictions in all columns but that of the ids.
+    """Writes ``out``: the sample, with predictions in all columns except the column of ids.
 
-    The column that contains names of the images is the column of ids. An id is a file name, with or
-    without its suffix and the folders in front of it. If there is one other column, it gets the most
-    probable class. If there are several, each is named as a class and gets the probability of that
-    class. Images that are not in the sample are ignored.
+    The column of ids is the one that contains names of the images. An id is a file name, with or
+    without its suffix, and with or without folders in front. If there is only one other column, that
+    column gets the most probable class. If there are several, each must have the name of a class and
+    gets the probability of that class. Images that are not in the sample are ignored.
 
     Args:
         classifier: from ``open_classifier``.
@@ -84,8 +84,8 @@ def write_submission(
         The number of rows.
 
     Raises:
-        UserError: an image of the sample is missing, ambiguous or unreadable, or the columns do not
-            match the classes. Then nothing is written.
+        UserError: an image of the sample is missing or unreadable, an id matches several images, or
+            the columns do not match the classes. In these cases nothing is written.
     """
     path_of, column = _match_files(inputs, sample)
     headings = [name for index, name in enumerate(sample.heading) if index != column]
@@ -94,8 +94,8 @@ def write_submission(
     cells: dict[str, list[str]] = {}
     k = classifier.num_classes if has_class_columns else 1
     predictions = predict_files(classifier, paths, k, batch_size)
-    hidden = is_silent() or None
-    bar = tqdm(predictions, "predicting", len(paths), unit="img", disable=hidden, leave=False)
+    disable = is_silent() or None  # None hides the bar unless stderr is a terminal.
+    bar = tqdm(predictions, "predicting", len(paths), unit="img", disable=disable, leave=False)
     class_of: dict[str, str] = {}
     for path, prediction in bar:
         if isinstance(prediction, RefusedError):
@@ -117,10 +117,10 @@ def write_submission(
 
 
 def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Finds the class of each heading, whose name may differ in case and separators.
+    """Returns the class that each heading names; case and separators may differ.
 
     Raises:
-        UserError: a heading or a class has no counterpart, or several.
+        UserError: a heading matches no class or several, or a class matches no heading or several.
     """
     counts = Counter(map(_letters_and_digits, names))
     name_of = {
@@ -138,7 +138,7 @@ def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) ->
             if unknown
             else f"the model's class {missing[0]!r} has no column"
             if missing
-            else "two columns are the same class"
+            else "two columns name the same class"
         )
         raise UserError(
             f"--submission={path}: {wrong}; pass a sample with the id and one column, or with the id "
@@ -153,7 +153,7 @@ def _letters_and_digits(name: str) -> str:
 
 
 def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
-    """Returns the path of every id, in the sample's order, and the index of the column of ids."""
+    """Returns the path of each id, in the order of the sample, and the index of the column of ids."""
     columns = [[row[column] for row in sample.rows] for column in range(len(sample.heading))]
     wanted = {_split_id(cell)[-1] for column in columns for cell in column}
     by_name: dict[str, list[str]] = defaultdict(list)
@@ -161,8 +161,10 @@ def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str],
         file = Path(path)
         for name in {file.name, file.stem} & wanted:
             by_name[name].append(path)
-    hits = [len({cell for cell in column if _split_id(cell)[-1] in by_name}) for column in columns]
-    column = hits.index(max(hits))
+    num_matches = [
+        len({cell for cell in column if _split_id(cell)[-1] in by_name}) for column in columns
+    ]
+    column = num_matches.index(max(num_matches))
     ids = list(dict.fromkeys(columns[column]))
     matches = {cell: _choose_paths(cell, by_name.get(_split_id(cell)[-1], [])) for cell in ids}
     missing = [cell for cell in ids if not matches[cell]]
@@ -181,10 +183,15 @@ def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str],
 
 
 def _choose_paths(cell: str, paths: list[str]) -> list[str]:
-    """Chooses the files that an id may mean, from all ``paths`` whose name or stem is that of the id.
+    """Chooses the files that an id may mean.
 
-    These are the files with exactly this name; if there are none, those with the suffix of an image
-    format; otherwise all. If several remain and some lie in the folders of the id, only those.
+    1. Files whose whole name is that of the id. If there are none, files with the suffix of an image
+       format. If there are none of these either, all files.
+    2. If several files are left and some of them lie in the folders that the id names, only those.
+
+    Args:
+        cell: the id, as written in the sample.
+        paths: the files whose name, with or without its suffix, is that of the id.
     """
     parts = _split_id(cell)
     exact = [path for path in paths if Path(path).name == parts[-1]]
