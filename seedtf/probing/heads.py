@@ -1,7 +1,7 @@
 """Cross-validates two classifiers on the features of a frozen network.
 
-The first is the head that ``training.fitted_head`` fits, the second is k nearest neighbours. Each image
-is predicted by classifiers that were fitted without its fold.
+The classifiers are the head that ``training.fitted_head`` fits and k nearest neighbours. Each image is
+predicted by classifiers that were fitted on the folds without this image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from seedtf.training.fitted_head import LinearHead, Standardization, fit_head, o
 __all__ = ["NEIGHBOURS", "OutOfFold", "predict_out_of_fold"]
 
 NEIGHBOURS = 5
-"""The number of neighbours that vote; a neighbour's weight is the inverse of its cosine distance."""
+"""The number of neighbours that vote, each weighted by the inverse of its cosine distance."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def predict_out_of_fold(
 ) -> OutOfFold:
     """For each fold, fits both classifiers on the other folds and predicts the images of the fold.
 
-    The mean and the standard deviation of the features, and the strength of the penalty, are also
-    determined on the other folds alone.
+    The mean and standard deviation of the features and the strength of the penalty are determined on
+    the other folds, too, without the images to predict.
 
     Args:
         features: float32 ``[n, D]``.
@@ -67,11 +67,15 @@ def predict_out_of_fold(
     losses = np.empty(len(labels))
 
     def fit_and_predict(fold: int) -> LinearHead:
-        test, train = folds == fold, folds != fold
-        head = fit_head(features[train], labels[train], groups[train], num_classes, seed)
-        logits = head.logits(features[test]).astype(np.float64)
-        linear[test], losses[test] = logits.argmax(axis=1), _cross_entropy(logits, labels[test])
-        neighbours[test] = _predict_by_neighbours(features[train], labels[train], features[test])
+        is_test, is_train = folds == fold, folds != fold
+        train_features, train_labels = features[is_train], labels[is_train]
+        head = fit_head(train_features, train_labels, groups[is_train], num_classes, seed)
+        logits = head.logits(features[is_test]).astype(np.float64)
+        linear[is_test] = logits.argmax(axis=1)
+        losses[is_test] = _cross_entropy(logits, labels[is_test])
+        neighbours[is_test] = _predict_by_neighbours(
+            train_features, train_labels, features[is_test]
+        )
         return head
 
     with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -81,7 +85,7 @@ def predict_out_of_fold(
                 "fitting",
                 num_folds,
                 unit="fold",
-                disable=is_silent() or None,  # None shows the bar on a terminal only
+                disable=is_silent() or None,  # None hides the bar unless stderr is a terminal.
                 leave=False,
             )
         )
@@ -95,7 +99,7 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _predict_by_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """The class of each row of ``test`` by a vote of its neighbours in ``train``: int64 ``[n]``."""
+    """The class of each row of ``test``, int64 ``[n]``, by a vote of its neighbours in ``train``."""
     from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  an optional package
 
     standardize = Standardization.of(train)

@@ -23,11 +23,11 @@ from seedtf.runs.split_origin import FOLD, SPLIT
 __all__ = ["save_best_head", "table_lines", "write_probe"]
 
 _HEADER = ("model", "size", "features", "classifier", "accuracy", "95 % interval", "p", "seconds")
-_LEFT_ALIGNED = (0, 3)  # the columns of text; columns of numbers are aligned on the right
+_LEFT_ALIGNED = (0, 3)  # the indices of the columns of text; columns of numbers are right-aligned
 
 
 def table_lines(result: Probe) -> list[str]:
-    """The lines of the table for the console, the header first."""
+    """The lines of the table for the terminal, the header first."""
     rows = [_HEADER, *map(_cells, result.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -85,7 +85,7 @@ def write_probe(result: Probe, folder: Path) -> Path:
 
 
 def _prediction_lines(result: Probe) -> Iterator[str]:
-    """The header, then for each image: file, label, fold from 1, and the class by each classifier."""
+    """The lines of predictions.csv: file, label, fold (from 1), the prediction of each classifier."""
     catalog = result.dataset.store.catalog
     names = [f"{row.embedder.name} {row.classifier}" for row in result.rows]
     yield csv_line("file", "label", "fold", *names)
@@ -96,10 +96,11 @@ def _prediction_lines(result: Probe) -> Iterator[str]:
 
 
 def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
-    """Writes the network of the best head, with this head, as a run for evaluate, predict and export.
+    """Writes the best head and its network as a run, which evaluate, predict and export accept.
 
-    The first fold becomes the validation images of the run, and the head is the one that was fitted
-    without this fold. So an evaluation of the run uses only images that the head has not seen.
+    The head is the one that was fitted on all folds except the first. The images of the first fold
+    become the validation images of the run, so an evaluation uses only images that the head has not
+    seen.
 
     Args:
         result: from ``probe``.

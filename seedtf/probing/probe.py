@@ -1,4 +1,4 @@
-"""Compares pretrained networks on one data set, by cross-validated classifiers on their features."""
+"""Compares pretrained networks by the accuracy of cross-validated classifiers on their features."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class ProbeRow:
     Attributes:
         embedder: the network.
         classifier: ``logistic`` or ``kNN``.
-        dimensions: the number of features.
+        dimensions: the number of features that the network computes for an image.
         predicted: int64 ``[n]``, the class of each image, predicted by a classifier that was fitted
             without the image's fold.
         accuracy: the fraction of the n images that were predicted correctly, in [0, 1].
         interval: the 95 % Wilson interval of ``accuracy``.
         mcnemar_p: the p-value of McNemar's test against the best row; 1 for the best row.
-        seconds: the time for the features and for both classifiers of this network.
+        seconds: the time for computing or reading the features and for both classifiers.
         from_cache: whether the features came from the cache.
         heads: for each fold, the head that was fitted on the other folds; empty for ``kNN``.
         losses: float64 ``[n]``, the cross-entropy of the heads in nats; empty for ``kNN``.
@@ -76,10 +76,11 @@ class Probe:
 
     Attributes:
         rows: one for each network and classifier, from the highest accuracy to the lowest.
-        dataset: the images, without pixels; the first fold is its validation images.
-        records: int64 ``[n]``, the images that were divided into folds, which are all but test images.
+        dataset: the images, without pixels. Its validation images are those of the first fold.
+        records: int64 ``[n]``, the indices in ``dataset`` of all images except test images.
         folds: int64 ``[n]``, the fold of each image of ``records``, from 0.
-        config: the flags of a training on this data whose head is fitted as in ``rows``.
+        config: the flags of a training on this data with ``--head=fitted``, whose head is fitted in the
+            same way as the logistic regression.
     """
 
     rows: tuple[ProbeRow, ...]
@@ -90,7 +91,7 @@ class Probe:
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 ``[n]``, the labels of ``records``."""
+        """The label of each image of ``records``, int32 ``[n]``."""
         return self.dataset.store.catalog.labels[self.records]
 
     @property
@@ -110,21 +111,21 @@ def probe(
 ) -> Probe:
     """Compares networks by the cross-validated accuracy of classifiers on their frozen features.
 
-    Identical files and the images of a group are in the same fold, and so are near duplicates unless
-    ``twins`` is ``ignore``. Features that were computed before are read from the cache.
+    Identical files, the images of a group and, unless ``twins`` is ``ignore``, near duplicates are in
+    the same fold. Features that were computed before are read from the cache.
 
     Args:
         data_dir: labelled images, as for training.
         models: values of ``--model``, or run folders.
-        image_size: side of the images in pixels. 0 takes the image size of a run, or the only size that
-            a network accepts, or otherwise 224.
+        image_size: side of the images in pixels. 0 means the image size of a run or, for a network, the
+            only size that it accepts, otherwise 224.
         folds: the number of folds, or ``groups`` for one fold for each group.
-        embed_batch: images in a batch while features are computed.
+        embed_batch: images per batch while features are computed.
         flags: fields of ``TrainConfig`` that say how the data is read and grouped, and ``weights``,
             ``seed`` and ``cache_dir``.
 
     Raises:
-        UserError: scikit-learn is not installed; the data, a network or the folds cannot be used.
+        UserError: scikit-learn is not installed, or the data, a network or the folds cannot be used.
 
     Example:
         >>> from PIL import Image
@@ -198,11 +199,11 @@ def probe(
 def _make_dataset(
     usable: Catalog, split: Split | None, listed: Catalog, config: TrainConfig
 ) -> Dataset:
-    """A dataset without pixels; all images that are not the user's test images are for training.
+    """Makes a dataset without pixels, in which all images but the user's test images are for training.
 
     Args:
-        usable: the listed images that could be decoded.
-        split: the user's own split of ``listed``, if the data has one.
+        usable: the images of ``listed`` that could be decoded.
+        split: the user's own split of ``listed``; None if the data has none.
         listed: all images that were found.
         config: the flags that say which images must be in the same fold.
     """
@@ -217,7 +218,7 @@ def _make_dataset(
     is_test = np.zeros(len(usable), bool)
     if split is not None:
         find = NameFinder(usable.paths).find
-        test_indices = [find(listed.paths[index]) for index in split.test]  # -1 if unusable
+        test_indices = [find(listed.paths[index]) for index in split.test]  # -1: not usable
         is_test[[index for index in test_indices if index >= 0]] = True
     return Dataset(
         Store(usable, 0, "off", True, len(listed)),
@@ -235,18 +236,18 @@ def _make_dataset(
 def _make_rows(
     embedder: Embedder, out_of_fold: OutOfFold, labels: np.ndarray, dimensions: int, seconds: float
 ) -> list[ProbeRow]:
-    """The rows of both classifiers; the callers replace ``from_cache`` and ``mcnemar_p``."""
+    """The rows of both classifiers; ``from_cache`` and ``mcnemar_p`` are placeholders."""
     rows = []
     for classifier, predicted in ((LOGISTIC, out_of_fold.linear), (KNN, out_of_fold.neighbours)):
-        num_correct, count = int((predicted == labels).sum()), len(labels)
+        num_correct, num_images = int((predicted == labels).sum()), len(labels)
         rows.append(
             ProbeRow(
                 embedder,
                 classifier,
                 dimensions,
                 predicted,
-                accuracy=num_correct / count,
-                interval=wilson_interval(num_correct, count),
+                accuracy=num_correct / num_images,
+                interval=wilson_interval(num_correct, num_images),
                 mcnemar_p=1.0,
                 seconds=seconds,
                 from_cache=False,
@@ -258,7 +259,7 @@ def _make_rows(
 
 
 def _compare_with_best(rows: Sequence[ProbeRow], labels: np.ndarray) -> tuple[ProbeRow, ...]:
-    """Sorts the rows by falling accuracy and sets ``mcnemar_p`` of all but the first."""
+    """Sorts the rows by descending accuracy, and sets ``mcnemar_p`` of every row except the first."""
     ordered = sorted(rows, key=lambda row: -row.accuracy)
     best_is_correct = ordered[0].predicted == labels
     compared = [ordered[0]]
