@@ -1,24 +1,24 @@
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
+// Positions of the values of an image, which is a row of DATA.images.
 const [PATH, LABEL, X, Y, PROPOSED, QUALITY, PROBABILITY] = [0, 1, 2, 3, 4, 5, 6];
 const svg = document.querySelector(".plane svg"), tip = document.querySelector(".tip");
 
-// The decisions, by path: [action, label]. They are kept in the browser's storage or, if a
-// local file has none, in the address of the page.
+// The decisions, [action, label] by path. They are stored in the browser's storage or, if it is not
+// available for a local file, in the address of the page.
 const decisions = new Map();
 const storage = (() => {
   try { localStorage.setItem("seedtf-test", "1"); localStorage.removeItem("seedtf-test"); return localStorage; }
   catch { return null; }
 })();
-const ACTIONS = {relabel: "r", keep: "k", drop: "d"};
-const places = new Map(DATA.images.map((image, place) => [image[PATH], place]));
+const ACTIONS = {relabel: "r", keep: "k", drop: "d"};  // the key on the keyboard for each action
 
 function load() {
   let rows = [];
   try {
     rows = storage ? JSON.parse(storage.getItem(DATA.key) || "[]")
       : JSON.parse(decodeURIComponent(location.hash.startsWith("#=") ? location.hash.slice(2) : "[]"));
-  } catch { /* Damaged decisions are ignored. */ }
+  } catch { /* Stored decisions that cannot be parsed are ignored. */ }
   for (const [path, action, label] of rows) if (action in ACTIONS) decisions.set(path, [action, label]);
 }
 
@@ -54,49 +54,49 @@ function updateCard(card) {
   if (label) card.querySelector("select").value = label;
 }
 
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+function createElement(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
 }
 
 function addControls(card) {
   const place = Number(card.dataset.place);
   if (place < 0) return;
   const image = DATA.images[place];
-  const choice = element("select", {ariaLabel: "right label of " + image[PATH]},
-    ...DATA.classes.map(name => element("option", {value: name, textContent: name})));
-  choice.value = DATA.classes[image[PROPOSED]];
+  const labelMenu = createElement("select", {ariaLabel: "correct label of " + image[PATH]},
+    ...DATA.classes.map(name => createElement("option", {value: name, textContent: name})));
+  labelMenu.value = DATA.classes[image[PROPOSED]];
   const buttons = Object.keys(ACTIONS).map(action => {
-    const button = element("button", {type: "button", textContent: action});
+    const button = createElement("button", {type: "button", textContent: action});
     button.dataset.action = action;
     button.addEventListener("click", () => decide(place,
-      card.dataset.action === action ? "undo" : action, choice.value));
+      card.dataset.action === action ? "undo" : action, labelMenu.value));
     return button;
   });
-  choice.addEventListener("change", () => decide(place, "relabel", choice.value));
-  card.append(element("div", {className: "controls"}, choice, ...buttons));
+  labelMenu.addEventListener("change", () => decide(place, "relabel", labelMenu.value));
+  card.append(createElement("div", {className: "controls"}, labelMenu, ...buttons));
   updateCard(card);
 }
 
-function thumbnail(place) {
-  const perSheet = DATA.columns ** 2, rest = place % perSheet;
-  const made = element("i", {className: "t s" + Math.floor(place / perSheet)});
-  made.style.backgroundPosition =
-    `-${(rest % DATA.columns) * DATA.size}px -${Math.floor(rest / DATA.columns) * DATA.size}px`;
-  return made;
+function createThumbnail(place) {
+  const perSheet = DATA.columns ** 2, cell = place % perSheet;
+  const node = createElement("i", {className: "t s" + Math.floor(place / perSheet)});
+  node.style.backgroundPosition =
+    `-${(cell % DATA.columns) * DATA.size}px -${Math.floor(cell / DATA.columns) * DATA.size}px`;
+  return node;
 }
 
-const percent = value => (100 * value).toFixed(1) + "\u00a0%";
+const formatPercent = value => (100 * value).toFixed(1) + "\u00a0%";
 
-function describe(image) {
-  const label = element("b", {textContent: DATA.classes[image[LABEL]]});
-  const rest = ` ${percent(image[QUALITY])}, else ${DATA.classes[image[PROPOSED]]} ${percent(image[PROBABILITY])}`;
-  return element("div", {}, label, rest, element("br"),
-    element("span", {className: "path", textContent: image[PATH]}));
+function createDescription(image) {
+  const label = createElement("b", {textContent: DATA.classes[image[LABEL]]});
+  const text = ` ${formatPercent(image[QUALITY])}, proposed ${DATA.classes[image[PROPOSED]]} ${formatPercent(image[PROBABILITY])}`;
+  return createElement("div", {}, label, text, createElement("br"),
+    createElement("span", {className: "path", textContent: image[PATH]}));
 }
 
-// Cards: keys and focus.
+// Cards: decisions by key, and arrows to the next and the previous card.
 document.addEventListener("keydown", event => {
   const card = document.activeElement.closest(".card");
   if (!card || event.ctrlKey || event.metaKey || event.altKey || document.activeElement.tagName === "SELECT") return;
@@ -112,60 +112,63 @@ document.addEventListener("keydown", event => {
   if (action || step) event.preventDefault();
 });
 
-// The map: thumbnail on hover, drawn selection, arrows.
+// The map: thumbnail on hover, selection with a drawn line, arrow keys. Coordinates are those of the
+// SVG, 0 to 1000.
 function mapPoint(event) {
   const box = svg.getBoundingClientRect();
   return [(event.clientX - box.left) * 1000 / box.width, (event.clientY - box.top) * 1000 / box.height];
 }
 
-function closest(x, y, within) {
-  let best = -1, least = within ** 2;
+// The place of the image that is nearest to a point, or -1 if no image is nearer than `radius`.
+function findNearest(x, y, radius) {
+  let nearest = -1, leastSquare = radius ** 2;
   DATA.images.forEach((image, place) => {
-    const distance = (image[X] - x) ** 2 + (image[Y] - y) ** 2;
-    if (distance < least) [best, least] = [place, distance];
+    const square = (image[X] - x) ** 2 + (image[Y] - y) ** 2;
+    if (square < leastSquare) [nearest, leastSquare] = [place, square];
   });
-  return best;
+  return nearest;
 }
 
 function showTip(place) {
   tip.hidden = place < 0;
   if (place < 0) return;
   const image = DATA.images[place];
-  tip.replaceChildren(thumbnail(place), describe(image));
+  tip.replaceChildren(createThumbnail(place), createDescription(image));
   tip.style.left = `calc(${Math.min(image[X] / 10, 65)}% + 0.75rem)`;
   tip.style.top = `calc(${Math.min(image[Y] / 10, 80)}% + 0.75rem)`;
 }
 
-function openImages(found) {
+function openImages(opened) {
   const list = document.getElementById("selection");
-  document.getElementById("opened").hidden = !found.length;
-  document.getElementById("opened").textContent = found.length > 200
-    ? `The first 200 of ${found.length} opened images` : `${found.length} opened images`;
-  list.replaceChildren(...found.slice(0, 200).map(place => {
-    const card = element("li", {className: "card small", tabIndex: 0}, thumbnail(place), describe(DATA.images[place]));
+  document.getElementById("opened").hidden = !opened.length;
+  document.getElementById("opened").textContent = opened.length > 200
+    ? `The first 200 of ${opened.length} opened images` : `${opened.length} opened images`;
+  list.replaceChildren(...opened.slice(0, 200).map(place => {
+    const card = createElement("li", {className: "card small", tabIndex: 0},
+      createThumbnail(place), createDescription(DATA.images[place]));
     card.dataset.place = place;
     addControls(card);
     return card;
   }));
-  if (found.length) list.firstChild.focus();
+  if (opened.length) list.firstChild.focus();
 }
 
-function shape(name, className) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  made.setAttribute("class", className);
-  svg.append(made);
-  return made;
+function addShape(name, className) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  node.setAttribute("class", className);
+  svg.append(node);
+  return node;
 }
 
-let lassoPoints = null;  // while a shape is being drawn
-const lasso = shape("polygon", "lasso"), cursor = shape("circle", "cursor");
+let lassoPoints = null;  // an array while a line is being drawn
+const lasso = addShape("polygon", "lasso"), cursor = addShape("circle", "cursor");
 cursor.setAttribute("r", "14");
 cursor.setAttribute("visibility", "hidden");
 svg.style.touchAction = "none";
 svg.addEventListener("pointermove", event => {
   const position = mapPoint(event);
   if (lassoPoints) { lassoPoints.push(position); lasso.setAttribute("points", lassoPoints.join(" ")); }
-  showTip(closest(...position, 25));
+  showTip(findNearest(...position, 25));
 });
 svg.addEventListener("pointerleave", () => showTip(-1));
 svg.addEventListener("pointerdown", event => { lassoPoints = [mapPoint(event)]; svg.setPointerCapture(event.pointerId); });
@@ -173,36 +176,39 @@ svg.addEventListener("pointerup", event => {
   const drawn = lassoPoints || [];
   lassoPoints = null;
   lasso.setAttribute("points", "");
-  const width = Math.max(...drawn.map(each => Math.abs(each[0] - drawn[0][0]) + Math.abs(each[1] - drawn[0][1])));
-  if (width < 8) {
-    const place = closest(...mapPoint(event), 25);
+  const extent = Math.max(...drawn.map(([x, y]) => Math.abs(x - drawn[0][0]) + Math.abs(y - drawn[0][1])));
+  if (extent < 8) {  // a click, not a line
+    const place = findNearest(...mapPoint(event), 25);
     if (place >= 0) openImages([place]);
     return;
   }
-  openImages([...DATA.images.keys()].filter(place => inside(DATA.images[place][X], DATA.images[place][Y], drawn)));
+  openImages([...DATA.images.keys()].filter(place => isInside(DATA.images[place][X], DATA.images[place][Y], drawn)));
 });
 
-function inside(x, y, polygon) {
-  let within = false;
+// A point is inside if a horizontal ray from the point crosses the polygon an odd number of times.
+function isInside(x, y, polygon) {
+  let isOdd = false;
   polygon.forEach(([ax, ay], index) => {
     const [bx, by] = polygon[(index + 1) % polygon.length];
-    if ((ay > y) !== (by > y) && x < (bx - ax) * (y - ay) / (by - ay) + ax) within = !within;
+    if ((ay > y) !== (by > y) && x < (bx - ax) * (y - ay) / (by - ay) + ax) isOdd = !isOdd;
   });
-  return within;
+  return isOdd;
 }
 
-let current = -1;  // the image that the keyboard has reached on the map
+let current = -1;  // the place of the image that the arrow keys have reached on the map; -1 for none
 svg.tabIndex = 0;
 svg.addEventListener("keydown", event => {
   const direction = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key];
   if (direction) {
     const [x, y] = current < 0 ? [500, 500] : DATA.images[current].slice(X, Y + 1);
-    let least = Infinity;
+    // The next image is the nearest one in this direction, where a distance aside counts twice.
+    let leastCost = Infinity;
     const before = current;
     DATA.images.forEach((image, place) => {
       const along = (image[X] - x) * direction[0] + (image[Y] - y) * direction[1];
       const aside = Math.abs((image[X] - x) * direction[1]) + Math.abs((image[Y] - y) * direction[0]);
-      if (place !== before && along > 0 && along + 2 * aside < least) [current, least] = [place, along + 2 * aside];
+      const cost = along + 2 * aside;
+      if (place !== before && along > 0 && cost < leastCost) [current, leastCost] = [place, cost];
     });
     if (current >= 0) {
       cursor.setAttribute("cx", DATA.images[current][X]);
@@ -219,19 +225,19 @@ svg.addEventListener("keydown", event => {
 });
 
 document.querySelectorAll(".legend li").forEach(item => {
-  const button = element("button", {type: "button"}, ...item.childNodes);
+  const button = createElement("button", {type: "button"}, ...item.childNodes);
   button.setAttribute("aria-pressed", "false");
   item.append(button);
   button.addEventListener("click", () => {
-    const on = button.getAttribute("aria-pressed") !== "true";
+    const isPressed = button.getAttribute("aria-pressed") !== "true";
     document.querySelectorAll(".legend button").forEach(other => other.setAttribute("aria-pressed", "false"));
-    button.setAttribute("aria-pressed", String(on));
+    button.setAttribute("aria-pressed", String(isPressed));
     svg.querySelectorAll("g").forEach(group =>
-      group.classList.toggle("faded", on && group.dataset.class !== item.dataset.class));
+      group.classList.toggle("faded", isPressed && group.dataset.class !== item.dataset.class));
   });
 });
 
-// The text of fixes.csv: the rows of --fixes whose images were not decided again, then the decisions.
+// The text of fixes.csv: the rows of --fixes, except for images that were decided again, then the decisions.
 function table() {
   const cell = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   const rows = DATA.earlier.filter(([path]) => !decisions.has(path))
@@ -239,7 +245,7 @@ function table() {
   return ["path,action,label", ...rows.map(row => row.map(cell).join(","))].join("\n") + "\n";
 }
 document.getElementById("save").addEventListener("click", () => {
-  const link = element("a", {download: "fixes.csv",
+  const link = createElement("a", {download: "fixes.csv",
     href: URL.createObjectURL(new Blob([table()], {type: "text/csv"}))});
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);

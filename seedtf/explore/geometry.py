@@ -1,4 +1,4 @@
-"""Nearest neighbours and outliers among features, and their projection to two dimensions for a map."""
+"""Finds nearest neighbours and outliers among features, and projects the features to two dimensions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from seedtf.errors import UserError
 __all__ = ["MAPS", "find_nearest", "find_outliers", "project_to_2d"]
 
 MAPS = ("auto", "umap", "pca")
-"""The values of ``--map``; ``auto`` is UMAP if it is installed."""
+"""The values of ``--map``; ``auto`` means UMAP if umap-learn is installed, otherwise PCA."""
 
 _ROWS_AT_ONCE = 1024
-_UMAP_DIMENSIONS = 50
+_UMAP_DIMENSIONS = 50  # UMAP gets this number of principal components instead of all features.
+_MIN_UMAP_IMAGES = 50
 _MIN_OUTLIERS, _MAX_OUTLIERS = 12, 60
 
 
@@ -28,7 +29,8 @@ def find_nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
         count: number k of neighbours; at most N − 1 are returned.
 
     Returns:
-        Indices int64 ``[N, k]``, the nearest first, and distances float32 ``[N, k]``, 0 to 2.
+        The indices of the neighbours, int64 ``[N, k]``, the nearest first, and their distances,
+        float32 ``[N, k]``, 0 to 2.
 
     Example:
         >>> find_nearest(np.array([[0.0, 1], [0, 2], [5, 1], [6, 1]]), 1)[0][:, 0].tolist()
@@ -53,17 +55,17 @@ def find_nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
 
 
 def find_outliers(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images that are farthest from their nearest neighbours.
+    """Finds the images that are farthest from their nearest neighbours.
 
-    Their number is a hundredth of the images, but at least 12 and at most 60, and never more than a
-    quarter of the images.
+    The number of outliers is a hundredth of the images, but at least 12 and at most 60. In any case, it
+    is at most a quarter of the images.
 
     Args:
         distances: float ``[N, k]``, from ``find_nearest``.
 
     Returns:
-        The mean distance of each image, float ``[N]``, and the indices of the outliers, the farthest
-        first.
+        The mean distance of each image to its neighbours, float ``[N]``, and the indices of the
+        outliers, the farthest first.
     """
     mean = distances.mean(axis=1)
     count = min(max(len(mean) // 100, _MIN_OUTLIERS), _MAX_OUTLIERS, len(mean) // 4)
@@ -75,11 +77,11 @@ def project_to_2d(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.
 
     Args:
         features: float ``[N, D]``.
-        method: one of ``MAPS``. For fewer than 50 images, PCA is used whatever the method.
-        seed: the seed of the random starts.
+        method: one of ``MAPS``. For fewer than 50 images, PCA is always used.
+        seed: the seed of the random numbers that both methods start from.
 
     Returns:
-        float ``[N, 2]`` in [0, 1], and the name of the method that was used.
+        The points, float ``[N, 2]`` in [0, 1], and the name of the method that was used.
 
     Raises:
         UserError: ``method`` is ``umap``, and umap-learn is not installed.
@@ -94,7 +96,7 @@ def project_to_2d(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.
         raise UserError(
             "--map=umap: umap-learn is not installed; run: pip install 'seedtf[explore]', or pass pca"
         )
-    if method == "pca" or not is_installed or len(features) < 50:
+    if method == "pca" or not is_installed or len(features) < _MIN_UMAP_IMAGES:
         return _to_unit_square(_principal_components(features, 2, seed)), "PCA"
     import umap
 
@@ -107,12 +109,13 @@ def _principal_components(features: np.ndarray, count: int, seed: int) -> np.nda
     """The first principal components, float64 ``[N, k]``, by randomized subspace iteration.
 
     k is the smallest of ``count``, N and D, but at least 2; missing components are 0. The sign of a
-    component is arbitrary, so it is chosen to make the value of the largest magnitude positive.
+    component is arbitrary, so it is chosen such that the value with the largest magnitude is positive.
 
     N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011.
     """
     centered = (features - features.mean(axis=0)).astype(np.float64)
     count = min(count, *centered.shape)
+    # Ten more components than needed make the needed ones more accurate.
     width = min(count + 10, *centered.shape)
     basis = np.random.default_rng(seed).normal(size=(centered.shape[1], width))
     for _ in range(6):

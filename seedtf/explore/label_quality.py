@@ -1,7 +1,8 @@
-"""Finds labels that are probably wrong, by predictions of models that did not train on the image.
+"""Finds labels that are probably wrong, from predictions by models that did not train on the images.
 
 C. Northcutt, L. Jiang, I. Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021.
-The formulas are those of the package cleanlab, which only the tests need, to compare the results.
+The formulas are those of the package cleanlab. seedtf does not need cleanlab, except that the tests
+compare the results.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from seedtf.data.stratify import assign_equal_folds
 __all__ = ["OutOfFold", "cross_val_predict", "find_wrong_labels", "self_confidence"]
 
 _NUM_FOLDS = 5
-# The weight of the scaled identity matrix in the shrunken covariance. On the seedlings with 5 % wrong
-# labels, 0.1 and 0.3 found the most of these; 0.03 found 2 percentage points fewer, and 0.01 found 8.
+# The weight of the scaled identity matrix in the shrunken covariance. On the seedlings, 5 % of whose
+# labels were made wrong, 0.1 and 0.3 found the most wrong labels. 0.03 found 2 percentage points fewer,
+# and 0.01 found 8 percentage points fewer.
 _SHRINKAGE = 0.1
 
 
@@ -31,7 +33,7 @@ def self_confidence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 
 
 def find_wrong_labels(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Which labels are wrong according to confident learning: bool ``[N]``.
+    """Whether each label is wrong according to confident learning, bool ``[N]``.
 
     A class is confident for an image if its probability is at least its mean probability over the
     images that have this class as label. A label is wrong if a class other than the label is confident,
@@ -51,10 +53,10 @@ def find_wrong_labels(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     counts = np.bincount(labels, minlength=num_classes)
     sums = np.bincount(labels, weights=label_probabilities, minlength=num_classes)
     means = np.divide(sums, counts, out=np.full(num_classes, np.inf), where=counts > 0)
-    confident = probabilities >= means - 1e-6
+    is_confident = probabilities >= means - 1e-6  # a tolerance for rounding errors
     most_probable = probabilities.argmax(axis=1)
-    guess = np.where(confident.sum(axis=1) > 1, most_probable, confident.argmax(axis=1))
-    return confident.any(axis=1) & (guess != labels) & (most_probable != labels)
+    guess = np.where(is_confident.sum(axis=1) > 1, most_probable, is_confident.argmax(axis=1))
+    return is_confident.any(axis=1) & (guess != labels) & (most_probable != labels)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class OutOfFold:
     Attributes:
         probabilities: float64 ``[N, K]``.
         folds: int64 ``[N]``, the index of the classifier that predicted the image.
-        kernels: float64 ``[F, D, K]``, of the F classifiers; logits are ``features @ kernel + bias``.
+        kernels: float64 ``[F, D, K]``, the kernel of each of the F classifiers, whose logits are
+            ``features @ kernel + bias``.
     """
 
     probabilities: np.ndarray
@@ -77,14 +80,14 @@ def cross_val_predict(
 ) -> OutOfFold:
     """Predicts each fifth of the images by a linear discriminant analysis of the other four fifths.
 
-    The analysis is ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)`` of scikit-learn. It is
-    fitted in one step, and nothing else has to be chosen.
+    The results equal those of scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr",
+    shrinkage=0.1)``. The analysis has a closed form and no parameters except the shrinkage.
 
     Args:
         features: float ``[N, D]``.
         labels: int ``[N]``.
         num_classes: K.
-        groups: int64 ``[N]``; images with the same number, such as near duplicates, are in one fold.
+        groups: int64 ``[N]``; images of the same group, such as near duplicates, are in one fold.
         seed: the seed of the division into folds.
 
     Example:
@@ -100,18 +103,18 @@ def cross_val_predict(
     probabilities = np.zeros((len(labels), num_classes))
     kernels = np.zeros((_NUM_FOLDS, values.shape[1], num_classes))
     for fold in range(_NUM_FOLDS):
-        train, test = folds != fold, folds == fold
-        kernels[fold], bias = _fit_discriminant(values[train], labels[train], num_classes)
-        logits = values[test] @ kernels[fold] + bias
+        is_train, is_test = folds != fold, folds == fold
+        kernels[fold], bias = _fit_discriminant(values[is_train], labels[is_train], num_classes)
+        logits = values[is_test] @ kernels[fold] + bias
         powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        probabilities[test] = powers / powers.sum(axis=1, keepdims=True)
+        probabilities[is_test] = powers / powers.sum(axis=1, keepdims=True)
     return OutOfFold(probabilities, folds, kernels)
 
 
 def _fit_discriminant(
     values: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel ``[D, K]`` and bias ``[K]``; a class without images has a bias of minus infinity."""
+    """Returns kernel ``[D, K]`` and bias ``[K]``; the bias of a class without images is -infinity."""
     counts = np.bincount(labels, minlength=num_classes)
     sums = np.zeros((num_classes, values.shape[1]))
     np.add.at(sums, labels, values)
@@ -119,6 +122,7 @@ def _fit_discriminant(
     centered = values - means[labels]
     covariance = centered.T @ centered / len(values)
     covariance *= 1 - _SHRINKAGE
+    # The mean variance of the features before the shrinkage, which has scaled the covariance above.
     mean_variance = np.trace(covariance) / (1 - _SHRINKAGE) / len(covariance)
     covariance[np.diag_indices_from(covariance)] += _SHRINKAGE * mean_variance + 1e-12
     kernel = np.linalg.solve(covariance, means.T)

@@ -18,8 +18,8 @@ from seedtf.data.paths import folder_at, read_file
 from seedtf.evaluation.report import read_thumbnail
 from seedtf.explore.geometry import project_to_2d
 from seedtf.explore.review import (
-    NEIGHBOURS,
-    SHOWN_NEIGHBOURS,
+    NUM_NEIGHBOURS,
+    NUM_SHOWN_NEIGHBOURS,
     Review,
     choose_shown,
     table_lines,
@@ -33,14 +33,23 @@ from seedtf.report import report
 
 __all__ = ["WrittenPage", "write_page"]
 
-_THUMBNAIL_SIZE, _PER_ROW = 48, 16
+# A sheet is one image with a square grid of thumbnails.
+_THUMBNAIL_SIZE, _THUMBNAILS_PER_ROW = 48, 16
 _SUSPECT_SIZE = 128
-_MAX_GROUPS, _MAX_DUPLICATE_SETS, _MAX_POOR = 200, 200, 300
+_MAX_GROUPS, _MAX_POOR = 200, 300
+_MAX_DUPLICATE_SETS, _MAX_IMAGES_OF_SET = 200, 12
 
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """The files that were written, the number of images on the page, and the method of the map."""
+    """The result of ``write_page``.
+
+    Attributes:
+        page: the path of ``index.html``.
+        table: the path of ``explore.csv``.
+        num_shown: number of images on the page.
+        projection: the method of the map that was used, ``UMAP`` or ``PCA``.
+    """
 
     page: Path
     table: Path
@@ -77,7 +86,7 @@ def write_page(
 
 
 class _Page:
-    """Computes the values that the template shows, and renders it."""
+    """Computes the variables of the template, and renders the template."""
 
     def __init__(
         self,
@@ -89,7 +98,7 @@ class _Page:
     ) -> None:
         self.explored, self.result, self.shown, self.points = explored, result, shown, points
         self.max_pixels = max_pixels
-        # The sheets and the script identify an image by its place on the page, counted from 0.
+        # The sheets and the script identify an image by its place: its index in ``shown``.
         self.place_of = {index: place for place, index in enumerate(shown.tolist())}
 
     def render(self, title: str, projection: str) -> str:
@@ -118,7 +127,7 @@ class _Page:
             near_duplicates=self._near_duplicate_sets(),
             num_near_duplicates=len(result.near_duplicates),
             outliers=[self._card(index) for index in result.outliers.tolist()],
-            neighbours=NEIGHBOURS,
+            num_neighbours=NUM_NEIGHBOURS,
             poor=[
                 {**self._card(index), "faults": faults}
                 for index, faults in sorted(result.poor.items())[:_MAX_POOR]
@@ -130,7 +139,7 @@ class _Page:
         )
 
     def _sheets(self) -> Iterator[np.ndarray]:
-        """Yields sheets, uint8 ``[h, w, 3]``, each with thumbnails of up to 256 images of the page."""
+        """Yields the sheets, uint8 ``[h, w, 3]``, each with up to 256 thumbnails, in order of place."""
         catalog = self.explored.catalog.take(self.shown)
         side = _THUMBNAIL_SIZE
         thumbnails = np.zeros((len(catalog), side, side, 3), np.uint8)
@@ -140,17 +149,17 @@ class _Page:
             thumbnails[index] = decode(read_file(path, self.max_pixels)).numpy()
 
         map_files(catalog, draw, "thumbnails")
-        per_sheet = _PER_ROW**2
+        per_row, per_sheet = _THUMBNAILS_PER_ROW, _THUMBNAILS_PER_ROW**2
         for start in range(0, len(thumbnails), per_sheet):
             part = thumbnails[start : start + per_sheet]
-            rows = -(-len(part) // _PER_ROW)
-            sheet = np.zeros((rows * _PER_ROW, *part.shape[1:]), np.uint8)
-            sheet[: len(part)] = part
-            grid = sheet.reshape(rows, _PER_ROW, side, side, 3)
-            yield grid.swapaxes(1, 2).reshape(rows * side, _PER_ROW * side, 3)
+            num_rows = -(-len(part) // per_row)
+            padded = np.zeros((num_rows * per_row, *part.shape[1:]), np.uint8)
+            padded[: len(part)] = part
+            grid = padded.reshape(num_rows, per_row, side, side, 3)
+            yield grid.swapaxes(1, 2).reshape(num_rows * side, per_row * side, 3)
 
     def _card(self, index: int) -> dict[str, Any]:
-        """What every section of the page shows for an image."""
+        """The values of one image that every section of the page shows."""
         explored, names = self.explored, self.explored.catalog.class_names
         label, proposed = explored.catalog.labels[index], self.result.proposed[index]
         return {
@@ -165,16 +174,16 @@ class _Page:
         }
 
     def _thumbnail(self, index: int) -> tuple[int, int, int] | None:
-        """Sheet, x and y in pixels of a thumbnail; None if the image is not on the page."""
+        """The number of the sheet, x and y in pixels; None if the image is not on the page."""
         place = self.place_of.get(index)
         if place is None:
             return None
-        sheet, rest = divmod(place, _PER_ROW**2)
-        row, column = divmod(rest, _PER_ROW)
+        sheet, cell = divmod(place, _THUMBNAILS_PER_ROW**2)
+        row, column = divmod(cell, _THUMBNAILS_PER_ROW)
         return sheet, column * _THUMBNAIL_SIZE, row * _THUMBNAIL_SIZE
 
     def _suspects(self) -> Iterator[dict[str, Any]]:
-        """Yields what the page shows for each suspect: its card, picture, heat map and neighbours."""
+        """Yields the values of each suspect: those of ``_card``, picture, heat map and neighbours."""
         explored, result = self.explored, self.result
         root, indices = folder_at(str(explored.catalog.root)), result.suspects.tolist()
         heats = explored.compute_heatmaps(indices, result.proposed[result.suspects])
@@ -182,7 +191,7 @@ class _Page:
             path = root / explored.catalog.paths[index]
             image = read_thumbnail(path, _SUSPECT_SIZE, explored.fit, self.max_pixels)
             heatmap = None if image is None or heat is None else draw_heatmap(image, heat)
-            neighbours = result.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
+            neighbours = result.neighbours[index, :NUM_SHOWN_NEIGHBOURS].tolist()
             yield {
                 **self._card(index),
                 "wrong": bool(result.wrong[index]),
@@ -192,7 +201,7 @@ class _Page:
             }
 
     def _dots(self, suspects: set[int]) -> list[list[tuple[int, int, bool]]]:
-        """For each class, x and y in 0 to 1000 of each image, and whether the image is a suspect."""
+        """For each class, the dots of its images: x, y, and whether the image is a suspect."""
         labels = self.explored.catalog.labels
         dots: list[list[tuple[int, int, bool]]] = [[] for _ in self.explored.catalog.class_names]
         for index, point in zip(self.shown.tolist(), self._coordinates(), strict=True):
@@ -200,6 +209,7 @@ class _Page:
         return dots
 
     def _coordinates(self) -> list[tuple[int, int]]:
+        """x and y of each image on the map, from 20 to 980; y increases downwards, as in SVG."""
         scaled = np.rint(20 + 960 * self.points).astype(int)
         return [(x, 1000 - y) for x, y in scaled.tolist()]
 
@@ -209,14 +219,14 @@ class _Page:
             {
                 "across": across,
                 "clashing": len({self.explored.catalog.labels[index] for index in part}) > 1,
-                "cards": [self._card(index) for index in part[:12]],
-                "more": max(len(part) - 12, 0),
+                "cards": [self._card(index) for index in part[:_MAX_IMAGES_OF_SET]],
+                "num_more": max(len(part) - _MAX_IMAGES_OF_SET, 0),
             }
             for part, across in list(pairs)[:_MAX_DUPLICATE_SETS]
         ]
 
     def _data(self, suspects: set[int]) -> dict[str, Any]:
-        """What the script of the page needs; the images are in the order of the sheets."""
+        """The values that the script of the page needs; the images are in order of place."""
         explored, result = self.explored, self.result
         catalog = explored.catalog
         digest = hashlib.blake2b(digest_size=12)
@@ -240,7 +250,7 @@ class _Page:
             "classes": catalog.class_names,
             "earlier": explored.earlier,
             "size": _THUMBNAIL_SIZE,
-            "columns": _PER_ROW,
+            "columns": _THUMBNAILS_PER_ROW,
             "images": rows,
         }
 
@@ -252,7 +262,7 @@ def _webp(image: np.ndarray, quality: int) -> str:
 
 
 def _colors(count: int) -> Sequence[str]:
-    """A colour for each class, as ``#rrggbb``: evenly spaced hues, alternately light and dark."""
+    """``count`` colours as ``#rrggbb``, with evenly spaced hues, alternately light and dark."""
     colors = []
     for number in range(count):
         lightness = 0.62 if number % 2 else 0.42

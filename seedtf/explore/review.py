@@ -15,13 +15,16 @@ from seedtf.files import csv_line
 
 __all__ = ["COLUMNS", "Review", "choose_shown", "review", "table_lines"]
 
-NEIGHBOURS = 10
-SHOWN_NEIGHBOURS = 3
+NUM_NEIGHBOURS = 10
+"""Number of nearest neighbours that are found for each image."""
+NUM_SHOWN_NEIGHBOURS = 3
+"""Number of nearest neighbours that the page and explore.csv show."""
 MAX_ON_PAGE = 5_000
 """Largest number of images on the page."""
 MAX_SUSPECTS = 400
+"""Largest number of images in the section "To decide" of the page."""
 
-# Of the unusual properties (traits) that ``data.check.traits`` finds, those that make an image poor.
+# The unusual properties (traits) found by ``data.check.traits`` that make an image poor.
 _POOR_TRAITS = frozenset({"tiny", "extreme aspect", "damaged"})
 
 COLUMNS = (
@@ -41,17 +44,18 @@ class Review:
         ranking: int64 ``[N]``, the indices of all images, the most suspect label first.
         proposed: int64 ``[N]``, the most probable class other than the label.
         wrong: bool ``[N]``, whether the label is wrong according to confident learning.
-        suspects: int64, the indices of the images in the section "To decide" of the page, in its order.
+        suspects: int64, the indices of the images in the section "To decide" of the page, in the order
+            of the page.
         neighbours: int64 ``[N, k]``, the indices of the nearest images.
-        distances: float ``[N]``, the mean distance of the neighbours.
+        distances: float ``[N]``, the mean distance of the image to its neighbours.
         outliers: int64, the indices of the outliers, the farthest first.
         near_duplicates: sets of near duplicates, as lists of indices. Sets whose images are on
             different sides of the split come first, then sets whose images have different labels.
         across: for each set of ``near_duplicates``, whether its images are on different sides of the
             split.
-        poor: for the index of each poor image, its faults with their details.
-        groups: name, number of images, fraction that is predicted as labelled, and number of suspects
-            of each group; the lowest fraction first.
+        poor: the faults of each poor image, by its index; a fault is a pair of name and details.
+        groups: for each group its name, number of images, fraction of images that are predicted as
+            labelled, and number of suspects; the group with the lowest fraction first.
     """
 
     quality: np.ndarray
@@ -71,8 +75,8 @@ class Review:
 def review(explored: Explored) -> Review:
     """Finds suspects, near duplicates, outliers and poor images, and ranks them.
 
-    Suspects are at most ``MAX_SUSPECTS`` images whose most probable class is not their label, without
-    those that an earlier review has decided.
+    Suspects are images whose most probable class is not their label. Images that an earlier review has
+    decided are left out. There are at most ``MAX_SUSPECTS`` suspects.
     """
     labels, probabilities = explored.catalog.labels, explored.probabilities
     quality = self_confidence(labels, probabilities)
@@ -81,7 +85,7 @@ def review(explored: Explored) -> Review:
     other_probabilities[np.arange(len(labels)), labels] = -1
     differs = (probabilities.argmax(axis=1) != labels) & ~explored.reviewed
     suspects = ranking[differs[ranking]][:MAX_SUSPECTS]
-    neighbours, distances = find_nearest(explored.features, NEIGHBOURS)
+    neighbours, distances = find_nearest(explored.features, NUM_NEIGHBOURS)
     mean_distances, outliers = find_outliers(distances)
     near_duplicates, across = _near_duplicate_sets(explored)
     poor: dict[int, list[tuple[str, str]]] = {}
@@ -102,7 +106,7 @@ def review(explored: Explored) -> Review:
         near_duplicates,
         across,
         poor,
-        _groups(explored, suspects),
+        _rank_groups(explored, suspects),
     )
 
 
@@ -118,40 +122,45 @@ def _near_duplicate_sets(explored: Explored) -> tuple[list[list[int]], list[bool
     return parts, [across[part[0]] for part in parts]
 
 
-def _groups(explored: Explored, suspects: np.ndarray) -> list[tuple[str, int, float, int]]:
+def _rank_groups(explored: Explored, suspects: np.ndarray) -> list[tuple[str, int, float, int]]:
     """The attribute ``groups`` of a ``Review``."""
     if not any(explored.groups):
         return []
     names, group_of = np.unique(np.array(explored.groups), return_inverse=True)
     correct = explored.probabilities.argmax(axis=1) == explored.catalog.labels
-    images, hits = np.bincount(group_of), np.bincount(group_of, weights=correct)
+    num_images, num_correct = np.bincount(group_of), np.bincount(group_of, weights=correct)
     num_suspects = np.bincount(group_of[suspects], minlength=len(names))
-    fractions = hits / images
+    fractions = num_correct / num_images
     return [
-        (str(names[group]), int(images[group]), float(fractions[group]), int(num_suspects[group]))
-        for group in np.lexsort((-images, fractions))
+        (
+            str(names[group]),
+            int(num_images[group]),
+            float(fractions[group]),
+            int(num_suspects[group]),
+        )
+        for group in np.lexsort((-num_images, fractions))
         if names[group]
     ]
 
 
 def choose_shown(explored: Explored, result: Review, limit: int = MAX_ON_PAGE) -> np.ndarray:
-    """The indices of the images on the page, int64, sorted.
+    """Chooses the images on the page; returns their indices, int64, sorted.
 
-    If there are more than ``limit`` images, the suspects and the neighbours shown with them come first,
-    then the outliers, near duplicates and poor images. A stratified sample of the other images follows,
-    up to ``limit``.
+    If there are more than ``limit`` images, the first ``limit`` distinct images of this list are
+    chosen: suspects, the neighbours that are shown with suspects, outliers, near duplicates, poor
+    images, and a stratified sample of all images.
     """
     count = len(explored.catalog)
     if count <= limit:
         return np.arange(count)
-    near = result.neighbours[result.suspects, :SHOWN_NEIGHBOURS].ravel()
+    neighbours = result.neighbours[result.suspects, :NUM_SHOWN_NEIGHBOURS].ravel()
     near_duplicates = np.array(
         [index for part in result.near_duplicates for index in part], np.int64
     )
     poor = np.array(sorted(result.poor), np.int64)
-    first = np.concatenate([result.suspects, near, result.outliers, near_duplicates, poor])
-    # The images of every class get evenly spaced numbers in [0, 1). If all images are sorted by these
-    # numbers, the first n images have the classes in the proportions of the whole, for any n.
+    notable = np.concatenate([result.suspects, neighbours, result.outliers, near_duplicates, poor])
+    # The images of each class get evenly spaced numbers in [0, 1). When all images are sorted by these
+    # numbers, the first n images have the class proportions of all images, for any n.
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(count)
     labels = explored.catalog.labels[shuffled]
@@ -159,7 +168,7 @@ def choose_shown(explored: Explored, result: Review, limit: int = MAX_ON_PAGE) -
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         numbers[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    ordered = np.concatenate([first, shuffled[np.argsort(numbers, kind="stable")]])
+    ordered = np.concatenate([notable, shuffled[np.argsort(numbers, kind="stable")]])
     _, first_occurrence = np.unique(ordered, return_index=True)
     return np.sort(ordered[np.sort(first_occurrence)][:limit])
 
@@ -167,9 +176,14 @@ def choose_shown(explored: Explored, result: Review, limit: int = MAX_ON_PAGE) -
 def table_lines(
     explored: Explored, result: Review, points: np.ndarray, shown: np.ndarray
 ) -> Iterator[str]:
-    """The lines of ``explore.csv``: every image, the most suspect first.
+    """The lines of ``explore.csv``, with every image, the most suspect label first.
 
-    ``points`` are x and y of the images ``shown``; in the rows of other images these cells are empty.
+    Args:
+        explored: the images.
+        result: the review of these images.
+        points: float ``[n, 2]``, x and y on the map of the images ``shown``.
+        shown: int64 ``[n]``, the indices of the images on the page. For all other images, the cells x
+            and y are empty.
     """
     catalog, names = explored.catalog, explored.catalog.class_names
     set_of = {
@@ -179,7 +193,7 @@ def table_lines(
     point_of = dict(zip(shown.tolist(), points.tolist(), strict=True))
     yield csv_line(*COLUMNS)
     for rank, index in enumerate(result.ranking.tolist(), 1):
-        neighbours = result.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
+        neighbours = result.neighbours[index, :NUM_SHOWN_NEIGHBOURS].tolist()
         point = point_of.get(index)
         yield csv_line(
             catalog.paths[index],

@@ -1,6 +1,6 @@
-"""Reads the images to explore, with predictions of models that did not train on them.
+"""Reads the images to explore, each with a prediction by a model that did not train on the image.
 
-The images are those of a folder, or of a finished ``seedtf folds``.
+The images are in a folder, or in the data of a finished ``seedtf folds``.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from seedtf.training.setup import data_folder
 __all__ = ["Explored", "open_folder", "open_folds"]
 
 HeatmapFn = Callable[[Sequence[int], np.ndarray], Iterator[np.ndarray | None]]
-"""A function from the indices of n images and a class for each, int ``[n]``, to heat maps.
+"""Takes the indices of n images and a class for each image, int ``[n]``; yields n heat maps.
 
-A heat map is a class activation map, float ``[h, w]``, or None if the network has none.
+A heat map is a class activation map, float ``[h, w]``, or None if the network has no such maps.
 """
 
 _BATCH_SIZE = 32
@@ -50,22 +50,22 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Explored:
-    """N images to explore, and what is known of them.
+    """N images to explore, and what is known about them.
 
     Attributes:
         catalog: the images; ``catalog.faults`` names the files that cannot be used.
         facts: digests, thumbnails, quality and unusual properties of the images.
-        near_duplicates: int64 ``[N]``, for each image the smallest index among itself and its near
-            duplicates.
+        near_duplicates: int64 ``[N]``, for each image the smallest index among the image itself and its
+            near duplicates.
         features: float ``[N, D]``.
-        probabilities: float ``[N, K]``, of a model that did not train on the image.
+        probabilities: float ``[N, K]``, for each image from a model that did not train on it.
         sides: the fold or side of the split of each image; empty strings without a split.
         groups: the group of each image (``--group_by``), or an empty string.
         reviewed: bool ``[N]``, whether ``--fixes`` has a row for the image.
-        earlier: the rows of ``--fixes``: path, action and label.
-        compute_heatmaps: computes the heat maps of some of the images.
-        predicted_by: which model the probabilities are from, in words for the page.
-        fit: how the networks see images that are not square, see ``images.decode.resize_image``.
+        earlier: the rows of ``--fixes``, each with path, action and label.
+        compute_heatmaps: see ``HeatmapFn``.
+        predicted_by: the model that the probabilities are from, as text for the page.
+        fit: how images are made square for the networks, see ``images.decode.resize_image``.
     """
 
     catalog: Catalog
@@ -87,7 +87,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
 
     Args:
         folder: a folder of ``seedtf folds``.
-        fixes: a table of earlier decisions; if empty, that of the cross-validation.
+        fixes: a table of earlier decisions; empty for the table that the cross-validation used, if any.
         max_pixels: images with a larger width × height are left out.
 
     Raises:
@@ -118,7 +118,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
     def compute_heatmaps(
         indices: Sequence[int], classes: np.ndarray
     ) -> Iterator[np.ndarray | None]:
-        heats: dict[int, np.ndarray | None] = {}
+        map_of: dict[int, np.ndarray | None] = {}
         for number, run_paths in enumerate(runs):
             places = [place for place, index in enumerate(indices) if folds[index] == number]
             if not places:
@@ -130,9 +130,9 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
             compute_maps = make_map_function([model])
             decode = make_decoder(run.image_size, max_pixels, run.fit)
             for batch, pixels in _batches(catalog, indices, places, decode, max_pixels):
-                batch_heats = compute_maps(pixels, tf.constant(classes[batch])).numpy()
-                heats |= dict(zip(batch, batch_heats, strict=True))
-        yield from (heats.get(place) for place in range(len(indices)))
+                maps = compute_maps(pixels, tf.constant(classes[batch])).numpy()
+                map_of |= dict(zip(batch, maps, strict=True))
+        yield from (map_of.get(place) for place in range(len(indices)))
 
     return Explored(
         catalog,
@@ -146,7 +146,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         earlier,
         compute_heatmaps,
         "the run that did not train on it",
-        embedders[0].fit,  # that of all folds
+        embedders[0].fit,  # all folds have the same
     )
 
 
@@ -156,13 +156,13 @@ def open_folder(
     """Reads the images of a folder, and predicts them by linear classifiers on a network's features.
 
     Args:
-        config: the flags of the data: folder, layout, table, groups, fixes.
+        config: says where the images, labels, groups and fixes are; other flags are not used.
         model, image_size, weights: as for ``open_embedder``.
         max_pixels: images with a larger width × height are left out.
 
     Raises:
-        UserError: the folder, a table or the network cannot be used, or all images have one class, are
-            in one group or look alike.
+        UserError: the folder, a table or the network cannot be used, or all images have the same class,
+            are in the same group or look alike.
     """
     embedder = open_embedder(model, image_size, weights)
     columns = Columns(config.file_column, config.label_column, config.split_column)
@@ -170,7 +170,8 @@ def open_folder(
     listed, split = list_files(folder, config.labels_csv, columns, config.layout, min_images=1)
     sides = np.full(len(listed), "", dtype=object)
     if split is not None:
-        # Without validation images, the data names test images only, and the others have no side yet.
+        # Without validation images, the split of the data only separates the test images. In this case
+        # the other images have no side.
         for side, records in split.sides.items():
             sides[records] = side if side != "train" or len(split.val) else ""
     catalog, facts, kept, reviewed, earlier = _read_images(listed, config.fixes, folder, max_pixels)
@@ -229,7 +230,8 @@ def _read_images(
 
     Returns:
         The images that can be read and are not dropped; the facts about these images; their indices in
-        ``listed``; whether ``--fixes`` has a row for each of them; and the rows of ``--fixes``.
+        ``listed``; for each of these images, whether ``--fixes`` has a row for it; and the rows of
+        ``--fixes``.
     """
     if len(listed.class_names) < 2:
         raise UserError(
@@ -255,7 +257,7 @@ def _read_images(
 
 
 def _embed(catalog: Catalog, embedder: Embedder, max_pixels: int) -> np.ndarray:
-    # The catalog has the images within `max_pixels`; the limit of a run may be another one.
+    # All images of the catalog are within `max_pixels`. The limit of a run may be lower.
     embedder = replace(embedder, max_pixels=max_pixels)
     embeddings = embed_catalog(catalog, embedder, default_cache_dir(), _BATCH_SIZE)
     if len(embeddings.features) != len(catalog):
@@ -265,7 +267,7 @@ def _embed(catalog: Catalog, embedder: Embedder, max_pixels: int) -> np.ndarray:
 
 
 def _group_near_duplicates(facts: Facts) -> np.ndarray:
-    """For each image the smallest index among itself and its near duplicates, int64 ``[N]``."""
+    """Returns ``near_duplicates`` of ``Explored``; identical files count as near duplicates."""
     _, first, inverse = np.unique(facts.digests, return_index=True, return_inverse=True)
     pairs = near_duplicate_pairs(facts.hashes, facts.thumbnails)
     return connect(first[inverse], pairs)
@@ -278,9 +280,9 @@ def _batches(
     decode: Callable[[bytes], tf.Tensor],
     max_pixels: int,
 ) -> Iterator[tuple[list[int], tf.Tensor]]:
-    """Yields ``places`` in batches, with the pixels of their images, float32 ``[n, S, S, 3]``.
+    """Yields ``places`` in batches, each with the pixels of its images, float32 ``[n, S, S, 3]``.
 
-    The image of a place is ``indices[place]`` in ``catalog``.
+    The image at a place has the index ``indices[place]`` in ``catalog``.
     """
     paths = catalog.absolute_paths()
     for start in range(0, len(places), _BATCH_SIZE):
