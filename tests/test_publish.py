@@ -91,7 +91,7 @@ def test_the_card_states_what_was_measured(run: RunPaths, tmp_path) -> None:
         "| a\\|b &lt;wheat> | 0 | 2 |",
         "| accuracy | 0.6667 |",
         "| macro-F1 | – |",
-        "| the same with temperature 1.250, as exported | 0.1000 |",
+        "| expected calibration error with temperature 1.250, as exported | 0.1000 |",
         "* a\\|b &lt;wheat>, predicted as maize: 1",
     ):
         assert line in card.splitlines(), line

@@ -34,7 +34,7 @@ from seedtf.runs.presets import WEIGHTS_LICENCE, read_weights_licence
 __all__ = ["Exported", "export_run"]
 
 _BATCH_SIZE = 32
-_CALIBRATION_IMAGES = 100
+_NUM_CALIBRATION_IMAGES = 100
 _MAX_COMPARED_IMAGES = 1000
 """Largest number of images on which a LiteRT or ONNX file is compared.
 
@@ -51,7 +51,7 @@ class Exported:
         version: the number of the version.
         temperature: the divisor of the logits; 1.0 if no evaluation fitted a temperature.
         temperature_fitted: whether an evaluation fitted the temperature.
-        rows: the comparison of each format, the SavedModel's first.
+        rows: the comparison of each format; the first is that of the SavedModel.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Exported:
         return tuple(row for row in self.rows if row.fault)
 
     def as_json(self) -> str:
-        """The value of the ``RESULT`` line."""
+        """The text after ``RESULT`` in the last line of ``seedtf export``."""
         saved_model_row = self.rows[0]
         values = {
             "export": str(self.folder),
@@ -92,27 +92,29 @@ def export_run(
 ) -> Exported:
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
-    A model that was trained in mixed precision is first rebuilt in float32; ``as_trained`` in
-    parity.json then compares the two. The SavedModel must predict every compared image as the float32
-    model does, in a process that can import neither Keras nor seedtf; otherwise no version appears.
+    The SavedModel must predict every compared image as the model does, in a process that can import
+    neither Keras nor seedtf. If a prediction differs, no version appears.
 
-    Other formats are files in ``assets.extra`` of the version. A format that predicts differently is
-    left out, with the reason in its row.
+    Other formats are files in ``assets.extra`` of the version. If the predictions of a format differ,
+    its file is left out, and its row has the reason.
+
+    A model that was trained in mixed precision is first rebuilt in float32. In this case ``as_trained``
+    in parity.json compares the trained model with the float32 model.
 
     Args:
         run: a finished run, or several runs whose predictions are averaged.
-        out_dir: the folder of versions, which is the base path of a model server.
+        out_dir: the folder of the versions, which a model server is given as its base path.
         store: labelled images.
-        records: int64 ``[N]``, the images of ``store`` to compare.
+        records: int64 ``[N]``, the indices in ``store`` of the images to compare.
         formats: keys of ``OPTIONAL_FORMATS`` to write beside the SavedModel.
         heatmap: whether the SavedModel also returns the class activation map of the best class.
         max_pixels: the largest width × height that the SavedModel decodes; 0 for the limit of the run.
             Larger images are not compared.
 
     Raises:
-        UserError: ``out_dir`` cannot be used, the model is damaged or lacks the heat maps, it cannot be
-            converted to one of ``formats``, every image is larger than ``max_pixels``, or the
-            predictions of the SavedModel differ.
+        UserError: ``out_dir`` cannot be used, the model is damaged, has no class activation maps
+            although ``heatmap`` is True, or cannot be converted to one of ``formats``; every image is
+            larger than ``max_pixels``; or the predictions of the SavedModel differ.
 
     Example:
         >>> from seedtf.runs.open import load_run, open_validation
@@ -123,9 +125,9 @@ def export_run(
     """
     with new_version(out_dir) as version:
         checkpoint = run.checkpoint.stem if run.checkpoint else ""
-        # The temperature of a single run does not suit the mean of several runs. None is fitted for the
-        # mean: an ensemble has no images of its own, and every image of a cross-validation was used to
-        # train some of the runs.
+        # The temperature of a single run does not suit the mean of several runs. No temperature is
+        # fitted for the mean, because an ensemble has no images of its own, and every image of a
+        # cross-validation was used to train some of the runs.
         report = run.paths.report_paths(checkpoint=checkpoint)
         fitted = None if run.members else read_temperature(report)
         temperature = 1.0 if fitted is None else fitted
@@ -176,7 +178,13 @@ def export_run(
 
 @dataclass(frozen=True)
 class _Reference:
-    """The images to compare, and their probabilities by the float32 model, float32 ``[N, K]``."""
+    """The images to compare.
+
+    Attributes:
+        store: contains the images.
+        records: int64 ``[N]``, the indices of the images in ``store``.
+        expected: float32 ``[N, K]``, the probabilities by the float32 model.
+    """
 
     store: Store
     records: np.ndarray
@@ -189,10 +197,9 @@ def _write_saved_model(
     """Writes the SavedModel with its warm-up requests; raises UserError if it predicts differently."""
     paths = reference.store.catalog.absolute_paths()
     with files_for_tensorflow([paths[record] for record in reference.records]) as files:
-        # All images that a run uses are within its own limit; only a smaller limit leaves images out.
-        is_limited = max_pixels < run.max_pixels
         kept = list(range(len(files)))
-        if is_limited:
+        # No image of a run exceeds the limit of the run, so only a smaller limit excludes images.
+        if max_pixels < run.max_pixels:
             kept = _files_within(files, max_pixels, run.max_pixels)
         tf.saved_model.save(module, str(folder), signatures=module.signatures())
         write_warmup(folder, run.image_size, max_pixels)
@@ -208,12 +215,12 @@ def _write_saved_model(
 
 
 def _files_within(files: Sequence[str], max_pixels: int, run_max_pixels: int) -> list[int]:
-    """The indices of the files with at most ``max_pixels`` pixels; warns of the others.
+    """The indices of the files with at most ``max_pixels`` pixels; warns if there are larger files.
 
-    A file may have as many bytes as the limit of the run, ``run_max_pixels``, allows.
+    ``run_max_pixels``, the limit of the run, limits the bytes that are read of a file.
 
     Raises:
-        UserError: every file has more pixels.
+        UserError: every file is larger.
     """
 
     def is_too_large(path: str) -> bool:
@@ -240,15 +247,20 @@ def _files_within(files: Sequence[str], max_pixels: int, run_max_pixels: int) ->
 def _write_formats(
     folder: Path, formats: Sequence[str], module: ServingModule, run: Run, reference: _Reference
 ) -> list[Parity]:
-    """Converts to each format, and deletes a file that predicts differently; returns all rows."""
+    """Writes and compares the file of each format, and deletes it if its predictions differ.
+
+    Returns:
+        The comparison of each format.
+    """
     if not formats:
         return []
-    count = len(reference.records)
-    sample = np.linspace(0, count - 1, min(count, _MAX_COMPARED_IMAGES)).astype(np.int64)
+    num_images = len(reference.records)
+    num_compared = min(num_images, _MAX_COMPARED_IMAGES)
+    sample = np.linspace(0, num_images - 1, num_compared).astype(np.int64)
     pixels = reference.store.read(tf.constant(reference.records[sample])).numpy()
     calibration = pixels[:1]  # only litert_int8 uses it
     if "litert_int8" in formats:
-        calibration = open_training_sample(run, _CALIBRATION_IMAGES)
+        calibration = open_training_sample(run, _NUM_CALIBRATION_IMAGES)
     rows = []
     for name in formats:
         path = folder / "assets.extra" / OPTIONAL_FORMATS[name].file
@@ -268,9 +280,9 @@ def _predict_probabilities(
     records: np.ndarray,
     temperature: float,
 ) -> np.ndarray:
-    """The weighted mean of the probabilities of ``models``, float32 ``[N, K]``, temperature-scaled.
+    """The weighted mean of the models' probabilities, scaled by ``temperature``, float32 ``[N, K]``.
 
-    TensorFloat-32 is off, so that a GPU computes in full float32.
+    TensorFloat-32 is disabled, so that a GPU computes in full float32.
     """
     with _without_tensor_float_32():
         predictions = predict_store(
@@ -281,7 +293,7 @@ def _predict_probabilities(
 
 @contextmanager
 def _without_tensor_float_32() -> Iterator[None]:
-    """Disables TensorFloat-32, which keeps only 10 of float32's 23 mantissa bits on recent GPUs."""
+    """Disables TensorFloat-32, with which recent GPUs use 10 instead of 23 mantissa bits of float32."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

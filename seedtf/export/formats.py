@@ -35,9 +35,9 @@ class _Format:
     """An optional format.
 
     Attributes:
-        file: name of its file in assets.extra.
-        runtime: the name of the library that runs the file, as ``parity_worker`` takes it.
-        packages: packages of the extra ``[export]`` that conversion and comparison import.
+        file: the name of the file in assets.extra.
+        runtime: the value of RUNTIME with which ``parity_worker`` runs the file.
+        packages: the packages of ``seedtf[export]`` that the conversion and the comparison import.
     """
 
     file: str
@@ -56,7 +56,9 @@ _LOW_PRECISION = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats in ``text``, a value of ``--format``; not the SavedModel, which is always written.
+    """Returns the optional formats in ``text``, a value of ``--format``.
+
+    The SavedModel is not optional, because it is always written.
 
     Raises:
         UserError: a name is unknown, or a package that the format needs is not installed.
@@ -81,16 +83,15 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def rebuild_in_float32(model: keras.Model) -> keras.Model:
-    """Rebuilds a model of any precision policy in float32, which converters and CPUs expect.
+    """Returns a model with the layers and weights of ``model`` that computes in float32.
 
-    Returns:
-        A model with the same layers and weights that computes in float32; ``model`` itself if it
-        already computes in float32.
+    Converters and CPUs expect float32. If ``model`` already computes in float32, ``model`` itself is
+    returned.
     """
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     rebuilt = type(model).from_config(_in_float32(model.get_config()))
-    # A mixed policy keeps its variables in float32, so copying them loses nothing.
+    # Under a mixed policy, variables are float32, so their values do not change.
     rebuilt.set_weights(model.get_weights())
     finalize_layers(rebuilt)
     return rebuilt
@@ -146,7 +147,7 @@ def _make_litert_converter(module: ServingModule) -> Any:
 def _to_litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
     images = calibration.astype(np.float32)
     # One black and one white pixel extend the input range to 0–255. So the scale is 1 and the zero
-    # point 0, which means that a quantized uint8 pixel equals the pixel.
+    # point is 0, which means that an input of the quantized model is the pixel itself.
     images[0, 0, 0], images[0, -1, -1] = 0.0, 255.0
 
     def samples() -> Iterator[list[np.ndarray]]:

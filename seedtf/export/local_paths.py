@@ -1,7 +1,7 @@
 """Removes the user's paths and host names from the JSON values that ``seedtf publish`` hands on.
 
-The files config.json and parity.json of a run contain paths, in which folders often have the name of a
-user, a customer or a host. This module does not import TensorFlow or Keras.
+The files config.json and parity.json of a run contain paths, and folders are often named after a user,
+a customer or a host. This module does not import TensorFlow or Keras.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from seedtf.config.data_flags import PATH_FLAGS
 __all__ = ["EMPTIED_FLAGS", "SHORTENED_FLAGS", "UNCHANGED_FLAGS", "remove_local_paths"]
 
 EMPTIED_FLAGS = ("run_dir", "resume", "continue_from", "cache_dir", "data_service")
-"""Flags that become empty, because they say only where something was during the training."""
+"""Flags that become empty, because they only name places on the computer of the training."""
 
 SHORTENED_FLAGS = (
     *(name for name in PATH_FLAGS if name not in EMPTIED_FLAGS),
@@ -24,30 +24,33 @@ SHORTENED_FLAGS = (
     "teacher",
     "run",
 )
-"""Flags that keep the last part of their path, because it says what the run was trained from.
+"""Flags of which the last part of the path remains, because it names what the run was trained from.
 
-``run`` is no flag, but the key of the run folder in parity.json.
+``run`` is not a flag, but the key of the run folder in parity.json.
 """
 
 UNCHANGED_FLAGS = ("group_regex",)
 """Flags that do not change, although their values may look like paths."""
 
 _PUBLIC = ("hf://", "kaggle://")
-# A folder of this form is the home folder of a user, so that its name is the name of the user.
+# The home folder of a user, whose last part is the name of the user. /mnt/c is a Windows drive in WSL.
 _HOME = re.compile(r"(/mnt/\w)?/(home|Users)/[^/]+")
 
 
 def remove_local_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the content of config.json or parity.json without local paths and host names.
 
-    Flags in ``EMPTIED_FLAGS`` become empty. Of the flags in ``SHORTENED_FLAGS``, and of every other
-    text that is an absolute path or a URL, the last part remains, such as ``plants`` of
-    ``/home/ann/plants`` or of ``gs://bucket/plants``; of a home folder itself, ``home``. A path of
-    ``model`` gets ``./`` before it. Addresses at Hugging Face and Kaggle (``hf://``, ``kaggle://``) and
-    all other values are unchanged, so the flags of a run are still a valid ``TrainConfig``.
+    * Flags in ``EMPTIED_FLAGS`` become empty.
+    * Of flags in ``SHORTENED_FLAGS``, and of every other text that is an absolute path or a URL, only
+      the last part remains, such as ``plants`` of ``/home/ann/plants`` or of ``gs://bucket/plants``.
+      The home folder of a user becomes ``home``. A path in ``model`` gets ``./`` in front.
+    * All other values are unchanged, also addresses at Hugging Face and Kaggle (``hf://``,
+      ``kaggle://``).
+
+    The flags of a run are still a valid ``TrainConfig``.
 
     Args:
-        values: JSON values by name, of which ``resolved`` and ``rows`` are nested; not modified.
+        values: the JSON values by name, which may be nested; they are not modified.
 
     Example:
         >>> remove_local_paths({"data_dir": "/home/ann/plants", "run_dir": "runs/oak", "epochs": 20})
@@ -71,7 +74,7 @@ def _clean(name: str, value: Any) -> Any:
     if not is_path:
         return value
     last = _last_part(value)
-    # A folder needs a slash, because --model may take a name without one for the name of a network.
+    # The slash marks a folder, because --model could take a name without a slash for that of a network.
     return f"./{last}" if name == "model" and "/" in value else last
 
 

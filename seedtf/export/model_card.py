@@ -1,4 +1,4 @@
-"""Writes the text of a run's model card: data, measured accuracy, limits and training of the model."""
+"""Renders the model card of a run: its data, measured accuracy, limits and training."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _SPLIT_ORIGINS = {
 def render_model_card(run_dir: Any, name: str) -> str:
     """Returns the model card in Markdown, with the metadata header that Hugging Face reads.
 
-    All numbers come from the files of the run, so they were measured.
+    All numbers are read from the files of the run.
 
     Args:
-        run_dir: a run that ``seedtf evaluate`` has evaluated.
+        run_dir: a run that was evaluated with ``seedtf evaluate``.
         name: the title of the card.
 
     Raises:
@@ -58,7 +58,7 @@ def render_model_card(run_dir: Any, name: str) -> str:
 
 
 def _render_header(settings: Mapping[str, Any]) -> str:
-    """The YAML header of a model card. It states no licence, because only the owner can choose one."""
+    """The YAML header of a model card, without a licence, which only the owner can choose."""
     lines = ["---", "library_name: tf-keras", "pipeline_tag: image-classification"]
     tags = ["seedtf", short_name(str(settings.get("model", "")))]
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags if tag), "---"]
@@ -102,7 +102,7 @@ def _render_metrics(report: Mapping[str, Any]) -> str:
     if report["temperature"] is not None:
         rows.append(
             (
-                f"the same with temperature {report['temperature']:.3f}, as exported",
+                f"expected calibration error with temperature {report['temperature']:.3f}, as exported",
                 _number(report["ece"]["after"]),
             )
         )
@@ -116,11 +116,11 @@ def _render_metrics(report: Mapping[str, Any]) -> str:
 
 def _render_limits(report: Mapping[str, Any]) -> str:
     lines = [
-        "The model always predicts one of its classes, also for an image that shows none of them. "
-        "The metrics hold for images that were taken like those of the training data."
+        "The model always predicts one of its classes, even for an image that shows none of them. "
+        "The metrics are valid for images that were taken in the same way as the training images."
     ]
-    scaled = report["temperature"] is not None
-    rule = report["reject_with_temperature" if scaled else "reject"]
+    is_scaled = report["temperature"] is not None
+    rule = report["reject_with_temperature" if is_scaled else "reject"]
     if rule["threshold"] is not None:
         lines.append(
             f"If predictions with a confidence below {rule['threshold']:.4f} are rejected, "
@@ -154,7 +154,7 @@ def _render_training(
 
 
 def _count_images(paths: RunPaths, names: Sequence[str]) -> dict[str, Counter[str]]:
-    """The number of training, validation and test images of each class."""
+    """The numbers of training, validation and test images of each class, from split.csv."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     try:
         with paths.split.open(newline="", encoding="utf-8") as file:
@@ -180,5 +180,5 @@ def _number(value: float | None) -> str:
 
 
 def _text(text: str) -> str:
-    """``text`` on one line, with characters escaped that would end a table cell or start a tag."""
+    """``text`` on one line; characters that would end a table cell or start a tag are escaped."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Runs an exported model in a separate process and compares its predictions with the evaluation's.
+"""Runs an exported model in a child process, and compares its predictions with the evaluation.
 
 The child process is ``parity_worker.py``, a script that can import neither seedtf nor Keras.
 """
@@ -26,11 +26,11 @@ from seedtf.report import format_count
 
 __all__ = ["Parity", "compare_files", "compare_pixels", "compare_probabilities"]
 
-# format: (minimum top-1 agreement, maximum probability difference) for the file to be kept
-_TOLERANCES = {"litert_int8": (0.9, 1.0)}
+# A file is kept if it has at least this top-1 agreement and at most this difference of a probability.
 _FLOAT_TOLERANCE = (1.0, 1e-4)
+_TOLERANCES = {"litert_int8": (0.9, 1.0)}  # formats with another tolerance
 _MAX_COPIES = 32
-"""Largest number of compared files that only Pillow can decode; BMP copies of these are compared."""
+"""Largest number of compared files that only Pillow can decode; they are compared as BMP copies."""
 INT8_WARNING = 0.98
 """Top-1 agreement, in 0–1, below which an int8 file is kept with a warning."""
 
@@ -43,9 +43,10 @@ class Parity:
         format: ``saved_model``, ``litert``, ``litert_int8`` or ``onnx``.
         runtime: the library that ran the file, and its version.
         images: number of images compared.
-        top1_agreement: fraction of images for which file and evaluation predict the same class.
+        top1_agreement: fraction of images, 0 to 1, for which the exported file and the evaluation
+            predict the same class.
         max_abs_difference: largest absolute difference of a probability. None if a probability is not
-            finite, the shapes differ, or the class names are in another order.
+            finite, if the shapes differ, or if a class name and its score do not match.
         refused: paths of images that the export did not classify, each with its status.
         seconds: time that the worker process took to load the model and to predict.
     """
@@ -65,7 +66,7 @@ class Parity:
 
     @property
     def fault(self) -> str:
-        """Why the file must not be kept; empty if it passes."""
+        """Why the exported file must not be kept; empty if it may be kept."""
         min_agreement, max_difference = _TOLERANCES.get(self.format, _FLOAT_TOLERANCE)
         if self.refused:
             return f"{format_count(len(self.refused), 'image')} refused, first {self.refused[0]}"
@@ -77,7 +78,7 @@ class Parity:
 
     @property
     def summary(self) -> str:
-        """The two measures as text.
+        """``top1_agreement`` and ``max_abs_difference`` as text.
 
         Example:
             >>> Parity("onnx", "onnxruntime 1.27.0", 200, 0.995, 0.02, (), 1.3).summary
@@ -91,7 +92,7 @@ class Parity:
 
     @property
     def needs_warning(self) -> bool:
-        """Whether to warn the user that an int8 file often predicts another class."""
+        """Whether to warn that an int8 file often predicts another class than the evaluation."""
         return self.format == "litert_int8" and self.top1_agreement < INT8_WARNING
 
     def as_row(self) -> dict[str, Any]:
@@ -115,9 +116,9 @@ def compare_files(
 
     Args:
         saved_model: folder of the SavedModel.
-        files: N paths; the worker reads them and passes their bytes to the SavedModel. Of the files
-            that only Pillow can decode, such as TIFF, the first 32 are passed as BMP, as ``seedtf
-            predict`` does, and the others are not compared.
+        files: N paths of images, whose bytes the worker passes to the SavedModel. Files that only
+            Pillow can decode, such as TIFF, are passed as BMP, as ``seedtf predict`` does. Only the
+            first 32 of such files are compared.
         expected: the probabilities of the evaluation, float32 ``[N, K]``.
         class_names: K names in the order of the columns of ``expected``.
         max_pixels: the largest width × height that the SavedModel decodes.
@@ -136,8 +137,11 @@ def compare_files(
 
 
 def _choose_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[int, str]:
-    """The files to compare, by index; BMP copies in ``folder`` replace those only Pillow can decode."""
-    sent, copies = {}, 0
+    """Returns the paths of the files to compare, by their index in ``files``.
+
+    A file that only Pillow can decode is replaced by a BMP copy in ``folder``.
+    """
+    sent, num_copies = {}, 0
     for index, path in enumerate(files):
         sent[index] = path
         try:
@@ -146,10 +150,10 @@ def _choose_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[i
             if not header.needs_pillow:
                 continue
             del sent[index]
-            if copies < _MAX_COPIES:
+            if num_copies < _MAX_COPIES:
                 copy = folder / f"{index}.bmp"
                 copy.write_bytes(to_decodable(data, header, max_pixels)[0])
-                sent[index], copies = str(copy), copies + 1
+                sent[index], num_copies = str(copy), num_copies + 1
         except (RefusedError, OSError):
             continue  # the worker reports the status that the SavedModel gives this file
     return sent
@@ -174,7 +178,7 @@ def compare_pixels(
 
 
 def compare_probabilities(actual: np.ndarray, expected: np.ndarray) -> dict[str, float | None]:
-    """``top1_agreement`` and ``max_abs_difference`` of two float32 ``[N, K]``, as in parity.json.
+    """Compares two arrays of probabilities, float32 ``[N, K]``, with the measures of ``Parity``.
 
     Example:
         >>> expected = np.array([[0.7, 0.3], [0.4, 0.6]], np.float32)

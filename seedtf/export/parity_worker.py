@@ -3,11 +3,13 @@
     python -I parity_worker.py RUNTIME MODEL REQUEST.npz
 
 This process can import neither seedtf nor Keras. RUNTIME (``tensorflow``, ``litert`` or ``onnx``) is
-the only library that it uses to run MODEL. REQUEST.npz contains the expected ``probabilities``, float32
-``[N, K]``, and either ``class_names`` ``[K]`` and ``files`` ``[N]`` (paths of images) or ``pixels``,
-uint8 ``[N, S, S, 3]``. The last line of stdout is JSON: ``runtime``, ``images``, ``top1_agreement``
-(fraction), ``max_abs_difference`` (of probabilities; null if one is not finite or the shapes differ),
-``refused`` (files whose status is not ok), ``seconds``.
+the only library that runs MODEL. REQUEST.npz contains
+
+* ``probabilities``: the expected probabilities, float32 ``[N, K]``
+* for ``tensorflow``: ``class_names``, string ``[K]``, and ``files``, string ``[N]``, the image paths
+* for ``litert`` and ``onnx``: ``pixels``, uint8 ``[N, S, S, 3]``
+
+The last line of stdout is a JSON object, which ``evaluate`` describes.
 """
 
 from __future__ import annotations
@@ -26,30 +28,37 @@ _BATCH_SIZE = 32
 
 
 def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Predicts whole files with the signature ``serving_default``.
+    """Predicts whole files with the signature ``serving_default`` of a SavedModel.
 
-    If ``classes`` and ``scores`` of an image do not match its ``probabilities``, a client would read a
-    wrong class name. The row of such an image becomes NaN, so that the comparison fails.
+    If the outputs ``classes`` and ``scores`` of an image do not match its ``probabilities``, a client
+    would read a wrong class name. So the comparison must fail: the row of such an image is set to NaN.
 
     Returns:
-        float32 ``[N, K]``, the refused files with their status, and the runtime's name and version.
+        The probabilities, float32 ``[N, K]``; the paths of the files that the model refused, each with
+        its status; and the name and version of the runtime.
     """
     import tensorflow as tf  # noqa: PLC0415
 
     signature = tf.saved_model.load(model).signatures["serving_default"]
     names, files = request["class_names"], request["files"]
-    column = {str(name).encode(): index for index, name in enumerate(names)}
+    column_of = {str(name).encode(): index for index, name in enumerate(names)}
     batches, refused = [], []
     for start in range(0, len(files), _BATCH_SIZE):
         paths = [str(path) for path in files[start : start + _BATCH_SIZE]]
         contents = tf.stack([tf.io.read_file(path) for path in paths])
         outputs = {name: value.numpy() for name, value in signature(image_bytes=contents).items()}
-        status = [value.decode() for value in outputs["status"]]
-        refused += [f"{p}: {s}" for p, s in zip(paths, status, strict=True) if s != "ok"]
-        columns = np.array([[column.get(name, -1) for name in row] for row in outputs["classes"]])
+        statuses = [value.decode() for value in outputs["status"]]
+        refused += [
+            f"{path}: {status}"
+            for path, status in zip(paths, statuses, strict=True)
+            if status != "ok"
+        ]
+        columns = np.array(
+            [[column_of.get(name, -1) for name in row] for row in outputs["classes"]]
+        )
         probabilities = outputs["probabilities"]
-        by_name = np.take_along_axis(probabilities, columns, 1) == outputs["scores"]
-        batches.append(np.where(by_name.all(1, keepdims=True), probabilities, np.nan))
+        is_equal = np.take_along_axis(probabilities, columns, 1) == outputs["scores"]
+        batches.append(np.where(is_equal.all(1, keepdims=True), probabilities, np.nan))
     return np.concatenate(batches), refused, f"tensorflow {tf.__version__}"
 
 
@@ -83,10 +92,12 @@ def run_onnx(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
 
 
 def compare(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float | None]:
-    """Top-1 agreement in 0–1, and the largest absolute difference of two arrays ``[N, K]``.
+    """Compares the probabilities of two models for the same images, float ``[N, K]``.
 
     Returns:
-        ``(0.0, None)`` if the shapes differ or an actual value is not finite.
+        The fraction of images with the same most probable class, 0 to 1, and the largest absolute
+        difference of a probability. ``(0.0, None)`` if the shapes differ, or if a value of ``actual``
+        is not finite.
     """
     if actual.shape != expected.shape or not np.isfinite(actual).all():
         return 0.0, None
@@ -95,7 +106,11 @@ def compare(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float | No
 
 
 def evaluate(runtime: str, model: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Runs ``model`` on the images of ``request`` and returns the comparison, as JSON values."""
+    """Runs ``model`` on the images of ``request``, and compares its predictions.
+
+    Returns:
+        The attributes of ``parity.Parity`` except ``format``, as JSON values.
+    """
     run = {"tensorflow": run_tensorflow, "litert": run_litert, "onnx": run_onnx}[runtime]
     expected, start = request["probabilities"], time.perf_counter()
     actual, refused, version = run(model, request)
@@ -116,7 +131,7 @@ def main(runtime: str, model: str, request_path: str) -> None:
     for name in ("seedtf", "keras"):
         sys.modules[name] = None  # type: ignore[assignment]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # The collector would only search the objects of the libraries and of the model, which stay in use.
+    # Garbage collection would take time and free almost nothing, because all large objects stay in use.
     gc.disable()
     with np.load(request_path, allow_pickle=False) as request:
         result = evaluate(runtime, model, dict(request))
@@ -126,4 +141,4 @@ def main(runtime: str, model: str, request_path: str) -> None:
 if __name__ == "__main__":
     main(*sys.argv[1:])
     sys.stdout.flush()
-    os._exit(0)  # A regular exit would free every object of TensorFlow first.
+    os._exit(0)  # A regular exit would take time to free every object of TensorFlow.

@@ -1,4 +1,4 @@
-"""Publishes a run as a folder or on Hugging Face, with its newest export, flags and a model card."""
+"""``seedtf publish``: hands on the newest export of a run with its flags and a model card."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _CARD, _MODEL = "README.md", "saved_model"
 
 
 def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
-    """Writes a folder, or uploads it to Hugging Face; returns its path or address.
+    """Writes a folder, or uploads it to Hugging Face; returns the path or address of the folder.
 
-    The folder contains the newest SavedModel of the run with the other formats that were exported with
-    it, ``config.json``, the class names, and a model card as ``README.md``. Local paths are removed
-    from the copies of ``config.json`` and ``parity.json`` (see ``remove_local_paths``).
+    The folder contains the newest export of the run in all its formats, ``config.json``, the class
+    names, and a model card as ``README.md``. Local paths are removed from the copies of ``config.json``
+    and ``parity.json`` (see ``remove_local_paths``).
 
     Args:
         run_dir: a run that was evaluated and exported.
         out: a folder that does not exist yet, or ``hf://user/name``.
 
     Raises:
-        UserError: the run has no report or no export, or one of its files is damaged; the folder
-            ``out`` exists or cannot be written; an address is not of the form ``hf://user/name``;
-            huggingface_hub is not installed; or the upload failed.
+        UserError: the run has no report or no export, or one of its files is damaged; ``out`` is a
+            folder that exists or cannot be written, or an address of another form than
+            ``hf://user/name``; huggingface_hub is needed and not installed; or the upload failed.
     """
     paths = RunPaths.of(run_dir)
     settings = read_settings(run_dir)
@@ -77,7 +77,7 @@ def _write_folder(
     folder: Path, paths: RunPaths, settings: dict[str, Any], saved_model: Path, card: str
 ) -> None:
     shutil.copytree(saved_model, folder / _MODEL)
-    # Local paths are removed from the copies of parity.json; the export of the run does not change.
+    # Local paths are removed from the copies only; the export of the run does not change.
     for parity_file in (folder / _MODEL).rglob(PARITY):
         _write_json(parity_file, _read_parity(parity_file, saved_model))
     _write_json(folder / paths.config.name, settings)
@@ -94,7 +94,7 @@ def _read_parity(copy: Path, saved_model: Path) -> dict[str, Any]:
     """The content of a copied parity.json.
 
     Raises:
-        UserError: the file is damaged, so its local paths cannot be removed.
+        UserError: the file cannot be parsed, so local paths cannot be removed from it.
     """
     try:
         return dict(json.loads(copy.read_text(encoding="utf-8")))

@@ -1,16 +1,17 @@
 """The graph of an export, from file bytes or pixels to class names, without Python or custom ops.
 
 The graph checks the header of every file as training does (``header_graph``), and decodes and resizes
-with the functions that training uses. A file that is refused or corrupt gets a ``status`` and zero
-probabilities; the other files of the batch are classified as usual. The error of a decoder would fail
-the whole batch, so files are decoded in a ``tf.data.Dataset`` inside the signature, and the dataset's
-``ignore_errors`` drops the files that cannot be decoded. TensorFlow instantiates the functions of such
-a dataset again for every request, which takes longer for large functions. So headers are parsed outside
-the dataset, and upright JPEGs are decoded by a small function of their own.
-
-A whole request fails only if it has no image, if an input has the wrong dtype or shape, if images
-passed to ``image`` have no height or width, or if memory runs out. An image with damage that a
+images with the functions that training uses. A file that is refused or corrupt gets a ``status`` and
+zero probabilities; the other files of the batch are classified as usual. An image with damage that a
 decoder cannot detect, such as a flipped bit inside JPEG data, is classified as if it were intact.
+
+A whole request fails only if it has no image, if an input has the wrong dtype or shape, if images that
+are passed to ``image`` have height or width 0, or if memory runs out.
+
+Without a dataset, the error of a decoder would fail the whole batch. So files are decoded in a
+``tf.data.Dataset`` inside the signature, whose ``ignore_errors`` drops files that cannot be decoded.
+TensorFlow instantiates the functions of such a dataset again for every request, which takes longer for
+large functions. So headers are parsed outside the dataset, and a small function decodes upright JPEGs.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ __all__ = ["ServingModule", "decode_batch"]
 _CORRUPT = STATUSES.index("corrupt")
 # A larger image is decoded alone, because decoding 100 megapixels takes up to 1.1 GB of memory.
 _LARGE_PIXELS = 25_000_000
-# Networks with more weights than this keep their variables: constants are stored in saved_model.pb,
-# which is limited to 2 GB, and TensorFlow copies them for each signature that is used.
+# The weights of larger networks stay variables, because constants are stored in saved_model.pb, which
+# is limited to 2 GB, and because TensorFlow copies the constants for each signature that is used.
 _MAX_CONSTANTS = 100_000_000
 # Smaller probabilities are replaced by this value, because the logarithm of 0 is infinite.
-_TINY = float(np.finfo(np.float32).tiny)
+_MIN_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 def decode_batch(
@@ -56,8 +57,8 @@ def decode_batch(
         fit: how an image that is not square is made square, see ``images.decode.resize_image``.
 
     Returns:
-        uint8 ``[B, size, size, 3]``, and status int64 ``[B]``: an index into ``header_graph.STATUSES``.
-        An image whose status is not 0 (ok) is black.
+        The images, uint8 ``[B, size, size, 3]``, and statuses, int64 ``[B]``, which are indices into
+        ``header_graph.STATUSES``. An image whose status is not 0 (ok) is black.
     """
     count = tf.size(image_bytes, out_type=tf.int64)
     header = parse_headers_graph(image_bytes, max_pixels)
@@ -67,7 +68,7 @@ def decode_batch(
         data = apply_edits(image_bytes[index], Edits(edits.spans[index], edits.texts[index]))
         return decode_image(data, headers[index])
 
-    def decode_simple(index: tf.Tensor) -> tf.Tensor:
+    def decode_upright(index: tf.Tensor) -> tf.Tensor:
         return decode_upright_jpeg(image_bytes[index], headers[index])
 
     def decode_selected(
@@ -91,19 +92,19 @@ def decode_batch(
 
     is_ok = statuses == 0
     is_large = is_ok & (tf.reduce_prod(tf.cast(headers[:, :2], tf.int64), 1) > _LARGE_PIXELS)
-    is_simple = is_ok & ~is_large & is_jpeg(image_bytes) & (header.orientation == 1)
-    is_simple &= ~has_edits(image_bytes, edits)
+    is_upright = is_ok & ~is_large & is_jpeg(image_bytes) & (header.orientation == 1)
+    is_upright &= ~has_edits(image_bytes, edits)
     auto = tf.data.AUTOTUNE
     indices, images = tf.cond(
-        tf.reduce_all(is_simple | ~is_ok),
-        lambda: as_batch(decode_selected(is_simple, decode_simple, auto)),
+        tf.reduce_all(is_upright | ~is_ok),
+        lambda: as_batch(decode_selected(is_upright, decode_upright, auto)),
         lambda: as_batch(
-            decode_selected(is_simple, decode_simple, auto),
-            decode_selected(is_ok & ~is_simple & ~is_large, decode, auto),
+            decode_selected(is_upright, decode_upright, auto),
+            decode_selected(is_ok & ~is_upright & ~is_large, decode, auto),
             decode_selected(is_large, decode, 1),
         ),
     )
-    # ignore_errors does not tell which files it has dropped. So every file with a valid header first
+    # ignore_errors does not return which files it dropped. So every file with a valid header first
     # gets the status corrupt, and then every file that was decoded gets the status ok.
     positions = indices[:, tf.newaxis]
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
@@ -114,7 +115,7 @@ def decode_batch(
 
 
 def _run_models(models: Sequence[keras.Model], pixels: tf.Tensor) -> list[Any]:
-    """Runs each network on images, float32 ``[B, S, S, 3]``, resized to its input; returns outputs."""
+    """The outputs of each network for images, float32 ``[B, S, S, 3]``, resized to its input size."""
     return [model(resize_for(model, pixels), training=False) for model in models]
 
 
@@ -123,25 +124,25 @@ def _with_constants(
 ) -> Callable[[tf.Tensor], Sequence[tf.Tensor]]:
     """Replaces the variables of a function of images, float32 ``[B, *image_shape]``, by constants.
 
-    TensorFlow then folds batch normalization into the convolutions and keeps their weights in the
-    layout of oneDNN, which it otherwise makes again for every request.
+    TensorFlow can then fold batch normalization into the convolutions, and convert their weights to the
+    layout of its CPU library oneDNN once. Weights in variables are converted again for every request.
     """
     spec = tf.TensorSpec([None, *image_shape], tf.float32)
     graph = tf.function(function, autograph=False).get_concrete_function(spec)
     frozen = freeze_variables(graph)
 
     def call(pixels: tf.Tensor) -> Sequence[tf.Tensor]:
-        # Wrapped, because ServingModule would save `frozen` itself as one more graph in the SavedModel.
+        # As an attribute of ServingModule, `frozen` itself would be saved as one more graph.
         return frozen(pixels)
 
     return call
 
 
 class ServingModule(tf.Module):
-    """A classifier, with the signatures of its SavedModel.
+    """A classifier with the signatures that its SavedModel has.
 
     Args:
-        model: a float32 network of ``build_network``.
+        model: a float32 network from ``build_network``.
         class_names: K names in the order of the model's outputs.
         temperature: the divisor of the logits before the softmax (Guo et al. 2017).
         classes_file: a file with the names, which is copied to ``assets`` of the SavedModel.
@@ -185,7 +186,7 @@ class ServingModule(tf.Module):
         if not heatmap and sum(math.prod(v.shape) for v in variables) <= _MAX_CONSTANTS:
             self._logits = _with_constants(self._logits, self.image_shape)
         else:
-            # Track only the variables: a SavedModel that tracks Keras objects needs Keras to load.
+            # Only the variables are tracked: a SavedModel with Keras objects needs Keras to load.
             self.weights = [v if isinstance(v, tf.Variable) else v.value for v in variables]
         with_features = [split_for_maps(network) for network in models] if heatmap else []
         self._to_maps = [to_map for _, to_map in with_features]
@@ -194,35 +195,40 @@ class ServingModule(tf.Module):
         )
 
     def probabilities(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Maps float32 ``[B, S, S, 3]`` in 0–255 to float32 ``[B, K]``."""
+        """Returns probabilities, float32 ``[B, K]``, for pixels, float32 ``[B, S, S, 3]`` in 0–255."""
         return self._mean_probabilities(self._logits(pixels))
 
     def _mean_probabilities(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The weighted mean of the networks' probabilities, temperature-scaled, from their logits."""
+        """The weighted mean of the networks' probabilities, scaled by the temperature."""
         logits = [tf.cast(values, tf.float32) for values in logits]
         if len(logits) == 1:
             return tf.nn.softmax(logits[0] / self._temperature)
         mean = weighted_mean([tf.nn.softmax(values) for values in logits], self._mean_weights)
         if self._temperature == 1:
             return mean
-        return tf.nn.softmax(tf.math.log(tf.maximum(mean, _TINY)) / self._temperature)
+        return tf.nn.softmax(tf.math.log(tf.maximum(mean, _MIN_PROBABILITY)) / self._temperature)
 
-    def _classify(self, images: tf.Tensor, valid: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """The outputs for uint8 ``[B, S, S, 3]``; zeros where ``valid``, bool ``[B]``, is False."""
+    def _classify(
+        self, images: tf.Tensor, is_valid: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """The outputs of a signature for images, uint8 ``[B, S, S, 3]``.
+
+        Images for which ``is_valid``, bool ``[B]``, is False get zeros and empty names.
+        """
         pixels = tf.cast(images, tf.float32)
         if not self._to_maps:
-            return self._outputs(self.probabilities(pixels), valid)
+            return self._outputs(self.probabilities(pixels), is_valid)
         features, logits = zip(*self._features_and_logits(pixels), strict=True)
         probabilities = self._mean_probabilities(logits)
         best = tf.argmax(probabilities, axis=1)
         pairs = zip(self._to_maps, features, strict=True)
-        heat = mean_map([to_map(values, best) for to_map, values in pairs], self._mean_weights)
-        if valid is not None:
-            heat = tf.where(valid[:, tf.newaxis, tf.newaxis], heat, 0.0)
-        return {**self._outputs(probabilities, valid), "heatmap": heat}
+        heatmap = mean_map([to_map(values, best) for to_map, values in pairs], self._mean_weights)
+        if is_valid is not None:
+            heatmap = tf.where(is_valid[:, tf.newaxis, tf.newaxis], heatmap, 0.0)
+        return {**self._outputs(probabilities, is_valid), "heatmap": heatmap}
 
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Classifies whole image files, string ``[B]``; also returns ``status``, string ``[B]``."""
+        """Classifies whole image files, string ``[B]``; an output is ``status``, string ``[B]``."""
         with tf.device("/cpu:0"):
             images, statuses = decode_batch(image_bytes, self._size, self._max_pixels, self._fit)
         outputs = self._classify(images, statuses == 0)
@@ -244,11 +250,11 @@ class ServingModule(tf.Module):
         return self._classify(images)
 
     def serve_pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps float32 ``[B, S, S, 3]`` RGB in 0–255 to ``probabilities`` alone."""
+        """Classifies RGB pixels, float32 ``[B, S, S, 3]`` in 0–255; returns only ``probabilities``."""
         return {"probabilities": self.probabilities(pixels)}
 
     def signatures(self) -> dict[str, Any]:
-        """The three signatures, traced: ``serving_default``, ``image`` and ``pixels``."""
+        """The signatures ``serving_default``, ``image`` and ``pixels``, as traced functions."""
         size = self._size
         inputs = {
             "serving_default": (self.serve_bytes, [None], tf.string, "image_bytes"),
@@ -263,9 +269,11 @@ class ServingModule(tf.Module):
         }
 
     def _outputs(
-        self, probabilities: tf.Tensor, valid: tf.Tensor | None = None
+        self, probabilities: tf.Tensor, is_valid: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """The outputs of a signature; zeros and empty names where ``valid``, bool ``[B]``, is False.
+        """The outputs of a signature that follow from the probabilities.
+
+        Images for which ``is_valid``, bool ``[B]``, is False get zeros and empty names.
 
         Returns:
             ``probabilities``: float32 ``[B, K]`` in the order of assets/classes.txt.
@@ -273,12 +281,12 @@ class ServingModule(tf.Module):
             ``scores``: float32 ``[B, K]``, the probabilities in the order of ``classes``.
             ``class_name``, ``confidence``: string ``[B]`` and float32 ``[B]``, the best class.
         """
-        if valid is not None:
-            probabilities = tf.where(valid[:, tf.newaxis], probabilities, 0.0)
+        if is_valid is not None:
+            probabilities = tf.where(is_valid[:, tf.newaxis], probabilities, 0.0)
         scores, order = tf.math.top_k(probabilities, len(self._names))
         classes = tf.gather(tf.constant(self._names), order)
-        if valid is not None:
-            classes = tf.where(valid[:, tf.newaxis], classes, "")
+        if is_valid is not None:
+            classes = tf.where(is_valid[:, tf.newaxis], classes, "")
         return {
             "probabilities": probabilities,
             "classes": classes,

@@ -16,7 +16,7 @@ from seedtf.runs.saved_model import is_version
 
 __all__ = ["Version", "new_version"]
 
-# A model server treats every folder whose name is an integer as a version, so it ignores this name.
+# Model servers ignore a folder with this name, because only integers are names of versions.
 _UNFINISHED = ".exporting."
 
 
@@ -35,11 +35,12 @@ class Version:
 
 @contextmanager
 def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
-    """Yields a hidden folder to write to; at the end it is flushed to disk and renamed to its number.
+    """Yields a hidden folder; after the ``with`` block, the folder is renamed to its version number.
 
-    The number is one more than the largest in ``out_dir``, which is created if missing. If the ``with``
-    block raises an error, the hidden folder is deleted. If the process is killed, the next call deletes
-    the hidden folder. Only one process at a time may export to ``out_dir``.
+    The number is one more than the largest version in ``out_dir``, which is created if missing. All
+    files are flushed to disk before the folder is renamed. If the ``with`` block raises an error, the
+    hidden folder is deleted. If the process is killed, the next call deletes the hidden folder. Only
+    one process at a time may export to ``out_dir``.
 
     Raises:
         UserError: ``out_dir`` is a file or cannot be written, or another export is running there.
@@ -73,7 +74,7 @@ def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
 
 
 def _create_hidden_folder(out_dir: Path) -> Version:
-    """Deletes the folders of killed exports, and creates the hidden folder of the next version."""
+    """Deletes hidden folders that killed exports have left, and creates a hidden folder."""
     for leftover in out_dir.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
     numbers = [int(entry.name) for entry in out_dir.iterdir() if is_version(entry.name)]
@@ -82,7 +83,7 @@ def _create_hidden_folder(out_dir: Path) -> Version:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Flushes all files before the folder is renamed, so that a power cut leaves no partial version."""
+    """Flushes all files to disk, then renames the folder, so a power cut leaves no partial version."""
     for parent, _, files in os.walk(folder):
         for name in files:
             fsync(os.path.join(parent, name))

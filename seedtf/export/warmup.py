@@ -1,7 +1,7 @@
-"""Writes warm-up requests, which TensorFlow Serving runs before the first client's request.
+"""Writes warm-up requests, which TensorFlow Serving runs before the first request of a client.
 
-The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. They are encoded here (Protocol
-Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed. The field numbers are:
+The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. This module encodes them (as
+Protocol Buffers, wire type 2), so that tensorflow-serving-api is not needed. The field numbers are:
 
     PredictionLog.predict_log = 6    PredictLog.request = 1    ModelSpec.name = 1, signature_name = 3
     PredictRequest.model_spec = 1, inputs = 2 (map: key = 1, value = 2, a TensorProto)
@@ -33,20 +33,20 @@ def write_warmup(saved_model: Path, size: int, max_pixels: int) -> None:
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    # The JPEG has twice the input's side, or the most ``max_pixels`` allows, so that decoding is
-    # followed by a resize.
+    # The JPEG is larger than the model's input if ``max_pixels`` allows it, so that resizing is warmed
+    # up as well.
     encoded = example_jpeg(min(2 * size, math.isqrt(max_pixels)))
     pixels = np.zeros([1, size, size, 3], np.uint8)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for count in _BATCH_SIZES:
-            files = np.array([encoded] * count, object)
+        for batch_size in _BATCH_SIZES:
+            files = np.array([encoded] * batch_size, object)
             writer.write(_prediction_log("serving_default", "image_bytes", files))
         writer.write(_prediction_log("image", "image", pixels))
         writer.write(_prediction_log("pixels", "pixels", pixels.astype(np.float32)))
 
 
 def example_jpeg(side: int, seed: int = 0) -> bytes:
-    """A synthetic JPEG of ``side``² pixels that takes about as long to decode as a photo."""
+    """A synthetic square JPEG that takes about as long to decode as a photo; ``side`` is in pixels."""
     ramp = np.linspace(0.0, 4.0 * np.pi, side) + seed
     rows, columns = np.meshgrid(ramp, ramp, indexing="ij")
     waves = np.stack([np.sin(rows), np.sin(columns), np.sin(rows + columns)], axis=-1)
@@ -64,11 +64,12 @@ def _prediction_log(signature: str, name: str, value: np.ndarray) -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    """One length-delimited field: key, length, bytes."""
+    """Encodes a field of wire type 2: its key, its length and its bytes."""
     return _varint(number << 3 | 2) + _varint(len(payload)) + payload
 
 
 def _varint(value: int) -> bytes:
+    """Encodes an integer in groups of 7 bits, the lowest first; bit 8 is set if a group follows."""
     groups = []
     while value >= 0x80:
         groups.append(value & 0x7F | 0x80)
