@@ -156,7 +156,7 @@ def test_the_confusion_matrix_of_many_classes_is_an_image_of_bounded_size(size):
     assert np.shape(axes.images[0].get_array()) == (80, 80)
     named = [tick.get_text() for tick in axes.get_yticklabels()]
     assert {"class 4", "class 7", f"class {size - 1}", f"class {size - 2}"} <= set(named)
-    assert f"80 of {size:,} classes" in axes.get_title()
+    assert f"80 most confused of {size:,} classes" in axes.get_title()
     assert axes.images[0].get_array().max() == 1
     assert max(figure.get_size_inches()) * DPI < 2600
 

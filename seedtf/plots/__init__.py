@@ -1,4 +1,4 @@
-"""The figures. Importing the package imports Matplotlib; the variable MPLBACKEND is ignored."""
+"""Draws all figures with Matplotlib, which is imported here without regard to MPLBACKEND."""
 
 from seedtf.compat.matplotlib import import_matplotlib
 

@@ -20,7 +20,7 @@ from seedtf.plots.base import GREY, VALIDATION_COLOR, clip_label, new_figure
 
 __all__ = ["draw_augmentations", "draw_preview"]
 
-_EPOCHS = 15  # each gives one version of the one image
+_NUM_EPOCHS = 15  # The training augments the image once in each epoch.
 _BATCH_SIZE = 16
 _COLUMNS = 8
 _CELL_INCHES = 1.35  # side of an image in the figure
@@ -30,21 +30,21 @@ _CELL_INCHES = 1.35  # side of an image in the figure
 def draw_preview(
     store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str, mixing: Mixing
 ) -> Figure:
-    """Draws one training image as augmented in the first 15 epochs, and a batch as in the first epoch.
+    """Draws one training image as augmented in each of the first 15 epochs, and a batch of images.
 
-    The images of the batch are evenly spaced among the training images, not drawn at random. MixUp and
-    CutMix mix each image with the next one of the batch.
+    The batch is augmented as in the first epoch. Its images are evenly spaced among the training
+    images, not drawn at random. MixUp and CutMix mix each image with the next image of the batch.
 
     Args:
         store: decoded images.
         records: int64 ``[n]``, indices of the training images.
         policy: the augmentation ranges, already multiplied by the strength.
-        seed: the root seed of the run. If ``records`` are those of the run, its training draws the same
-            parameters.
+        seed: the root seed of a run. A training with this seed and the same training images augments
+            them in the same way.
         impl: a value of ``--augment_impl``.
         mixing: how the images of the batch are mixed.
     """
-    # On the CPU, because a training may need all of a GPU's memory and time.
+    # The figure is computed on the CPU, because a training may need all memory and time of a GPU.
     with tf.device("/cpu:0"):
         return _draw_preview(store, records, policy, seed=seed, impl=impl, mixing=mixing)
 
@@ -60,10 +60,10 @@ def _draw_preview(
     def parameters_in(epoch: int, indices: tf.Tensor) -> Parameters:
         return draw_parameters(policy, seed, tf.constant(epoch, tf.int64), indices)
 
-    by_epoch = [parameters_in(epoch, first_record) for epoch in range(_EPOCHS)]
+    by_epoch = [parameters_in(epoch, first_record) for epoch in range(_NUM_EPOCHS)]
     all_epochs = Parameters(*(tf.concat(field, 0) for field in zip(*by_epoch, strict=True)))
     original = store.read(first_record)
-    augmented = augment(tf.tile(original, [_EPOCHS, 1, 1, 1]), all_epochs, size)
+    augmented = augment(tf.tile(original, [_NUM_EPOCHS, 1, 1, 1]), all_epochs, size)
     catalog = store.catalog
     batch = augment(store.read(batch_records), parameters_in(0, batch_records), size)
     labels = tf.one_hot(catalog.labels[batch_records.numpy()], len(catalog.class_names))
@@ -94,7 +94,8 @@ def draw_augmentations(
         original: the image, uint8 or float ``[H, W, 3]`` in 0–255; framed and labelled "original".
         augmented: the image augmented N times, ``[N, H, W, 3]`` in 0–255.
         batch: at least one image, ``[B, H, W, 3]`` in 0–255.
-        batch_labels: B labels in any script, each of one line or more; long lines are cut.
+        batch_labels: B labels, which may have several lines and characters of any script; long lines
+            are cut.
         title: shown above the images.
     """
     upper_rows, lower_rows = -(-(1 + len(augmented)) // _COLUMNS), -(-len(batch) // _COLUMNS)
@@ -128,7 +129,7 @@ def _draw_grid(
 
 
 def _label_text(fractions: np.ndarray, class_names: Sequence[str]) -> str:
-    """The class name; for a mixed label, one line with percentage and name for each class."""
+    """The name of the class; for a mixed label, a line with percentage and name for each class."""
     parts = [
         (fraction, class_names[index].replace("\n", " "))
         for index, fraction in enumerate(fractions)

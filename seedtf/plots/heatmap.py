@@ -1,4 +1,4 @@
-"""Draws a class activation map over its image: bright where the map is high."""
+"""Draws a class activation map over its image, brighter where the map is higher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPACITY = 0.55
 
 
 def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Draws a coloured map over the grey image: its lowest value is darkest, its highest brightest.
+    """Draws a map in colour over the image in grey, from dark (lowest value) to bright (highest value).
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
@@ -32,7 +32,7 @@ def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     resized = np.asarray(
         Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     )
-    # Bicubic resizing can leave the range of the map, so the range is taken before resizing.
+    # Bicubic resizing can exceed the range of the map, so the range is that before resizing.
     low, high = float(heat.min()), float(heat.max())
     scaled = np.clip((resized - low) / max(high - low, 1e-12), 0, 1)
     colors = mpl.colormaps["inferno"](scaled)[..., :3] * 255
@@ -42,7 +42,7 @@ def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray, kind: str = "PNG") -> bytes:
-    """Encodes uint8 ``[H, W, 3]`` as an image file; ``kind`` is one of Pillow's formats."""
+    """Encodes an image, uint8 ``[H, W, 3]``, as a file; ``kind`` is the name of a Pillow format."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind, quality=85)
     return buffer.getvalue()

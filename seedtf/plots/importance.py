@@ -15,7 +15,7 @@ from seedtf.plots.base import BEST_COLOR, GREY, TRAIN_COLOR, new_figure, style_a
 
 __all__ = ["SearchedFlag", "Trial", "draw_importance"]
 
-_COLUMNS = 4
+_MAX_COLUMNS = 4
 _BAR_INCHES, _PANEL_INCHES = 0.24, 2.1
 # The axis of the loss ends at this quantile, because a very high loss would flatten all others.
 _SHOWN_QUANTILE = 0.9
@@ -42,7 +42,7 @@ class SearchedFlag(Protocol):
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The searched values of a flag without a range, else empty."""
+        """The searched values of a flag without a range; empty for a flag with a range."""
 
     def choice_labels(self) -> tuple[str, ...]:
         """The choices as text."""
@@ -73,40 +73,40 @@ def draw_importance(
     *,
     title: str,
 ) -> Figure:
-    """Draws a bar with each flag's importance, and below the bars a panel with the loss for each flag.
+    """Draws the importance of each flag as a bar, and below the bars one panel for each flag.
 
-    A panel shows the loss of each trial against its value of the flag.
+    A panel shows the loss of each trial against the trial's value of the flag.
 
     Args:
         space: the searched flags, at least one.
         trials: the trials that have ended.
-        best: the best of ``trials``, with a finite loss.
-        importances: importance of each flag by name, 0 to 1; if empty, a sentence replaces the bars.
+        best: the best trial of ``trials``; its loss is finite.
+        importances: importance of each flag by name, 0 to 1; if empty, the bars are replaced by a text.
         title: the title of the figure, drawn as plain text.
     """
     names = sorted((flag.name for flag in space), key=lambda name: -importances.get(name, 0.0))
     flag_by_name = {flag.name: flag for flag in space}
-    columns = min(len(names), _COLUMNS)
-    rows = -(-len(names) // columns)
+    num_columns = min(len(names), _MAX_COLUMNS)
+    num_rows = -(-len(names) // num_columns)
     upper_height = _BAR_INCHES * len(names) + 0.9 if importances else 0.5
-    height = upper_height + _PANEL_INCHES * rows + 0.9
-    figure = new_figure(max(2.4 * columns, 5.0), height, title, title_limit=90)
-    parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, _PANEL_INCHES * rows])
+    height = upper_height + _PANEL_INCHES * num_rows + 0.9
+    figure = new_figure(max(2.4 * num_columns, 5.0), height, title, title_limit=90)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, _PANEL_INCHES * num_rows])
     upper, lower = parts
     _draw_bars(upper, names, importances)
     drawn = [trial for trial in trials if math.isfinite(trial.val_loss)]
-    top = float(np.quantile([trial.val_loss for trial in drawn], _SHOWN_QUANTILE))
-    grid = lower.subplots(rows, columns, squeeze=False, sharey=True)
+    high = float(np.quantile([trial.val_loss for trial in drawn], _SHOWN_QUANTILE))
+    grid = lower.subplots(num_rows, num_columns, squeeze=False, sharey=True)
     for index, axes in enumerate(grid.ravel()):
         if index >= len(names):
             axes.set_visible(False)
             continue
         _draw_values(axes, flag_by_name[names[index]], drawn, best)
-        if index % columns == 0:
+        if index % num_columns == 0:
             axes.set_ylabel("validation loss", fontsize="small")
     low = min(trial.val_loss for trial in drawn)
-    margin = 0.08 * max(top - low, 1e-6)
-    grid[0, 0].set_ylim(low - margin, top + 2 * margin)
+    margin = 0.08 * max(high - low, 1e-6)
+    grid[0, 0].set_ylim(low - margin, high + 2 * margin)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     lower.legend(
         handles, labels, loc="outside upper center", ncols=3, fontsize="small", frameon=False

@@ -12,11 +12,11 @@ from seedtf.plots.base import BEST_COLOR, GREY, RATE_COLOR, TRAIN_COLOR, new_fig
 
 __all__ = ["Suggestion", "Sweep", "draw_lr_sweep"]
 
-_MARGIN = 0.1
+_MARGIN = 0.1  # below and above the losses, as a fraction of their range
 
 
 class Sweep(Protocol):
-    """The attributes of ``training.lr_finder``'s ``LRSweep`` that are drawn."""
+    """The attributes of ``training.lr_finder.LRSweep`` that are drawn."""
 
     @property
     def lrs(self) -> list[float]:
@@ -32,7 +32,7 @@ class Sweep(Protocol):
 
 
 class Suggestion(Protocol):
-    """The attributes of an ``LRSuggestion`` that are drawn."""
+    """The attributes of ``LRSuggestion`` that are drawn."""
 
     @property
     def steepest(self) -> float:
@@ -49,11 +49,11 @@ class Suggestion(Protocol):
 
 @default_style
 def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) -> Figure:
-    """Draws the loss against the learning rate, on a logarithmic axis, with the suggested rates.
+    """Draws the loss against the learning rate, which has a logarithmic axis, and marks two rates.
 
     Args:
         sweep: a sweep of at least one step.
-        suggestion: the rates to mark; None for no marks.
+        suggestion: the rates to mark, ``steepest`` and ``tenth``; None for no marks.
         title: the title of the figure, drawn as plain text.
     """
     figure = new_figure(6.4, 4.2, title, title_limit=60)
@@ -80,7 +80,8 @@ def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) ->
 def _loss_range(sweep: Sweep) -> tuple[float, float]:
     """Lowest and highest loss of the steps up to the lowest smoothed loss.
 
-    Later losses are not counted, because the loss diverges and would flatten the rest of the curve.
+    Later steps are left out: their loss diverges, and on a common axis the curve before them would look
+    flat.
     """
     end = sweep.smoothed.index(min(sweep.smoothed)) + 1
     losses = np.array([*sweep.losses[:end], *sweep.smoothed[:end]])

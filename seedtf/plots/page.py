@@ -11,12 +11,12 @@ __all__ = ["format_percent", "image_uri", "render_page"]
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """Renders a template that lies in the folder of a package.
+    """Renders a template in the folder of a package.
 
-    Every value is escaped, because the names of runs, classes and files may contain any character.
-    A character that UTF-8 cannot encode becomes ``?``. The template can include the stylesheet
-    ``page.css`` and use the filter ``percent``. It must embed images as ``data:`` URIs, because a page
-    must not load other files.
+    All values are escaped, because the names of runs, classes and files may contain any character. A
+    character that UTF-8 cannot encode becomes ``?``. The template can include the stylesheet
+    ``page.css``, and can use the filter ``percent``, which is ``format_percent``. The template must
+    embed images as ``data:`` URIs, because a page must not load other files.
 
     Args:
         package: the package's name, such as ``seedtf.evaluation``.
@@ -37,7 +37,7 @@ def render_page(package: str, template: str, **values: Any) -> str:
 
 
 def format_percent(fraction: float | None) -> str:
-    """A fraction as a percentage with one decimal and a no-break space; an en dash for None.
+    """``fraction`` as a percentage with one decimal and a no-break space; an en dash for None.
 
     Example:
         >>> format_percent(0.9653).replace("\\N{NO-BREAK SPACE}", " ")
@@ -47,5 +47,5 @@ def format_percent(fraction: float | None) -> str:
 
 
 def image_uri(data: bytes, kind: str = "png") -> str:
-    """The bytes of an image file as a ``data:`` URI, for ``<img src=...>``."""
+    """A ``data:`` URI with the bytes of an image file, for ``<img src=...>``."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

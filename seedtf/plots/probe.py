@@ -40,11 +40,11 @@ class Row(Protocol):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy."""
+        """The 95 % interval of the accuracy: its lower and upper end."""
 
     @property
     def mcnemar_p(self) -> float:
-        """The p-value of the comparison with the best row."""
+        """The p-value of McNemar's test against the best row."""
 
 
 @default_style

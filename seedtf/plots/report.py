@@ -25,7 +25,7 @@ MAX_NUMBERED_CLASSES = 40
 """With more classes, the cells of a confusion matrix have no numbers, which would not fit."""
 
 MAX_DRAWN_CLASSES = 80
-"""With more classes, only those with the most mistakes are drawn, to limit the size of the image."""
+"""With more classes, only the classes with the most mistakes are drawn, to limit the image size."""
 
 
 class _Reliability(Protocol):
@@ -45,10 +45,10 @@ class _Reliability(Protocol):
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """Draws a confusion matrix, with true classes in rows.
 
-    A cell that is not 0 shows its count and the percentage of the true class, which its colour shows
-    too. With more than ``MAX_NUMBERED_CLASSES`` classes, cells have no numbers. With more than
-    ``MAX_DRAWN_CLASSES``, only those with the most mistakes (row and column together) are drawn, in the
-    order of the classes.
+    A cell that is not 0 shows the number of images, and their percentage among the images of the true
+    class. The colour shows the same percentage. With more than ``MAX_NUMBERED_CLASSES`` classes, cells
+    have no numbers. With more than ``MAX_DRAWN_CLASSES`` classes, only the classes with the most
+    mistakes (in row and column together) are drawn, in the order of the classes.
 
     Args:
         confusion: counts, int64 ``[K, K]``.
@@ -58,13 +58,11 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
     drawn = _most_mistaken(confusion, MAX_DRAWN_CLASSES)
     size = len(drawn)
     if size < len(class_names):
-        title = (
-            f"{clip_label(title, 40)}; {size} of {len(class_names):,} classes, the most confused"
-        )
+        title = f"{clip_label(title, 40)}; the {size} most confused of {len(class_names):,} classes"
     support = confusion.sum(axis=1)[drawn, np.newaxis]
     confusion = confusion[np.ix_(drawn, drawn)]
     rates = confusion / np.maximum(support, 1)
-    cell_inches = 0.62 if size <= MAX_NUMBERED_CLASSES else max(0.16, 16 / size / 2)
+    cell_inches = 0.62 if size <= MAX_NUMBERED_CLASSES else max(0.16, 8 / size)
     figure = new_figure(3.0 + cell_inches * size, 1.9 + cell_inches * size)
     axes = figure.subplots()
     image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
@@ -81,7 +79,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
 
 @default_style
 def draw_reliability(before: _Reliability, after: _Reliability | None, *, title: str) -> Figure:
-    """Draws accuracy against confidence, and below it the number of images in each bin.
+    """Draws the accuracy against the confidence, and below it the number of images in each bin.
 
     Args:
         before: the reliability without temperature scaling.
@@ -96,8 +94,8 @@ def draw_reliability(before: _Reliability, after: _Reliability | None, *, title:
         curves.append((after, TRAIN_COLOR, "with temperature", "s"))
     edges = np.linspace(0, 1, len(before.counts) + 1)
     for reliability, color, name, marker in curves:
-        filled = reliability.counts > 0
-        confidence, accuracy = reliability.confidence[filled], reliability.accuracy[filled]
+        has_images = reliability.counts > 0
+        confidence, accuracy = reliability.confidence[has_images], reliability.accuracy[has_images]
         label = f"{name}, ECE {reliability.ece:.3f}"
         upper.plot(confidence, accuracy, marker, ls="-", color=color, label=label)
         lower.stairs(reliability.counts, edges, color=color, linewidth=1.5)

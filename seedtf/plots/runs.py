@@ -12,7 +12,7 @@ from seedtf.plots.base import clip_label, new_figure, style_axes
 __all__ = ["MAX_CURVES", "draw_runs"]
 
 MAX_CURVES = 12
-"""The largest number of curves that can be told apart."""
+"""The largest number of curves, each of which has its own colour and line style."""
 
 # The colours of Okabe and Ito (2008) without orange and black. Reddish purple and yellow are darkened
 # to be seen on white.
@@ -22,10 +22,10 @@ _DASHES = ("-", "--")
 
 @default_style
 def draw_runs(runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]]) -> Figure:
-    """Draws validation accuracy and validation loss of each run over its epochs.
+    """Draws the validation accuracy and the validation loss of each run against the epoch.
 
     Args:
-        runs: pairs of a name and the rows of a history. A row has the keys epoch, val_loss and
+        runs: for each run its name and the rows of its history. A row has the keys epoch, val_loss and
             val_accuracy; NaN leaves a gap. Only the first ``MAX_CURVES`` runs are drawn.
 
     Example:

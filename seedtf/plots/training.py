@@ -23,7 +23,7 @@ from seedtf.plots.base import (
 
 __all__ = ["draw_curves", "draw_schedule"]
 
-# With more epochs, the curves have no dots, because the dots would merge into a thick line.
+# With more epochs than this, the curves have no dots, because the dots would merge into a thick line.
 _MAX_DOTS = 40
 # An axis is logarithmic if all its values are positive and their median is below this fraction of the
 # largest one.
@@ -41,15 +41,15 @@ def draw_curves(
     show_strength: bool = False,
     figure: Figure | None = None,
 ) -> Figure:
-    """Draws three panels over the epochs: loss, accuracy (train and validation) and learning rate.
+    """Draws loss and accuracy, each on training and validation images, and learning rate by epoch.
 
     Args:
         rows: history rows, at least one, with the keys epoch (1-based), lr, loss, accuracy, val_loss
             and val_accuracy; NaN leaves a gap.
         title: shown above the panels as plain text; ``$`` does not start a formula.
         best_epoch: the epoch to mark (1-based), if ``rows`` has a row for it.
-        planned_lr: the learning rate of every planned epoch, from epoch 1 on, drawn as a dashed line
-            behind the rates that were used.
+        planned_lr: the planned learning rate of every epoch, from epoch 1 on; drawn as a dashed line
+            behind the rates in ``rows``.
         show_strength: whether a fourth panel shows ``augment_strength``, which must then be a key of
             every row; NaN leaves a gap.
         figure: a figure to clear and draw in, such as that of a window; None for a new one.
@@ -71,7 +71,7 @@ def draw_curves(
     )
     _draw_metric(loss_axes, rows, "loss", best_epoch)
     _draw_metric(accuracy_axes, rows, "accuracy", best_epoch)
-    loss_axes.set_yscale(_scale([row[key] for row in rows for key in ("loss", "val_loss")]))
+    loss_axes.set_yscale(_choose_scale([row[key] for row in rows for key in ("loss", "val_loss")]))
     _draw_rate(rate_axes, rows, planned_lr or [])
     for axes in more_axes:
         _draw_strength(axes, rows, len(planned_lr or []))
@@ -80,7 +80,7 @@ def draw_curves(
 
 @default_style
 def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: str) -> Figure:
-    """Draws the learning rate over the whole training, with its highest and its last value marked.
+    """Draws the learning rate over the whole training, and marks its highest and its last value.
 
     The vertical axis is logarithmic if the rate is below a twentieth of its highest value for more than
     half of the training, and linear otherwise.
@@ -94,13 +94,13 @@ def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: s
     axes = figure.subplots()
     position = np.linspace(0, epochs, 2001)
     values = np.array([schedule(float(epoch)) for epoch in position])
-    top = int(values.argmax())
+    highest = int(values.argmax())
     axes.plot(position, values, color=RATE_COLOR)
-    axes.plot(position[[top, -1]], values[[top, -1]], "o", color=RATE_COLOR, clip_on=False)
-    axes.set_yscale(_scale(values))
+    axes.plot(position[[highest, -1]], values[[highest, -1]], "o", color=RATE_COLOR, clip_on=False)
+    axes.set_yscale(_choose_scale(values))
     axes.set_xlim(0, epochs)
     axes.set_title(
-        f"highest {values[top]:.3g} at epoch {position[top]:.3g}, last {values[-1]:.3g}",
+        f"highest {values[highest]:.3g} at epoch {position[highest]:.3g}, last {values[-1]:.3g}",
         fontsize="small",
         color=GREY,
     )
@@ -136,7 +136,7 @@ def _draw_rate(axes: Axes, rows: Sequence[Mapping[str, float]], planned: Sequenc
     axes.plot(epochs, used, color=RATE_COLOR, label="used")
     axes.plot(epochs[-1:], used[-1:], "o", color=RATE_COLOR)
     _write_note(axes, f"● now {used[-1]:.3g}", RATE_COLOR)
-    axes.set_yscale(_scale([*used, *planned]))
+    axes.set_yscale(_choose_scale([*used, *planned]))
     axes.set_xlim(0.5, max(epochs[-1], len(planned)) + 0.5)
     _add_legend(axes)
     style_axes(axes, "learning rate", "epoch", integer_x=True)
@@ -172,10 +172,10 @@ def _write_note(axes: Axes, text: str, color: str) -> None:
     axes.set_title(text, loc="right", fontsize="small", color=color)
 
 
-def _scale(values: Iterable[float]) -> str:
-    """``log`` if most values would lie close to zero on a linear axis, otherwise ``linear``.
+def _choose_scale(values: Iterable[float]) -> str:
+    """``log`` if most values would be close to zero on a linear axis, otherwise ``linear``.
 
-    It is also ``linear`` if a value is 0 or negative; NaN and infinite values are left out.
+    If a value is 0 or negative, the scale is ``linear``. NaN and infinite values are ignored.
     """
     finite = np.array([value for value in values if np.isfinite(value)])
     if finite.size == 0 or finite.min() <= 0:
