@@ -136,8 +136,8 @@ def _read_threshold(paths: RunPaths, *, is_scaled: bool) -> float | None:
 
     Args:
         paths: the run.
-        is_scaled: whether the probabilities are scaled if the report has a temperature. If both is the
-            case, the threshold is that for scaled probabilities.
+        is_scaled: whether a temperature in the report is applied to the probabilities. If so, and if
+            the report has a temperature, the threshold for scaled probabilities is read.
     """
     try:
         values = json.loads(paths.report.values.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # evaluation.demo imports TensorFlow, which the page itself d
 __all__ = ["import_gradio", "make_page", "start_page"]
 
 _CLEANUP_SECONDS = 600
-"""gradio deletes old images once in this time, and an image is old after this time."""
+"""The interval at which gradio deletes images, and the age from which an image is deleted."""
 
 
 def import_gradio() -> Any:

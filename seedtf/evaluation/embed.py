@@ -80,8 +80,8 @@ def embed_images(
         data_dir: a folder of images, with labels in any layout that training takes or without labels;
             an archive of such a folder; or ``sample``.
         model: a network as for training, or a run folder, whose network computes the features.
-        image_size: side of the images in pixels. 0 means the image size of the run or, for a network,
-            the only size that it accepts, otherwise 224.
+        image_size: side of the images in pixels. For a run, 0 means the image size of the run. For a
+            network, 0 means the only size that it accepts, or 224 if it accepts several.
         weights: as for training; ignored for a run, which has its own weights.
         layout, labels_csv, columns: how the labels are read, as for training.
         cache_dir: the folder of cache files; empty for the default.
@@ -196,7 +196,7 @@ class _Cache:
     faults: Path
 
     def read(self, num_files: int) -> _Rows | None:
-        """Returns the cached features of ``num_files`` files; None if they are not complete."""
+        """Returns the cached features of ``num_files`` files; None if missing or incomplete."""
         with suppress(OSError, ValueError, EOFError, KeyError, TypeError):
             content = json.loads(self.faults.read_text("utf-8"))
             rows = np.load(self.features, mmap_mode="r")

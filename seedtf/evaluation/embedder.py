@@ -1,4 +1,4 @@
-"""``Embedder``: a pretrained network or that of a run, without its head, which computes features."""
+"""``Embedder``: a network without its head, pretrained or from a run, which computes features."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Embedder:
     Attributes:
         name: the name of the network, as shown to the user.
         image_size: side S of the network's input in pixels.
-        key: a hash of everything except the images that the features depend on.
+        key: a hash of everything that the features depend on, except the images.
         build: builds and returns the model. It maps images, float32 ``[B, S, S, 3]`` RGB in 0–255, to
             features ``[B, D]``: the last feature map, averaged over height and width.
         model, weights: the values of ``--model`` and ``--weights`` that start a training with this
             network.
         licence: the licence of the weights; empty if the weights are random or the licence is unknown.
         max_pixels: images with a larger width × height are refused.
-        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
+        fit: how images are made square, see ``images.decode.resize_image``.
         preset: the preset of KerasHub that the network was loaded from, or None.
     """
 
@@ -67,8 +67,8 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
 
     Args:
         model: a network as for training, a run folder, or a ``.keras`` file in a run folder.
-        image_size: side of the images in pixels. 0 means the image size of the run or, for a network,
-            the only size that it accepts, otherwise 224.
+        image_size: side of the images in pixels. For a run, 0 means the image size of the run. For a
+            network, 0 means the only size that it accepts, or 224 if it accepts several.
         weights: as for training; ignored for a run, which has its own weights.
 
     Raises:
@@ -162,7 +162,7 @@ def _read_licence(weights: str) -> str:
 
 
 def _hash_files(files: list[Path]) -> str:
-    """A hash of the names and contents of files, because a file may be replaced under the same name."""
+    """A hash of the names, sizes and contents of files."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())

@@ -55,9 +55,9 @@ def make_weighted_ensemble(
     The members must have the same classes. If a member has them in another order, its outputs are
     matched by the names of the classes. The ensemble has the order of the first member.
 
-    The weights are fitted on images that all members predict and that no member has trained on. For a
-    run, these are among its validation images. For a cross-validation, any image may be used, because
-    ``oof.csv`` has its prediction by the run that did not train on it. If there are fewer than
+    The weights are fitted on images that all members can predict without having trained on them. A run
+    can do so for its validation images. A cross-validation can do so for all its images, because
+    ``oof.csv`` has a prediction by the run that did not train on the image. If there are fewer than
     ``MIN_IMAGES`` such images, all weights are equal.
 
     A line is printed for each member whose classes are in another order, and for each member with

@@ -152,7 +152,7 @@ def evaluate_run(
         raise UserError(
             f"{run.run_dir}: an ensemble has no images of its own; pass --data_dir with labelled images"
         )
-    # ``seedtf folds`` and snapshots cannot be combined. load_members raises the error for it.
+    # predict_out_of_fold loads its models itself. With snapshots, load_members refuses the folder.
     models = [] if is_out_of_fold and not snapshots else run.load_members(snapshots)
     predict = functools.partial(
         predict_labelled, tta=tta, batch_size=batch_size, weights=run.weights
@@ -315,8 +315,8 @@ def _choose_folder(run: Run, default: Path, context: ReportContext) -> Path:
     folders = numbered_names(default)
     suffixes = ["snapshots", "tta8", "snapshots-tta8", "fixes"]
     suffixes += [path.stem for path in run.paths.checkpoints.glob("*.keras")]
-    # ``report-<suffix>`` is a report on the validation images, so a report on other images, from a
-    # folder whose name is one of the suffixes, starts with ``-2``.
+    # A report on images in a folder with such a name, for example ``tta8``, would have the name of a
+    # report on the validation images. So the numbers of its folder start with 2.
     if default.name in {f"report-{suffix}" for suffix in suffixes}:
         next(folders)
     return next(folder for folder in folders if _may_replace(ReportPaths(folder), context))

@@ -159,8 +159,8 @@ def nonzero_cells(confusion: Integers) -> Integers:
 def per_image_loss(probabilities: Array, labels: Integers) -> Array:
     """Cross-entropy of every image in nats, float64 ``[N]``.
 
-    The largest possible value is 87.3, because probabilities below the smallest normal float32 are
-    replaced by it.
+    The largest possible value is 87.3, because probabilities are clipped at the smallest normal
+    float32, 1.2e-38.
 
     Example:
         >>> per_image_loss(np.array([[0.5, 0.5]]), np.array([1])).round(3).tolist()
@@ -171,7 +171,7 @@ def per_image_loss(probabilities: Array, labels: Integers) -> Array:
 
 
 def margins(probabilities: Array, labels: Integers) -> Array:
-    """The true class's probability minus the highest other one, float64 ``[N]``.
+    """The probability of the true class minus the highest other probability, float64 ``[N]``.
 
     The margin of a wrong prediction is negative, or 0 in a tie.
     """
@@ -266,7 +266,7 @@ def rejection_threshold(
     """The lowest threshold at which the accepted predictions have at least this ``precision``.
 
     Args:
-        confidence, correct: see above.
+        confidence, correct: as described at the top of this module.
         precision: wanted fraction of correct predictions among the accepted predictions, in [0, 1].
 
     Returns:

@@ -65,8 +65,8 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
     """Yields the path of every file in ``inputs`` once, in order.
 
     A folder yields all files below it, sorted. A pattern such as ``leaves/*.jpg`` or ``**/*.png``
-    yields its matches, sorted, unless a file or folder has exactly this name. A file that ``inputs``
-    names twice, or also through a symbolic link to its folder, is yielded only once.
+    yields its matches, sorted, unless a file or folder has exactly this name. A file that is
+    named several times, even through a symbolic link to its folder, is yielded only once.
 
     Hidden files and system files in a folder are skipped. Other files that are not images are yielded,
     so that the table has a row with their fault.

@@ -1,4 +1,4 @@
-"""Writes the table of predictions row by row, as CSV or, for a name in ``.parquet``, as parquet."""
+"""Writes the table of predictions row by row, as a CSV or parquet file."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def open_prediction_table(
     out: Path, topk: int, *, heatmaps: bool = False
 ) -> Iterator[PredictionTable]:
     """Yields a table with the columns file, status, top1, p1, …, and heatmap if ``heatmaps``.
+
+    The table is a parquet file if the name of ``out`` ends in ``.parquet``, otherwise a CSV file.
 
     The table replaces ``out`` after the ``with`` block. In the row of a file that cannot be predicted,
     ``status`` is the fault. The cells of classes and probabilities are then empty in CSV and null in

@@ -117,8 +117,8 @@ def probe(
     Args:
         data_dir: labelled images, as for training.
         models: values of ``--model``, or run folders.
-        image_size: side of the images in pixels. 0 means the image size of a run or, for a network, the
-            only size that it accepts, otherwise 224.
+        image_size: side of the images in pixels. For a run, 0 means the image size of the run. For a
+            network, 0 means the only size that it accepts, or 224 if it accepts several.
         folds: the number of folds, or ``groups`` for one fold for each group.
         embed_batch: images per batch while features are computed.
         flags: fields of ``TrainConfig`` that say how the data is read and grouped, and ``weights``,
