@@ -279,7 +279,9 @@ def test_a_split_column_with_an_unknown_word_is_refused(touch: Touch, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("cell", "before", "after"), [("", 30, 0), ("", 5, 5), ("extra", 30, 5), ("extra", 5, 5)], ids=str
+    ("cell", "before", "after"),
+    [("", 30, 0), ("", 5, 5), ("extra", 30, 5), ("extra", 5, 5)],
+    ids=str,
 )
 def test_a_split_cell_without_train_val_or_test_is_refused_if_the_table_gives_the_split(
     touch: Touch, tmp_path: Path, cell: str, before: int, after: int
