@@ -366,7 +366,7 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
     with monkeypatch.context() as patch:
         patch.setattr(cb.SaveState, "on_epoch_end", record)
         assert main(train_arguments(data, whole, *more)) == 0
-    assert "averaged at the end of epoch 4 and of each after it" in capsys.readouterr().out
+    assert "averaged at the end of every epoch from epoch 4 on" in capsys.readouterr().out
     # The saved models are the averaged ones that were validated.
     rows = read_history(whole)
     lowest = min(float(row["val_loss"]) for row in rows)

@@ -149,5 +149,5 @@ def test_optimizers_that_wrap_another_are_refused_on_several_devices(name: str) 
 def test_an_optimizer_is_described_with_what_it_wraps_and_when_it_averages() -> None:
     assert describe_optimizer("adam", 10) == "adam"
     assert describe_optimizer("ranger", 10).startswith("ranger (lookahead around radam)")
-    assert "end of epoch 8 and of each" in describe_optimizer("swa", 10)
+    assert "end of every epoch from epoch 8 on" in describe_optimizer("swa", 10)
     assert [first_averaged_epoch(epochs) for epochs in (1, 4, 10, 200)] == [0, 3, 7, 150]

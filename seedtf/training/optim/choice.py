@@ -14,15 +14,15 @@ __all__ = [
     "needs_addons",
 ]
 
-# These optimizers wrap another optimizer and assign weights within its step, which fails on several
-# devices.
+# Each of these wraps another optimizer and itself assigns weights in the train step, which fails on
+# several devices.
 _WRAPPERS = ("lookahead", "ranger", SWA)
-# SWA starts to average after this fraction of the epochs, as in Izmailov et al. 2018.
+# Stochastic weight averaging (SWA) starts after this fraction of the epochs (Izmailov et al. 2018).
 _SWA_START_FRACTION = 0.75
 
 
 def needs_addons(name: str, keras_2: bool) -> bool:
-    """Whether the optimizer comes from TensorFlow Addons, as LAMB does with Keras 2.15."""
+    """Whether the optimizer comes from TensorFlow Addons; with Keras 2.15, LAMB does too."""
     return name in ADDONS_OPTIMIZERS or (name == "lamb" and keras_2)
 
 
@@ -34,12 +34,15 @@ def check_optimizer(
     clip_norm: float = 0.0,
     body_lr_factor: float = 1.0,
 ) -> None:
-    """Checks that the optimizer ``name`` is available on ``machine`` and supports the other flags.
+    """Checks that the optimizer ``name`` is installed on ``machine`` and supports the given values.
 
     Raises:
-        UserError: ``body_lr_factor`` is set in the Keras 2.15 environment; the optimizer needs
-            TensorFlow Addons, which is not installed; or weight decay or clipping is set, but the
-            optimizers of Addons support neither.
+        UserError: in one of three cases:
+
+            * ``body_lr_factor`` is not 1 in the Keras 2.15 environment.
+            * The optimizer comes from TensorFlow Addons, which is not installed.
+            * The optimizer comes from TensorFlow Addons, whose optimizers support neither weight decay
+              nor clipping, and ``weight_decay`` or ``clip_norm`` is not 0.
     """
     if machine.keras_2 and body_lr_factor != 1.0:
         raise UserError(
@@ -58,7 +61,7 @@ def check_optimizer(
 
 
 def check_strategy(name: str, kind: str) -> None:
-    """Raises UserError if the optimizer ``name`` cannot train with a strategy of this ``kind``."""
+    """Raises UserError if the optimizer ``name`` cannot train with the strategy ``kind``."""
     if name in _WRAPPERS and kind != "none":
         raise UserError(
             f"--optimizer={name}: trains on one device only, and --strategy is {kind} here; "
@@ -67,7 +70,7 @@ def check_strategy(name: str, kind: str) -> None:
 
 
 def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
-    """Describes the optimizer for the console, in a run of ``epochs`` epochs.
+    """The text that names the optimizer on the console, for a run of ``epochs`` epochs.
 
     Example:
         >>> describe_optimizer("ranger", 10)
@@ -76,13 +79,13 @@ def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
     wrapped = {
         "lookahead": "lookahead around adam",
         "ranger": "ranger (lookahead around radam)",
-        SWA: f"swa (adam, weights averaged at the end of epoch {first_averaged_epoch(epochs) + 1} "
-        "and of each after it)",
+        SWA: "swa (adam, weights averaged at the end of every epoch from epoch "
+        f"{first_averaged_epoch(epochs) + 1} on)",
     }
     text = wrapped.get(name, name)
     return f"{text} of TensorFlow Addons" if needs_addons(name, keras_2) else text
 
 
 def first_averaged_epoch(epochs: int) -> int:
-    """The first of ``epochs`` epochs, counted from 0, at whose end SWA averages weights."""
+    """The number of the first epoch, counted from 0, at whose end SWA averages the weights."""
     return int(_SWA_START_FRACTION * epochs)

@@ -25,11 +25,12 @@ def parse_class_weights(
     Args:
         text: empty, ``auto`` or ``name:weight,…``.
 
-            With ``auto``, the weight of a class is n / (K · count), for n images in all. So all classes
-            have the same total weight, and the mean weight of the images is 1.
+            With ``auto``, the weight of a class is n / (K · count), where n is the number of all
+            training images. So all classes have the same total weight, and the mean weight of the
+            images is 1.
 
-            In ``name:weight,…``, a class that is not named gets 1. A name may contain spaces and
-            colons, but no comma; only the last colon separates the name from the weight.
+            With ``name:weight,…``, a class that is not named gets the weight 1. A name may contain
+            spaces and colons, but no comma; only the last colon separates the name from the weight.
         class_names: K names in the order of the labels.
         counts: int ``[K]``, the number of training images of each class. For ``auto``, a class without
             images gets the weight 1 and does not count in K.
@@ -100,7 +101,7 @@ def _remedy(name: str, class_names: Sequence[str]) -> str:
 
 
 def _comma_hint(class_names: Sequence[str]) -> str:
-    """Returns a hint if some class cannot be named in the flag at all, else an empty string."""
+    """The hint for class names with a comma, which the flag cannot name; empty if there are none."""
     if not any("," in name for name in class_names):
         return ""
     return " (a class with a comma in its name cannot be given here)"

@@ -17,9 +17,9 @@ from seedtf.compat.keras import all_variables
 
 __all__ = ["MovingAverage", "ema_decay"]
 
-# The average is updated at every step if its horizon has fewer than twice this number of steps, and
-# otherwise 50 to 75 times within the horizon. An update reads and writes every weight, and more updates
-# would hardly change the average.
+# An update reads and writes every weight, and more updates would hardly change the average. So the
+# average is updated 50 to 75 times within its horizon, or at every step if the horizon has fewer than
+# 100 steps.
 _UPDATES_PER_HORIZON = 50
 
 
@@ -31,17 +31,18 @@ def ema_decay(horizon: float, steps: int) -> tuple[float, int]:
         steps: number of steps of the whole training.
 
     Returns:
-        ``(exp(−every / (horizon · steps)), every)``. With this decay, the weight of the earlier values
-        in the average falls to 1/e within ``horizon · steps`` steps.
+        ``(decay, interval)``: the average is updated once in ``interval`` steps, with
+        ``decay = exp(−interval / (horizon · steps))``. So the weight of the earlier values in the
+        average falls to 1/e within ``horizon · steps`` steps.
 
     Example:
-        >>> decay, every = ema_decay(0.1, 10_000)
-        >>> round(decay, 4), every
+        >>> decay, interval = ema_decay(0.1, 10_000)
+        >>> round(decay, 4), interval
         (0.9802, 20)
     """
     length = max(horizon * steps, 1.0)
-    every = max(1, int(length / _UPDATES_PER_HORIZON))
-    return math.exp(-every / length), every
+    interval = max(1, int(length / _UPDATES_PER_HORIZON))
+    return math.exp(-interval / length), interval
 
 
 class MovingAverage:
@@ -52,8 +53,8 @@ class MovingAverage:
     random initial weights soon lose their influence.
 
     Attributes:
-        variables: the average of each floating-point variable of the network, followed by the number of
-            steps that were counted. A saved state holds these variables.
+        variables: the average of each floating-point variable of the network, and after them the number
+            of steps that ``update`` has counted. A saved state holds these variables.
     """
 
     def __init__(self, network: keras.Model, horizon: float, steps: int) -> None:
@@ -64,7 +65,7 @@ class MovingAverage:
             horizon: the fraction of all steps that the average spans, above 0.
             steps: number of steps of the whole training.
         """
-        self._decay, self._every = ema_decay(horizon, steps)
+        self._decay, self._interval = ema_decay(horizon, steps)
         self._sources = [variable for variable in all_variables(network) if _is_float(variable)]
         # The averages are float32, because in 16 bits a small change would be rounded away.
         self._averages = [tf.Variable(_value(source), trainable=False) for source in self._sources]
@@ -74,7 +75,7 @@ class MovingAverage:
     def update(self) -> None:
         """Counts a training step and updates the average if it is due. Call it in the train step."""
         self._num_steps.assign_add(1)
-        tf.cond(self._num_steps % self._every == 0, self._update_averages, lambda: None)
+        tf.cond(self._num_steps % self._interval == 0, self._update_averages, lambda: None)
 
     def swap(self) -> None:
         """Exchanges the network's weights and the average; a second call undoes the exchange.
@@ -87,7 +88,7 @@ class MovingAverage:
             average.assign(weights)
 
     def _update_averages(self) -> None:
-        num_updates = tf.cast(self._num_steps // self._every - 1, tf.float32)
+        num_updates = tf.cast(self._num_steps // self._interval - 1, tf.float32)
         decay = tf.minimum(self._decay, (1.0 + num_updates) / (10.0 + num_updates))
         for source, average in zip(self._sources, self._averages, strict=True):
             average.assign(average + (_value(source) - average) * (1.0 - decay))

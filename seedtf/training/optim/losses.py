@@ -16,10 +16,11 @@ ToTargets = Callable[[tf.Tensor, tf.Tensor], tuple]
 
 
 class CrossEntropy(keras.losses.Loss):
-    """Cross-entropy of probabilities ``[B, K]`` with labels or with distributions over the classes.
+    """Cross-entropy of the predicted probabilities of a batch of B images and K classes, ``[B, K]``.
 
-    Labels are int ``[B]``; validation always has them. Distributions are float32 ``[B, K]`` with rows
-    that sum to 1; training has them when labels are smoothed, mixed, weighted or soft.
+    The targets are labels, int ``[B]``, or distributions over the classes, float32 ``[B, K]`` with rows
+    that sum to 1. Validation always has labels. Training has distributions if its labels are smoothed,
+    mixed, weighted or soft.
     """
 
     def __init__(self, name: str = "cross_entropy") -> None:
@@ -66,8 +67,8 @@ def make_targets(
         weights: float32 ``[K]``, the weight of each class in the loss. A mixed image gets the average
             weight of its classes, computed before smoothing.
         weighted_labels: whether the labels are float32 ``[B, K]``, each row multiplied by the weight of
-            its image, as with pseudo-labels. The sum of a row is then the weight; for a mixed image it
-            is the mean of the weights of its parts.
+            its image, as with pseudo-labels. So the sum of a row is the weight of the image. For a
+            mixed image, the sum is the mean of the weights of its parts.
 
     Returns:
         A function from images and labels (int32 ``[B]`` or float32 ``[B, K]``) to images and targets
@@ -79,14 +80,14 @@ def make_targets(
 
     def to_targets(images: tf.Tensor, labels: tf.Tensor) -> tuple:
         soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, num_classes)
-        image_weights = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
-        if image_weights is not None:
-            soft /= image_weights[:, tf.newaxis]
+        label_weights = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
+        if label_weights is not None:
+            soft /= label_weights[:, tf.newaxis]
         batch = (images, smooth_labels(soft, smoothing) if smoothing else soft)
         if weights is None:
-            return batch if image_weights is None else (*batch, image_weights)
-        class_weights = sample_weights(soft, weights)
-        return (*batch, class_weights if image_weights is None else class_weights * image_weights)
+            return batch if label_weights is None else (*batch, label_weights)
+        image_weights = sample_weights(soft, weights)
+        return (*batch, image_weights if label_weights is None else image_weights * label_weights)
 
     return to_targets
 
@@ -105,11 +106,11 @@ def _are_distributions(y_true: Any, y_pred: Any) -> bool:
 
 
 def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """The weight of each image, float32 ``[B]``: the mean of the class weights, weighted by its label.
+    """The weight of each image in the loss, float32 ``[B]``: Σ label · weight over the classes.
 
     Args:
         soft_labels: float32 ``[B, K]``, rows that sum to 1.
-        weights: float32 ``[K]`` from ``parse_class_weights``.
+        weights: the weight of each class, float32 ``[K]``, from ``parse_class_weights``.
     """
-    # This is not a matrix product, because GPUs may round the factors of a matrix product.
+    # This is not a matrix product, because GPUs may round the factors of a matrix product (TF32).
     return tf.reduce_sum(soft_labels * tf.constant(weights, tf.float32), axis=-1)

@@ -35,27 +35,29 @@ def make_optimizer(
     clip_norm: float = 0.0,
     lr_scales: LRScales | None = None,
 ) -> keras.optimizers.Optimizer:
-    """Returns a new optimizer with the usual settings.
+    """Returns a new optimizer.
 
-    ``sgd`` has Nesterov momentum 0.9; ``lookahead`` and ``swa`` wrap Adam, ``ranger`` wraps
-    RectifiedAdam (``radam``). ``lamb`` comes from Keras 3, or from Addons beside Keras 2.15.
+    ``sgd`` has Nesterov momentum 0.9. ``lookahead`` and ``swa`` wrap Adam; ``ranger`` wraps
+    RectifiedAdam (``radam``). ``lamb`` is the optimizer of Keras 3; with Keras 2.15, it is that of
+    TensorFlow Addons.
 
     Args:
         name: a value of ``--optimizer``.
         lr: the initial learning rate.
-        averaged_from: for ``swa``, weights enter the average at the end of this epoch and of each later
-            one; epochs are counted from 0 at the creation of the optimizer.
+        averaged_from: for ``swa``, the first epoch at whose end the weights enter the average. Epochs
+            are counted from 0, which is the first epoch that this optimizer trains.
         steps_per_epoch: for ``swa``, the number of steps in an epoch.
         weight_decay: each step first subtracts ``lr * weight_decay * w`` from each weight w (decoupled
             weight decay: Loshchilov and Hutter, arXiv 1711.05101); 0 for none.
         no_decay: the variables without weight decay, see ``no_decay_variables``.
         clip_norm: the largest norm of the gradient over all variables; 0 for no clipping.
-        lr_scales: a factor on the learning rate of each variable, which also scales its weight decay;
-            None for 1 everywhere.
+        lr_scales: the factor on the learning rate of each variable, which also scales the weight decay
+            of the variable; None if every factor is 1.
 
     Raises:
-        ValueError: decay, clipping or layer-wise rates are requested of an optimizer of TensorFlow
-            Addons, or layer-wise rates in Keras 2.15; ``check_optimizer`` refuses such flags.
+        ValueError: the optimizer comes from TensorFlow Addons, and decay, clipping or ``lr_scales`` is
+            requested; or ``lr_scales`` is given with Keras 2.15. ``check_optimizer`` refuses the flags
+            that would lead here.
 
     Example:
         >>> optimizer = make_optimizer("adamw", 1e-3, weight_decay=0.05)
@@ -68,8 +70,8 @@ def make_optimizer(
     ):
         raise ValueError(f"{name} has no decay, clipping or layer-wise rates here")
     if from_addons:
-        first_step = averaged_from * steps_per_epoch + steps_per_epoch - 1
-        return _make_addons_optimizer(name, lr, first_step, steps_per_epoch)
+        first_averaged_step = (averaged_from + 1) * steps_per_epoch - 1
+        return _make_addons_optimizer(name, lr, first_averaged_step, steps_per_epoch)
     optimizer_class = getattr(keras.optimizers, _KERAS_CLASSES[name])
     if issubclass(optimizer_class, keras.optimizers.Adam) and not KERAS_2:
         optimizer_class = shared_bias_correction_class(optimizer_class)
@@ -79,15 +81,15 @@ def make_optimizer(
     if clip_norm:
         options["global_clipnorm"] = clip_norm
     optimizer = optimizer_class(lr, **options)
-    # The weight decay is always set, because Keras's AdamW defaults to 0.004. Without decay it is None,
-    # because 0 would not omit the operation.
+    # The weight decay is always set, because the default of Keras's AdamW is 0.004. Without decay it is
+    # None, because with 0 the train step would still contain the operation.
     optimizer.weight_decay = weight_decay or None
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_list=list(no_decay))
     return optimizer
 
 
-def _make_addons_optimizer(name: str, lr: float, first_step: int, period: int) -> Any:
+def _make_addons_optimizer(name: str, lr: float, first_averaged_step: int, period: int) -> Any:
     addons = import_addons(f"--optimizer={name}").optimizers
     # The wrappers of Addons accept only Keras's legacy optimizers.
     adam = keras.optimizers.legacy.Adam
@@ -96,5 +98,5 @@ def _make_addons_optimizer(name: str, lr: float, first_step: int, period: int) -
     if name == "radam":
         return addons.RectifiedAdam(lr)
     if name == SWA:
-        return addons.SWA(adam(lr), start_averaging=first_step, average_period=period)
+        return addons.SWA(adam(lr), start_averaging=first_averaged_step, average_period=period)
     return addons.Lookahead(adam(lr) if name == "lookahead" else addons.RectifiedAdam(lr))

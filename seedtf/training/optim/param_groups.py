@@ -22,9 +22,9 @@ _TOKENS = re.compile("(class|cls|register|distillation)_tokens?|position_embeddi
 def is_decayed(variable: Any) -> bool:
     """Whether weight decay applies to a variable.
 
-    It does not apply to variables of rank 0 or 1, to biases and scales, or to the tokens and position
-    embeddings of a vision transformer. The last part of the variable's path counts as its name, so the
-    kernel of a layer named ``gamma`` decays.
+    Weight decay does not apply to variables of rank 0 or 1, to biases, to scales, or to the tokens and
+    position embeddings of a vision transformer. Only the last part of a variable's path counts as its
+    name, so the kernel of a layer named ``gamma`` decays.
     """
     name = variable.name.rpartition("/")[2].partition(":")[0]  # in Keras 2.15: layer/kernel:0
     is_token = bool(_TOKENS.search(getattr(variable, "path", "")))
@@ -39,19 +39,19 @@ def no_decay_variables(network: keras.Model) -> list[Any]:
 def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float]:
     """Returns a factor for every variable: its learning rate divided by the rate of the head.
 
-    In ULMFiT (Howard and Ruder, arXiv 1801.06146, section 3.2) each layer has a fixed fraction of the
-    rate of the next layer. Here the first layer has ``body_lr_factor``, and the fraction depends on the
-    number of layers: of n body layers with weights, layer i = 0 … n - 1, counted from the input, gets
-    ``body_lr_factor ** ((n - i) / n)``. A block of a vision transformer counts as one layer.
-    Keras 3 only.
+    If n layers of the body have weights, layer i, counted from 0 at the input, gets
+    ``body_lr_factor ** ((n - i) / n)``. So the first layer gets ``body_lr_factor``, and the ratio of
+    the rates of two neighbouring layers is the same everywhere. In ULMFiT (Howard and Ruder, arXiv
+    1801.06146, section 3.2) this ratio is fixed instead of the factor of the first layer. A block of a
+    vision transformer counts as one layer. Keras 3 only.
 
     Args:
-        network: a model made by ``build_network``; frozen layers get their rates too.
+        network: a model made by ``build_network``; its frozen layers get factors, too.
         body_lr_factor: the factor of the body's first layer, above 0 and at most 1.
 
     Returns:
-        A factor for the path of every variable but those of ``keras.layers.Normalization``, from
-        ``body_lr_factor`` in the first layer to 1 in the head.
+        The factors by the path of the variable, from ``body_lr_factor`` in the first layer to 1 in the
+        head. Variables of ``keras.layers.Normalization`` are left out.
 
     Example:
         >>> from seedtf.model.network import build_network
@@ -60,16 +60,16 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
         >>> min(scales.values()), scales["logits/kernel"]
         (0.01, 1.0)
     """
-    # Normalization layers are left out, because their statistics are never trained.
+    # Normalization layers standardize the input with constants, which are never trained.
     layers = [
         layer
         for outer in network.layers
         for layer in _layers_with_own_rate(outer)
         if layer.weights and not isinstance(layer, keras.layers.Normalization)
     ]
-    count = len(layers) - 1  # without the head, which is the last one
+    num_body_layers = len(layers) - 1  # the last layer is the head
     return {
-        variable.path: body_lr_factor ** ((count - index) / count)
+        variable.path: body_lr_factor ** ((num_body_layers - index) / num_body_layers)
         for index, layer in enumerate(layers)
         for variable in layer.weights
     }
@@ -78,8 +78,9 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
 def _layers_with_own_rate(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The parts of ``layer`` that get a learning rate of their own, in the order of their calls.
 
-    A model, a backbone of KerasHub, and a layer with two or more KerasHub blocks of one class are
-    divided into their parts; any other layer, such as one of these blocks, is not.
+    Three kinds of layers are divided into their parts: a model, a backbone of KerasHub, and a layer
+    that contains two or more KerasHub blocks of one class. Any other layer is one part, and so is a
+    single KerasHub block.
     """
     inner = layer.layers if isinstance(layer, keras.Model) else sublayers(layer)
     block_classes = [

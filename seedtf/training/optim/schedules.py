@@ -1,12 +1,12 @@
 """Learning-rate schedules: pure functions of the epoch, without TensorFlow.
 
 The epoch is a float: 0.0 is the start of training, 1.5 is the middle of the second epoch. A schedule
-takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a rate within ``[min_lr, lr]``; only
-warm-up goes below ``min_lr``. An epoch before 0 counts as 0, and an epoch after the end of training as
-the end; only ``cyclic_decay`` has no end.
+takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a rate within ``[min_lr, lr]``; only the
+rates of a warm-up may be below ``min_lr``. For a negative epoch, a schedule returns its first rate. For
+an epoch after the end of training, it returns its last rate; only ``cyclic_decay`` goes on.
 
-Only ``make_schedule`` checks its arguments, and only that they fit together; ``TrainConfig`` checks the
-range of each value.
+``make_schedule`` checks that its arguments fit together. The other functions check nothing, because
+``TrainConfig`` checks the range of each value.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ WARMUP_START = 0.01  # the first rate divided by the rate at the end of warm-up
 def cyclic_decay(
     epoch: float, *, lr: float, min_lr: float, cycle_epochs: float, cycle_decay: float
 ) -> float:
-    """Cosine cycles with decaying peaks: the rate falls to ``min_lr``, then jumps to the next peak.
+    """Cosine cycles: from each peak the rate falls to ``min_lr``, then it jumps to the next peak.
 
     With ``i = floor(epoch / cycle_epochs)`` and ``t = epoch / cycle_epochs - i``::
 
         peak = max(min_lr, lr * cycle_decay**i)
         rate = min_lr + (peak - min_lr) * (1 + cos(pi * t)) / 2
 
-    This is SGDR (Loshchilov & Hutter, 2017, arXiv 1608.03983, equation 5) with ``T_mult = 1`` and
-    decaying peaks. The cycles continue without end.
+    This is SGDR, stochastic gradient descent with warm restarts (Loshchilov & Hutter, 2017, arXiv
+    1608.03983, equation 5), with cycles of equal length (``T_mult = 1``) and with decaying peaks. The
+    cycles continue without end.
 
     Args:
         epoch: a float; a negative one is treated as 0.
@@ -97,13 +98,13 @@ def constant(epoch: float, *, lr: float) -> float:
 
 
 def with_warmup(schedule: Schedule, warmup_epochs: float) -> Schedule:
-    """Returns ``schedule`` preceded by a linear ramp that meets it at ``warmup_epochs``.
+    """Returns ``schedule`` with a linear ramp in place of its first ``warmup_epochs`` epochs.
 
     With ``target = schedule(warmup_epochs)`` the ramp is
-    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. The first rate is 1 % of the target. It may be
-    below ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step,
+    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. Its first rate is 1 % of the target. This rate
+    may be below ``min_lr`` but is not 0, so the first step already trains. Set the rate at every step,
     because a rate that is set once per epoch would stay at 1 % of the target for the whole first epoch.
-    If ``warmup_epochs`` is 0, the schedule itself is returned. Gradual warm-up is from Goyal et al.
+    If ``warmup_epochs`` is 0, ``schedule`` itself is returned. Gradual warm-up is from Goyal et al.
     (2017, arXiv 1706.02677, section 2.2).
 
     Example:
@@ -135,8 +136,8 @@ def make_schedule(
 ) -> Schedule:
     """Returns the named schedule as a function from epoch (float) to learning rate (float).
 
-    From ``epochs`` on, the rate stays at its last value before ``epochs``, because a cyclic schedule
-    would otherwise jump to a new peak.
+    After the end of training, the rate keeps its last value; without this limit, ``cyclic`` could jump
+    to a new peak at the end.
 
     Args:
         name: a value of ``--schedule``.
@@ -187,7 +188,7 @@ def _check_combination(
     name: str, lr: float, min_lr: float, epochs: float, warmup_epochs: float
 ) -> None:
     if min_lr > lr:
-        raise UserError(f"--min_lr={min_lr:g}: exceeds the learning rate of {lr:g}; lower it")
+        raise UserError(f"--min_lr={min_lr:g}: exceeds the learning rate of {lr:g}; pass less")
     if name == "smooth" and min_lr == 0:
         raise UserError(
             "--min_lr=0: an exponential decay never reaches 0; pass a rate above 0,"

@@ -13,12 +13,12 @@ __all__ = ["StepRates"]
 class StepRates:
     """Lets each train step set its own learning rate from a table.
 
-    If the host set the rate before each step, the copy to a GPU would wait until the steps that are
-    queued there are done. So a table is copied once an epoch. This class counts the steps itself,
-    because an optimizer with loss scaling does not count the steps that it skips.
+    If the host set the rate before each step, each copy to a GPU would wait until all steps that are
+    queued on the GPU are done. So the rates of a whole epoch are copied at once. This class counts the
+    steps itself, because an optimizer with loss scaling does not count the steps that it skips.
 
     Args:
-        steps: training steps in an epoch.
+        steps: number of training steps in an epoch.
 
     Example:
         >>> rates, optimizer = StepRates(3), tf.keras.optimizers.SGD()
@@ -34,13 +34,13 @@ class StepRates:
         self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def start_epoch(self, rates: Sequence[float], step: int = 0) -> None:
-        """Starts an epoch with one rate for each of its steps; ``step`` is the next step, from 0."""
+        """Starts an epoch at ``step``, counted from 0; ``rates`` has one rate for each of its steps."""
         self._table.assign(rates)
         self._step.assign(step)
 
     def set_next(self, optimizer: Any) -> None:
         """Gives the optimizer the rate of the next step. Call it in the train step."""
-        # A step beyond the end of the table, as when single steps are timed, gets the last rate.
+        # A dry run may time more steps than the table has rates; these steps get the last rate.
         last = self._table.shape[0] - 1
         optimizer.learning_rate = tf.gather(self._table, tf.minimum(self._step, last))
         self._step.assign_add(1)
