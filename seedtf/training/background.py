@@ -53,7 +53,7 @@ class SerialWorker:
 
 
 class LatestOnlyWorker:
-    """Runs one job at a time. Of the jobs that are submitted meanwhile, only the newest is run.
+    """Runs one job at a time. Of the jobs that are submitted while one runs, only the newest is run.
 
     An exception in a job is raised by the next ``submit`` or ``wait``.
 
@@ -69,7 +69,7 @@ class LatestOnlyWorker:
         self._error: BaseException | None = None
 
     def submit(self, job: Job) -> None:
-        """Lets ``job`` replace the job that waits to be run, if there is one; returns at once."""
+        """Makes ``job`` the next job, in place of a job that has not started; returns at once."""
         with self._changed:
             self._raise_error()
             self._job = job

@@ -37,8 +37,8 @@ class TrainBatches:
         order: which images each training batch holds.
         steps_per_epoch: number of training batches in an epoch.
         val_steps: number of validation batches.
-        strength: float32 scalar, the factor on the augmentation ranges if ``--augment_strength`` is
-            ``auto``; it is read when a batch is made.
+        strength: float32 scalar, the factor on the augmentation ranges; read when a batch is augmented.
+            Used only with ``--augment_strength=auto``.
         take_data_wait: returns the seconds that training has waited for data since the previous call.
     """
 
@@ -93,11 +93,12 @@ class TrainBatches:
         return prepare
 
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
-        """The endless input of the train function, from ``start_step`` of the whole training on.
+        """The endless input of the train function from ``start_step`` on, counted over all epochs.
 
-        If the pipeline augments, an element is a batch of images and labels. Otherwise it has the
-        indices of the images, their labels, and the uint8 images unless the train step looks them up
-        itself. With several steps per execution, an element has the batches of these steps.
+        If the pipeline augments, an element is a batch of augmented images and their labels. If the
+        train step augments, an element has the indices and labels of the images; it also has the uint8
+        images if the train step does not look them up itself. With several steps per execution, an
+        element has the batches of all these steps.
         """
         if self.augments_on_host:
             return self.train_on_host(size, start_step)
@@ -142,10 +143,10 @@ class TrainBatches:
         return eval_dataset(dataset.store, dataset.split.val, batch_size, self._shard)
 
     def measure_wait(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns ``batches`` as a dataset that measures how long training waits for them.
+        """Returns ``batches`` as a dataset that measures how long training waits for its batches.
 
         ``take_data_wait`` returns this time. With ``--deterministic`` nothing is measured, because
-        TensorFlow then refuses to read its clock.
+        TensorFlow then refuses to read the clock.
         """
         return batches if self._config.deterministic else self._wait_timer.attach(batches)
 

@@ -1,4 +1,4 @@
-"""Creates the Keras callbacks of a run, in the order in which Keras has to call them."""
+"""Creates the Keras callbacks of a run, in the order in which they have to be called."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["RunCallbacks", "SessionHooks", "make_callbacks", "planned_snapshot_epochs"]
 
-# The largest number of calls of the train function that are queued on a GPU. With two, the GPU runs one
-# while the host prepares the other.
+# The largest number of calls of the train function that are queued on a GPU. With two calls, the GPU
+# runs one of them while the host prepares the other.
 _CALLS_AHEAD = 2
 
 
@@ -35,7 +35,7 @@ class SessionHooks:
     Attributes:
         save_state: saves the state; called with (model, completed epochs, completed steps of the next
             epoch).
-        save_model: called with (model, path); copies the weights, which are written to ``path``
+        save_model: called with (model, path); copies the weights. The copies are written to ``path``
             together with the next state.
         is_writing: returns whether files are being written.
         skip_state: called at the end of an epoch whose state is not saved; see ``Saver.skip_state``.
@@ -57,22 +57,22 @@ class SessionHooks:
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """The callbacks of a run. Those that the session uses itself are also attributes of their own.
+    """The callbacks of a run. Those that a session itself uses also have attributes of their own.
 
     Attributes:
         all_callbacks: all callbacks, in the order in which they are called.
         steps_per_call: the largest number of steps in a call of the train function.
         calls_ahead: the number of calls of the train function that may be queued on a GPU; 0 without a
             GPU and with Keras 2.15.
-        timer: measures duration and throughput of epochs.
+        timer: measures the duration and the throughput of epochs.
         log: records the history.
         strength: sets the factor on the augmentation ranges at the start of an epoch.
         limits: the callbacks that can end the run early.
         console: prints the line of each epoch.
         curves: draws curves.png and live.html.
         preview: draws the sample of augmented images in the background.
-        track: records the run in the trackers of ``--track``; None without the flag, and None on all
-            workers but the chief.
+        track: records the run in the trackers of ``--track``; None without the flag and on every worker
+            but the chief, which is the worker that writes the run folder.
     """
 
     all_callbacks: list[keras.callbacks.Callback]
@@ -93,7 +93,7 @@ class RunCallbacks:
         return _stop_reason(self.limits)
 
     def for_fit(self, steps: int) -> list[keras.callbacks.Callback]:
-        """The callbacks to pass to a ``fit`` whose epochs have ``steps`` steps."""
+        """The callbacks to pass to a ``fit`` in which an epoch has ``steps`` steps."""
         if self.steps_per_call == 1 and not self.calls_ahead:
             return self.all_callbacks
         return [
@@ -146,7 +146,7 @@ def make_callbacks(
         average: the exponential moving average of the weights; None without ``--ema_horizon``.
         stop: records the signals that this process receives.
         sync: shares signals and the clock between several workers; None for a single process.
-        resume_dir: the run folder as messages name it, after ``--resume=``.
+        resume_dir: the run folder as messages show it, after ``--resume=``.
     """
     config, settings = plan.config, plan.settings
     completed_epochs, completed_steps = (state.epoch, state.step) if state else (0, 0)
@@ -181,7 +181,7 @@ def make_callbacks(
     policy = cb.SavePolicy(
         config.epochs,
         # On a GPU an epoch may take less time than writing its files, so some epochs are not saved.
-        # Several workers save every epoch, because all have to save after the same epochs.
+        # Several workers save every epoch, because all workers have to save after the same epochs.
         busy=hooks.is_writing if settings.gpus and not sync else lambda: False,
         stopping=lambda: bool(received_signal.signal_name or _stop_reason(limits)),
     )
@@ -217,8 +217,8 @@ def make_callbacks(
         preview,
         *([track] if track else []),
     ]
-    # `SaveState` is last, because a state on disk promises that the history and the checkpoints of its
-    # epoch are on disk.
+    # `SaveState` is last, because the history and the checkpoints of an epoch have to be on disk before
+    # the state of this epoch.
     all_callbacks = [
         position,
         *([sync] if sync else []),  # before the callbacks that read its clock
@@ -229,9 +229,9 @@ def make_callbacks(
         log,
         *limits,  # before the checkpoints, which must be saved if a limit ends the run
         *(chief_only if chief else []),
-        # At the end of an epoch, these two exchange the averaged weights for the trained ones. So they
-        # come after the checkpoints, which hold averaged weights, and before the state, which needs the
-        # trained ones.
+        # At the end of an epoch, `AveragedWeights` and `EmaWeights` put the trained weights back into
+        # the network. So they come after the checkpoints, which hold the averaged weights, and before
+        # `SaveState`, which saves the trained weights.
         *([cb.AveragedWeights(hooks.epoch_batches, position)] if config.optimizer == SWA else []),
         *([cb.EmaWeights(average)] if average else []),
         save_state,

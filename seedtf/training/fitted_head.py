@@ -1,6 +1,7 @@
 """Fits the head of a network as a logistic regression on the features of its frozen body.
 
-scikit-learn is imported inside the functions, because it is an optional package and takes a second.
+scikit-learn is imported inside the functions, because the package is optional and its import takes a
+second.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ C_VALUES = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 """The candidates for scikit-learn's C, the inverse of the strength of the penalty."""
 
 _HELD_OUT_FRACTION, _BATCH_SIZE = 0.2, 64
-# On 3,200 images with 1,280 features, a tenth of this tolerance took 3 times as many steps and changed
-# the accuracy by less than 0.002.
+# The arguments tol and max_iter of scikit-learn. On 3,200 images with 1,280 features, a tenth of this
+# tolerance took 3 times as many steps and changed the accuracy by less than 0.002.
 _TOLERANCE, _MAX_STEPS = 1e-3, 200
-# A class without training images gets a bias that is this much below the lowest bias of the others on
-# standardized features, so that it is never predicted.
+# The bias of a class without training images is this much below the lowest bias of the other classes on
+# standardized features, so that the class is never predicted.
 _UNSEEN_MARGIN = 30.0
 
 
@@ -118,10 +119,10 @@ def fit_head(
     """Fits a multinomial logistic regression with an L2 penalty on standardized features.
 
     To choose the strength of the penalty, about a fifth of the images is held out. For each value of
-    ``C_VALUES``, a head is fitted on the other images; the value with the highest accuracy on the
-    held-out images is chosen, and of equally good values the one with the strongest penalty. With this
-    value, the head is fitted on all images. If there are too few images to hold some out, a middle
-    value of ``C_VALUES`` is taken.
+    ``C_VALUES``, a head is fitted on the other images. The value with the highest accuracy on the
+    held-out images is chosen; of equally good values, the one with the strongest penalty. With the
+    chosen value, the head is fitted on all images. If there are too few images to hold some out, a
+    middle value of ``C_VALUES`` is taken.
 
     Args:
         features: float32 ``[n, D]``.
@@ -194,6 +195,7 @@ def _choose_inverse_strength(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> float:
     """The value of ``C_VALUES`` for these images; see ``fit_head``."""
+    # 0 is the purpose of all draws by NumPy (see seeds.py), and 3 stands for the held-out images.
     rng = np.random.default_rng([seed, 0, 3])
     fractions = [1 - _HELD_OUT_FRACTION, _HELD_OUT_FRACTION]
     is_held_out = assign_groups(labels, groups, fractions, rng, needed=(0,)) == 1
@@ -202,17 +204,18 @@ def _choose_inverse_strength(
         return C_VALUES[len(C_VALUES) // 2]  # too few images for a choice
     standardize = Standardization.of(features[is_train])
     train, held_out = standardize(features[is_train]), standardize(features[is_held_out])
-    model, num_correct = _Regression(), []
+    model, correct_counts = _Regression(), []
     for value in C_VALUES:
         model.fit(train, labels[is_train], value)  # starts from the weights of the previous fit
-        num_correct.append(int((model.predict(held_out) == labels[is_held_out]).sum()))
-    return C_VALUES[int(np.argmax(num_correct))]
+        correct_counts.append(int((model.predict(held_out) == labels[is_held_out]).sum()))
+    return C_VALUES[int(np.argmax(correct_counts))]
 
 
 class _Regression:
-    """scikit-learn's logistic regression, with one logit for each class, also if there are two classes.
+    """scikit-learn's logistic regression, with one logit for each class, even if there are two classes.
 
-    For two classes, scikit-learn itself computes a single logit: the difference of the two.
+    For two classes, scikit-learn itself computes a single logit: the difference of the logits of the
+    two classes.
     """
 
     def __init__(self) -> None:

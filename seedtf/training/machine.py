@@ -1,4 +1,4 @@
-"""Reads in which environment this process runs: GPUs, cores, other workers, installed packages.
+"""Reads the environment of this process: GPUs, cores, other workers, installed packages.
 
 Importing this module does not import TensorFlow, so tests can pass a made-up ``Machine`` to the
 functions that choose settings.
@@ -79,8 +79,8 @@ def inspect_machine() -> Machine:
 def gpu_compute_capabilities() -> list[tuple[int, int]]:
     """Returns (major, minor) of every GPU that TensorFlow sees; ``[]`` without one.
 
-    A GPU of another maker than NVIDIA reports no capability. It counts as (0, 0), for which float32 is
-    chosen.
+    A GPU of another maker than NVIDIA reports no capability. It is listed as (0, 0), for which
+    ``choose_precision`` chooses float32.
     """
     import tensorflow as tf  # noqa: PLC0415  see the module's docstring
 

@@ -1,8 +1,8 @@
 """Chooses the settings of a run that depend on its data.
 
-These are the batch size, the steps of an epoch and of a call, the momentum of batch normalization, the
-class weights, and where images are augmented. ``make_plan`` is a pure function of the settings and the
-dataset. Nothing here imports TensorFlow.
+These settings are the batch size, the number of steps in an epoch and in a call of the train function,
+the momentum of batch normalization, the class weights, and where images are augmented. ``make_plan`` is
+a pure function of the other settings and the dataset. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Placement", "Plan", "batch_norm_momentum", "make_plan"]
 
-# All images are kept in a GPU's memory if they take at most this fraction of it.
+# All images are kept in a GPU's memory if they take at most this fraction of the memory.
 _RESIDENT_FRACTION = 1 / 3
-# If the size of the memory is unknown, the images may take at most this number of bytes.
+# If the size of the memory is unknown, the images may take at most this number of bytes (2 GiB).
 _DEFAULT_RESIDENT_BYTES = 2 << 30
-# With this number of steps, the time to start a call is short compared with the time of its steps. It
-# is not larger, because the reaction to a signal has to wait for the end of the call.
+# With 10 steps in a call, the time to start the call is short compared with the time of its steps. With
+# more steps, the reaction to a signal would be late, because it has to wait for the end of the call.
 _STEPS_PER_EXECUTION = 10
 
 
@@ -44,7 +44,7 @@ class Placement:
 
     Attributes:
         on_device: whether the train step augments; otherwise the data pipeline does.
-        resident: whether the device holds all decoded images, so that the step is fed only indices.
+        resident: whether the device holds all decoded images, so that the train step gets only indices.
         reason: where the augmentation runs and why, as a phrase for the console.
     """
 
@@ -60,7 +60,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """All settings of a run, those that depend on the data included.
+    """All settings of a run, including those that depend on the data.
 
     Attributes:
         settings: the choices that do not depend on the data.
@@ -156,10 +156,13 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
         gpu_memory: bytes that TensorFlow may use on a GPU; 0 if that is not known.
 
     Raises:
-        UserError: a batch has more images than the training data; there are fewer training or
-            validation images than replicas; ``--class_weights`` does not fit the classes; or
-            ``--steps_per_execution`` is above 1, but the train step does not look up its images, or
-            Keras 2.15 is installed.
+        UserError: in one of these cases:
+
+            * A batch has more images than the training data.
+            * There are fewer training images, or fewer validation images, than replicas.
+            * ``--class_weights`` does not fit the classes.
+            * ``--steps_per_execution`` is above 1, but the train step does not look up its images
+              itself, or Keras 2.15 is installed.
     """
     num_train, num_val = len(dataset.split.train), len(dataset.split.val)
     config, replicas = settings.config, settings.devices.replicas
@@ -236,10 +239,11 @@ def _resident_bytes(gpu_memory: int) -> float:
 def _choose_steps_per_execution(
     settings: Settings, placement: Placement, steps_per_epoch: int, store: Store, gpu_memory: int
 ) -> int:
-    """The number of training steps in one call.
+    """The number of training steps in one call of the train function.
 
-    It is above 1 only with Keras 3, and if the train step looks up its images itself, so that the host
-    passes on nothing but indices. Without ``--steps_per_execution``, it also needs a GPU with XLA.
+    A call can have several steps only with Keras 3, and only if the train step looks up its images
+    itself, so that the host passes on nothing but indices. If ``--steps_per_execution`` does not set
+    the number, a call has several steps only on a GPU with XLA.
     """
     requested = settings.config.steps_per_execution
     if settings.config.dry_run:  # a dry run times single steps
@@ -272,7 +276,7 @@ def _what_several_steps_need(settings: Settings, store: Store, gpu_memory: int) 
 def _choose_class_weights(config: TrainConfig, dataset: Dataset) -> npt.NDArray[np.float32] | None:
     names = dataset.store.catalog.class_names
     labels = dataset.store.catalog.labels[dataset.split.train]
-    # A balanced sampler shows every class equally often, so all classes count as equally large.
+    # A balanced sampler shows every class equally often, so all classes get the same count.
     counts = np.bincount(labels, minlength=len(names))
     counts = np.ones_like(counts) if config.sampler == BALANCED else counts
     return parse_class_weights(config.class_weights, names, counts)

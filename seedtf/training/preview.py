@@ -23,9 +23,9 @@ _MAX_IMAGES = 64
 
 
 def draw_run_preview(config: TrainConfig, dataset: Dataset, out: Path) -> None:
-    """Draws what the augmentation of a run does to its training images.
+    """Draws what the augmentation of a run does to its training images, as the PNG file ``out``.
 
-    If ``out`` exists, nothing is drawn, because an earlier process of the run has drawn the figure.
+    If ``out`` exists, nothing is drawn: the run was resumed, and its first process drew the figure.
     """
     if out.exists():
         return

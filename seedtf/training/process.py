@@ -37,10 +37,10 @@ TRAIN_COMMAND = (sys.executable, "-m", "seedtf", "train")
 POLL_SECONDS = 0.2
 """The time between two checks of a process."""
 
-# A process that was told to stop has this much time, because saving a large state to a slow disk takes
-# a while.
+# After SIGTERM, a process has this much time before it is killed, because saving a large state to a
+# slow disk takes a while.
 _GRACE_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+_PR_SET_PDEATHSIG = 1  # the option of Linux's prctl(2) that requests a signal at the parent's death
 
 
 def flags_to_train(
@@ -48,12 +48,12 @@ def flags_to_train(
 ) -> list[str]:
     """Returns the flags of ``seedtf train`` that start a run, or resume it if it was interrupted.
 
-    Waits as long as another process trains the run, such as a process that was stopped and is still
-    saving its state.
+    While another process trains the run, this function waits. For example, a process that was told to
+    stop may still be saving its state.
 
     Args:
         config: the flags of a new run.
-        run_dir: the folder of the run. If it has no configuration, training had not begun, so the
+        run_dir: the folder of the run. If it contains no config.json, training has not begun, so the
             folder is removed and the run starts again.
         flagfile: the file to which the flags of a new run are written.
         while_locked: called every ``POLL_SECONDS`` while another process trains the run.
@@ -77,7 +77,11 @@ def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
 
 
 def last_error_line(log: Path) -> str:
-    """Returns seedtf's last error message in a log, or else the last line; empty without a log."""
+    """Returns seedtf's last error message in the file ``log``, without the name of the command.
+
+    If there is no such message, the last line that is not blank is returned; if there is no such line
+    or no file, an empty string.
+    """
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -90,13 +94,13 @@ def last_error_line(log: Path) -> str:
 class TrainProcess:
     """A process that appends its output to a file, and is stopped at the end of the ``with`` block.
 
-    The process runs in a session of its own, so Ctrl-C in the terminal does not reach it; ``end`` stops
-    it. On Linux, if its parent process dies for any reason, the kernel sends SIGTERM to the training
-    process, which then saves its state and stops.
+    The process runs in an operating-system session of its own, so Ctrl-C in the terminal does not reach
+    it; ``end`` stops it. On Linux, if its parent process dies for any reason, the kernel sends SIGTERM
+    to the process. A training then saves its state and stops.
 
     Args:
         command: the command to run.
-        log: the file that gets everything that the process prints.
+        log: the file to which everything that the process prints is appended.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
@@ -107,7 +111,8 @@ class TrainProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # Threads of trackers may be running, but the function only calls the kernel.
+                # A preexec_fn can deadlock if threads are running, such as those of trackers. This one
+                # cannot, because it only calls the kernel.
                 preexec_fn=_make_signal_request(),  # noqa: PLW1509
             )
 
@@ -125,7 +130,11 @@ class TrainProcess:
         return self._process.poll()
 
     def end(self, grace: float = _GRACE_SECONDS) -> int:
-        """Sends SIGTERM, and SIGKILL after ``grace`` seconds; returns the exit code of the process."""
+        """Sends SIGTERM, and SIGKILL if the process still runs ``grace`` seconds later.
+
+        Returns:
+            The exit code of the process, negative for a signal.
+        """
         deadline = time.monotonic() + grace
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -140,10 +149,10 @@ class TrainProcess:
 
 
 def _make_signal_request() -> Callable[[], None] | None:
-    """Returns a function for the new process to call, which asks the kernel for a signal.
+    """Returns a function that asks the kernel to send SIGTERM when the parent of its process dies.
 
-    The kernel then sends SIGTERM to the new process when its parent process dies. On systems other than
-    Linux there is no such request, and None is returned.
+    The new process calls this function before it runs its command. None on systems other than Linux,
+    which have no such request.
     """
     if not sys.platform.startswith("linux"):
         return None

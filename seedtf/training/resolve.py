@@ -1,7 +1,7 @@
-"""Makes all choices that need no data, also for flags with the value ``auto``, and checks the flags.
+"""Chooses all settings that do not depend on the data, and checks the flags.
 
-``resolve`` is a function of the flags and the machine. It reads no file, and nothing here imports
-TensorFlow.
+The settings include the values of the flags that are ``auto``. ``resolve`` is a function of the flags
+and the machine, and reads no file. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Settings:
         lr_per_step: whether the learning rate is set at every step; otherwise once an epoch.
         stages: the image size of the training in each epoch, from ``--progressive_sizes``.
         augments_on_device: whether the train step augments; otherwise the data pipeline does.
-        placement_reason: why the pipeline augments, as a phrase; empty if the train step augments.
+        placement_reason: why the data pipeline augments, as a phrase; empty if the train step augments.
         gpus: number of GPUs.
         keras_2: whether this is the Keras 2.15 environment.
     """
@@ -68,7 +68,9 @@ class Settings:
 
 
 def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None) -> Settings:
-    """Replaces each ``auto`` that needs no data by a value and checks the flags.
+    """Returns the settings that do not depend on the data, and checks the flags.
+
+    Each ``auto`` whose value does not depend on the data is replaced by its value.
 
     Args:
         config: the flags of the run.
@@ -76,10 +78,12 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
         preset: from ``resolve_preset``; None for a network of keras.applications.
 
     Raises:
-        UserError: the network is unknown or does not accept the image sizes; learning rates, numbers of
-            epochs or other flags contradict each other; the strategy, the optimizer or XLA is
-            impossible on this machine; or a package is not installed. The message names the flag, its
-            value and the remedy.
+        UserError: in one of these cases; the message names the flag, its value and the remedy.
+
+            * The network is unknown, or does not accept the image sizes.
+            * Learning rates, numbers of epochs or other flags contradict each other.
+            * The strategy, the optimizer or XLA is impossible on this machine.
+            * A package is not installed.
 
     Example:
         >>> settings = resolve(TrainConfig(data_dir="sample", weights="none"), Machine())
@@ -118,7 +122,7 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
         lr=lr,
         weight_decay=weight_decay,
         schedule=_make_schedule(config, lr),
-        # With one rate per epoch, the first epoch of a warm-up would run at 1 % of its target.
+        # With one rate per epoch, the first epoch of a warm-up would run at 1 % of the target rate.
         lr_per_step=config.schedule_per_step or config.warmup_epochs > 0,
         stages=parse_size_stages(
             config.progressive_sizes, config.image_size, config.epochs, smallest
@@ -210,9 +214,10 @@ def _make_schedule(config: TrainConfig, lr: float) -> Schedule:
 def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
     """Returns whether the train step augments and, if it does not, the reason.
 
-    ``auto`` augments in the train step if there is a GPU and the augmentation can be compiled into the
-    step. The host then has little to do: it only gathers uint8 images. Without a GPU, the step and the
-    pipeline use the same cores, but the pipeline can prepare batches in advance.
+    ``auto`` augments in the train step if there is a GPU and no other flag prevents it
+    (``_why_not_on_device``). The host then has little to do: it only gathers uint8 images. Without a
+    GPU, the data pipeline augments: it uses the same cores as the train step, but can prepare batches
+    in advance.
     """
     obstacle = _why_not_on_device(config)
     if config.placement == "host":

@@ -31,12 +31,12 @@ _COMPARED_PACKAGES = ("tensorflow", "keras")
 
 
 def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, Any]:
-    """The values, as JSON, that must stay equal for a resumed run to end as if it had never stopped.
+    """Returns the JSON values that decide the result of a run; a resumed run must have equal values.
 
-    The number of replicas matters if each replica normalizes its own part of the batch, or mixes images
-    within its part. With ``--sync_bn`` and without mixing, any number of replicas computes the same, up
-    to rounding and the masks of dropout. The keys of the returned dict must not change, because older
-    states have these keys.
+    The number of replicas is one of them if each replica normalizes its own part of the batch, or mixes
+    images within its part. With ``--sync_bn`` and without mixing, any number of replicas computes the
+    same result, up to rounding and the masks of dropout. The keys of the returned dict must not change,
+    because older states have these keys.
     """
     config, settings = plan.config, plan.settings
     mixed = config.mixup or config.cutmix
@@ -66,9 +66,9 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 def load_resume_state(
     run_dir: Path, identity: Mapping[str, Any], replicas: int
 ) -> TrainState | None:
-    """Reads the newest state of a run, and checks that it has the ``run_identity`` of this run.
+    """Reads the newest state of a run, and checks that it has the given ``run_identity``.
 
-    It also reports where the run continues.
+    This function also prints where the run continues.
 
     Args:
         run_dir: the run folder, which all workers of a run can read.
@@ -79,8 +79,8 @@ def load_resume_state(
         The state; None if no state was saved yet. The run then starts again at epoch 1.
 
     Raises:
-        UserError: a value of ``identity`` differs from that in the state, or the saved states cannot
-            be read.
+        UserError: a value of ``identity`` differs from the value in the state, or the saved states
+            cannot be read.
     """
     state, warnings = load_newest_state(RunPaths(run_dir).state)
     for warning in warnings:
@@ -106,8 +106,8 @@ def load_resume_state(
 
 def check_identity(run_dir: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Raises UserError for the first value that differs between a state and this run."""
-    # The states of older releases lack the flags that were added later. A run of such a release trained
-    # as it would with the defaults of these flags.
+    # The states of older releases lack the flags that were added later. Such a release trained as if
+    # these flags had their defaults.
     defaults = {f"--{field.name}": field.default for field in dataclasses.fields(TrainConfig)}
     for name, value in current.items():
         saved_value = saved.get(name, defaults.get(name))

@@ -3,8 +3,8 @@
 Checkpoint callbacks call ``Saver.save_checkpoint``, which copies the weights. The callback
 ``SaveState`` then calls ``Saver.save_state``, which copies the state and submits one job to a
 ``SerialWorker``. The job writes the checkpoints first, and then the state, through ``StateFolder``. On
-a GPU an epoch may take less time than this job. The states and the last models of epochs that end while
-the job runs are not saved (``callbacks.checkpoints.SavePolicy``).
+a GPU an epoch may take less time than this job. The state and the last model of an epoch that ends
+while an earlier job still runs are not saved (``callbacks.checkpoints.SavePolicy``).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Saver:
     """Copies variables between two steps and writes the copies while training continues.
 
     A job first writes the pending checkpoints and then the state. So if a state is on disk, the
-    checkpoints of its step are too. Only one job runs at a time: ``save_state`` waits for the previous
-    job, and raises its error. If no state follows a checkpoint (``skip_state``), the copied weights
-    wait in memory for the next state. At most two copies wait: before a third one is made, they are
-    written without a state.
+    checkpoints of the same step are on disk, too. Only one job runs at a time: ``save_state`` waits for
+    the previous job, and raises the error of that job. If an epoch has a checkpoint but no state
+    (``skip_state``), the copied weights wait in memory for the next state. At most two copies of the
+    weights wait: before a third copy is made, the two are written without a state.
 
     Args:
         folder: the folder of states.
         averaged: whether checkpoints hold averaged weights, while states hold the trained weights (see
-            ``AveragedWeights``). Otherwise both are written from one copy of the weights.
+            ``AveragedWeights``). If not, a checkpoint and a state are written from the same copy.
     """
 
     def __init__(self, folder: StateFolder, *, averaged: bool = False) -> None:
@@ -64,7 +64,7 @@ class Saver:
         self._network = network
         if self._copied_weights is None:
             copy_ids = {id(weights) for other, weights in self._pending.items() if other != path}
-            if len(copy_ids) > 1:  # two copies are pending: write them before a third one is made
+            if len(copy_ids) > 1:  # two copies are pending: write them before a third copy is made
                 self._write(None)
             self._copied_weights = copy_values(all_variables(network))
         self._pending[path] = self._copied_weights
@@ -84,7 +84,8 @@ class Saver:
     def skip_state(self) -> None:
         """Makes the next ``save_checkpoint`` copy the weights again.
 
-        Call it at the end of an epoch whose state is not saved: the next epoch changes the weights.
+        Call it at the end of an epoch whose state is not saved, because the next epoch changes the
+        weights.
         """
         self._copied_weights = None
 
@@ -132,8 +133,8 @@ def _check_finite(state: TrainState) -> None:
     arrays = [
         array for group in state.arrays.values() for array in group if array.dtype.kind == "f"
     ]
-    # If an element is not finite, min or max is not either. np.isfinite of a whole array would need a
-    # boolean array of its size.
+    # If an element of an array is not finite, its minimum or its maximum is not finite. np.isfinite of
+    # the whole array would need a boolean array of the same size.
     if not all(np.isfinite([array.min(), array.max()]).all() for array in arrays if array.size):
         raise DivergedError(
             f"epoch {state.epoch + 1}, step {state.step}: a value of the state is not finite; the "

@@ -55,9 +55,10 @@ class Segment:
 def parse_size_stages(text: str, image_size: int, epochs: int, smallest: int) -> list[SizeStage]:
     """The stages that ``--progressive_sizes=text`` describes; the last one is at ``image_size``.
 
-    Each of the n sizes in ``text``, and ``image_size`` after them, takes ``epochs / (n + 1)`` epochs,
-    rounded. ``auto`` is one smaller size: two thirds of ``image_size``, rounded down to a multiple of
-    16. If that is below ``smallest``, ``auto`` means ``off``. A stage without an epoch is left out.
+    If ``text`` has n sizes, each of them, and ``image_size`` after them, gets ``epochs / (n + 1)``
+    epochs, rounded. ``auto`` stands for one size: two thirds of ``image_size``, rounded down to a
+    multiple of 16. If this size is below ``smallest``, ``auto`` means ``off``. A stage without an epoch
+    is left out.
 
     Args:
         text: ``off``, ``auto``, or sizes in rising order, separated by commas.
@@ -99,7 +100,7 @@ def plan_segments(
         freeze_epochs: number of epochs at the start that train the head alone.
         every_epoch: whether a segment ends after every epoch; see ``Plan.restarts_every_epoch``.
         epoch: number of completed epochs in the state of a resumed run; 0 for a new run.
-        step: number of completed steps of the next epoch in this state; 0 for a new run.
+        step: number of completed steps in the epoch after these, in the same state; 0 for a new run.
 
     Example:
         >>> whole, = plan_segments([SizeStage(64, 0, 5)], epochs=5)
@@ -110,7 +111,8 @@ def plan_segments(
     for start, end, train_body in ((0, freeze_epochs, False), (freeze_epochs, epochs, True)):
         if start >= end or epoch >= end:
             continue
-        # A state between two phases holds the optimizer of the first one, which must not be restored.
+        # A state between two phases holds the optimizer of the first phase. The second phase has a new
+        # optimizer, so nothing is restored then.
         is_resumed = (epoch, step) > (start, 0)
         parts = _split_phase(max(start, epoch), end, step if is_resumed else 0, stages, every_epoch)
         for first, stop, start_step, size in parts:

@@ -131,10 +131,10 @@ class Session:
             settings = self.plan.settings
             optimizer = make_phase_optimizer(self.plan, self.network, phase_start=phase_start)
             self.trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
-            # The variables of optimizer and metrics are created here and not in the first step, because
-            # a function that creates variables is traced twice, and neither a function that XLA
-            # compiles nor a loop inside a graph can create any. Without XLA, such a function would also
-            # check whether these variables exist, which waits for the GPU.
+            # The variables of optimizer and metrics are created here and not in the first step, for
+            # three reasons. A function that creates variables is traced twice. A function that XLA
+            # compiles, or a loop inside a graph, cannot create variables. And a function that is not
+            # compiled would check in each step whether the variables exist, which waits for the GPU.
             if not KERAS_2:
                 build_optimizer(optimizer, self.trainer.trainable_variables)
                 if self.devices.strategy is None:  # DistributedTrainer itself builds its metrics
@@ -145,19 +145,19 @@ class Session:
         """Makes the train step train on images of ``size``² pixels; the step is traced again."""
         self.image_size = size
         self.trainer.prepare = self.batches.make_prepare(size)
-        # Without force=True the old function would be kept. It would go on with the old size, or
-        # TensorFlow would trace it again for images of unknown size.
+        # Without force=True the old function would be kept. Then training would go on with the old
+        # size, or TensorFlow would trace the function again for images of unknown size.
         self.trainer.make_train_function(force=True)
 
     def train_batches(self, start_step: int) -> Any:
-        """The distributed batches for ``fit``, from ``start_step`` of the whole training on."""
+        """The training batches for ``fit`` from ``start_step`` on, which is counted over all epochs."""
         # A strategy prefetches in a thread of its own, so the time that training waits is not measured.
         if self.devices.strategy is not None:
             return self.devices.distribute(lambda: self.batches.train(self.image_size, start_step))
         return self.batches.measure_wait(self.batches.train(self.image_size, start_step))
 
     def val_batches(self) -> Any:
-        """The distributed validation batches."""
+        """The validation batches for ``fit``."""
         return self.devices.distribute(self.batches.validation)
 
     def _fit(self, segment: Segment) -> None:
@@ -242,7 +242,7 @@ def _callbacks_that_restore(
 def _record_signals_and_finish(
     session: Session, saver: Saver, stop: StopSignal, resume_dir: str
 ) -> Iterator[None]:
-    """Records signals within the ``with`` block, then completes files, live page and tracked run."""
+    """Records signals in the ``with`` block; then completes files, live page and tracked run."""
     callbacks, ending = session.callbacks, "failed"
     try:
         with (
@@ -265,7 +265,7 @@ def _record_signals_and_finish(
 
 
 class _RestoreMetrics(keras.callbacks.Callback):
-    """Restores the metric sums of an interrupted epoch, after Keras has reset them for the epoch."""
+    """Restores the metric sums of an interrupted epoch, after Keras has reset the metrics."""
 
     def __init__(self, trainer: Trainer, state: TrainState) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Configures TensorFlow, loads the data, and builds network and optimizer, as the settings say."""
+"""Configures TensorFlow, loads the data, and builds the network and the optimizer of a run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ _BAD_FILE_ERRORS = (
 
 
 def configure_tensorflow(settings: Settings) -> None:
-    """Sets threads and determinism; checks the weights file, if it is needed, and the data service.
+    """Sets TensorFlow's threads and determinism, and checks ``--weights`` and ``--data_service``.
+
+    ``--weights`` is not checked if a resumed run takes its weights from its state.
 
     The rounding of TensorFlow's sums on a CPU depends on how many threads share the work, but not on
     the number of cores. So with a fixed number of threads, another machine with a processor of the same
@@ -78,7 +80,7 @@ def seed_and_set_precision(settings: Settings) -> None:
 
 
 def data_folder(config: TrainConfig) -> str:
-    """The folder of the images: ``--data_dir``, or the folder of the sample or unpacked archive.
+    """The folder of the images: ``--data_dir``, or the folder of the sample or of the unpacked archive.
 
     Raises:
         UserError: the sample data cannot be written, or the archive cannot be unpacked.
@@ -154,6 +156,8 @@ def make_phase_optimizer(
 ) -> keras.optimizers.Optimizer:
     """A new optimizer for the training phase whose first epoch is ``phase_start``.
 
+    With ``--freeze_epochs`` a run has two phases, otherwise one (see ``Segment``).
+
     Args:
         plan: the plan of the run.
         network: the network to train.
@@ -217,14 +221,14 @@ def runtime_errors_as_user_errors(
 
 
 def _initial_weights(config: TrainConfig) -> str:
-    """The value of ``--weights``, or ``none`` if the state to resume from will replace all weights.
+    """The value of ``--weights``, or ``none`` if a resumed run takes all weights from its state.
 
-    EfficientNetB0 to B7 keep ``imagenet`` when a run is resumed, because Keras builds them with one
-    more layer for ``imagenet``.
+    A resumed EfficientNetB0 to B7 keeps ``imagenet``, because Keras builds these networks with one more
+    layer for ``imagenet``.
     """
     has_extra_layer = config.weights == "imagenet" and config.model.lower().startswith(
         "efficientnetb"
     )
-    # A run that was killed in its first epoch may have no state: it starts again from these weights.
+    # A run that was killed in its first epoch may have no state: it starts again from `config.weights`.
     resumes_a_state = config.resume and has_state(RunPaths.of(config.run_dir).state)
     return "none" if resumes_a_state and not has_extra_layer else config.weights

@@ -1,8 +1,8 @@
 """The state from which a run resumes exactly: arrays and JSON in one file with a checksum.
 
-A state file is an ``.npz`` archive, followed by its SHA-256 and a magic line. The archive holds no
-Python objects and no code. The data pipeline has no state to save, because every batch is computed from
-the seed and the step.
+A state file is an ``.npz`` archive, followed by the SHA-256 of the archive and a line that identifies
+the format. The archive holds no Python objects and no code. The data pipeline has no state to save,
+because every batch is computed from the seed and the step.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TrainState:
 
     Attributes:
         epoch: number of completed epochs.
-        step: number of completed steps in the next epoch; 0 between two epochs.
+        step: number of completed steps in the epoch after these; 0 between two epochs.
         facts: JSON values by name. ``history`` is the text of history.csv, ``identity`` the result of
             ``run_identity``, and ``replicas`` the number of devices that shared a batch.
         arrays: copies of the variables in host memory, by group: ``weights``, ``optimizer``,
@@ -88,8 +88,8 @@ def capture_state(
 ) -> TrainState:
     """Copies the variables of a compiled trainer to host memory; training may continue afterwards.
 
-    The sums of the metrics are left out if ``step`` is 0. ``weights`` are copies of all variables of
-    the network if the caller has made them already.
+    If ``step`` is 0, the sums of the metrics are left out. A caller that has already copied all
+    variables of the network passes the copies as ``weights``.
     """
     arrays = {
         # All variables of the network, because the random state of dropout is not among its weights.
@@ -104,8 +104,8 @@ def capture_state(
 def copy_values(variables: list[Any]) -> list[np.ndarray]:
     """Copies variables to host memory; later updates do not change the copies.
 
-    All float32 variables on a GPU, unless a strategy distributes them, are copied in one transfer,
-    because each transfer waits for the device.
+    Float32 variables on a GPU that no strategy distributes are copied in one transfer, because each
+    transfer waits for the device.
     """
     on_gpu = [variable for variable in variables if _is_float32_on_gpu(variable)]
     copies = dict(zip(map(id, on_gpu), _copy_in_one_transfer(on_gpu), strict=True))
@@ -116,7 +116,7 @@ def copy_values(variables: list[Any]) -> list[np.ndarray]:
 
 
 def restore_weights(network: keras.Model, state: TrainState) -> None:
-    """Restores every variable of the network. Raises UserError if the state is of another network."""
+    """Restores every variable of the network; raises UserError if the state is of another network."""
     _assign(all_variables(network), state.arrays["weights"])
     finalize_layers(network)
 
@@ -221,7 +221,7 @@ class StateFolder:
     """Writes states to a folder and keeps the two newest."""
 
     def __init__(self, folder: Path, resumed: TrainState | None = None) -> None:
-        """Creates the folder if necessary; ``resumed`` is the state in it that the run continues."""
+        """Creates the folder if needed; ``resumed`` is the state in it from which the run resumes."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._kept = [folder / _file_name(resumed)] if resumed else []
@@ -280,11 +280,11 @@ def _copy_in_one_transfer(variables: list[Any]) -> list[np.ndarray]:
 
 
 def _assign(variables: list[Any], arrays: list[np.ndarray]) -> None:
-    needed, found = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
-    if needed != found:
+    needed_shapes = [tuple(variable.shape) for variable in variables]
+    if [array.shape for array in arrays] != needed_shapes:
         raise UserError(
-            f"--resume: the {len(found)} arrays of the state do not fit the {len(needed)} variables of "
-            "this network and optimizer; resume with the flags the run was started with"
+            f"--resume: the {len(arrays)} arrays of the state do not fit the {len(variables)} "
+            "variables of this network and optimizer; resume with the flags the run was started with"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

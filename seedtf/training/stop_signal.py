@@ -14,10 +14,10 @@ __all__ = ["StopSignal"]
 
 
 class StopSignal:
-    """Records SIGTERM and SIGINT; a SIGINT after the first signal raises KeyboardInterrupt at once.
+    """Records SIGTERM and SIGINT. A SIGINT after the first signal raises KeyboardInterrupt at once.
 
     Attributes:
-        signal_name: name of the signal that was received; empty if none was.
+        signal_name: name of the last signal that was received; empty if no signal was received.
     """
 
     def __init__(self, notice: str = "saving after this step") -> None:
@@ -27,7 +27,7 @@ class StopSignal:
 
     @contextmanager
     def listening(self) -> Iterator[StopSignal]:
-        """Records both signals inside the ``with`` block; does nothing outside the main thread."""
+        """Records the signals inside the ``with`` block; outside the main thread, does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

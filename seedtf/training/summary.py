@@ -25,7 +25,8 @@ from seedtf.training.plan import Plan
 __all__ = ["data_warnings", "report_plan", "report_worker"]
 
 _MAX_SHOWN_FAULTS = 5
-# With this many images, a large GPU computes longer than the host needs to start the next step.
+# With this many images for each GPU, a large GPU computes a step longer than the host needs to start
+# the next step.
 _BUSY_BATCH = 128
 _DETERMINISTIC = (
     "only bit-reproducible operations; no slowdown on 2 CPU cores (ResNet-50: 171 images/s without, "
@@ -39,7 +40,7 @@ _STORE_TEXTS = {
 
 
 def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Path) -> None:
-    """Reports the data and the settings of a run, one line each; warns of faults in the data.
+    """Prints the data and the settings of a run, one line each; warns of faults in the data.
 
     Args:
         plan: the settings of the run.
@@ -85,7 +86,7 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
 
 
 def report_worker(devices: DeviceChoice) -> None:
-    """If there are several workers, reports which of them this process is."""
+    """If there are several workers, prints which of them this process is."""
     cluster = devices.cluster
     if cluster is not None:
         part = "the chief, which writes the run" if devices.chief else "which prints nothing more"
@@ -111,15 +112,15 @@ def _describe_strategy(config: TrainConfig, devices: DeviceChoice) -> str:
 def _describe_images(dataset: Dataset) -> str:
     catalog = dataset.store.catalog
     counts = catalog.class_counts().values()
-    bad = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
+    left_out = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
     least, most = min(counts), max(counts)
     each = f"{least:,} each" if least == most else f"{least:,} to {most:,} each"
     text = f"{len(catalog):,} in {len(counts)} classes ({each})"
     if not dataset.num_unopened:
-        return f"{text}, {bad}"
+        return f"{text}, {left_out}"
     return (
-        f"{text}; {dataset.store.num_opened:,} opened, {bad}; the others are checked when they are "
-        "read, and there is no search for duplicates (--check=all does both first)"
+        f"{text}; {dataset.store.num_opened:,} opened, {left_out}; the others are checked when they "
+        "are read, without a search for duplicates (--check=all checks and compares all images first)"
     )
 
 

@@ -1,7 +1,8 @@
-"""Soft labels from a cross-validation, so that one network learns from the predictions of all runs.
+"""Makes soft labels from a cross-validation, so that one network learns what all its runs predict.
 
 This is knowledge distillation (Hinton, Vinyals and Dean 2015, arXiv 1503.02531). The soft label of an
-image comes from the run that did not train on the image, because the other runs have learned its label.
+image comes from the run that did not train on this image, because the other runs have learned the label
+of the image.
 """
 
 from __future__ import annotations
@@ -23,45 +24,50 @@ __all__ = ["soften", "with_teacher"]
 
 
 def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
-    """Returns ``dataset`` with the soft labels of ``--teacher``; unchanged without the flag.
+    """Returns ``dataset`` with the soft labels of ``--teacher``; without the flag, ``dataset`` itself.
 
     The training images that are in the cross-validation get soft labels; the other images keep their
-    labels. The number of soft labels is reported.
+    labels. The number of soft labels is printed.
 
     Raises:
-        UserError: ``--teacher`` is no folder of a finished cross-validation, its files are damaged, its
-            classes differ, or it has predictions for none of the training images.
+        UserError: ``--teacher`` is not the folder of a finished cross-validation, or the files in this
+            folder are damaged; or the cross-validation has other classes than ``dataset``, or
+            predictions for none of the training images.
     """
     if not config.teacher:
         return dataset
     catalog, folder = dataset.store.catalog, Path(config.teacher)
     if not is_folds(folder):
         raise UserError(
-            f"--teacher={folder}: not a folder of seedtf folds; pass one that is finished"
+            f"--teacher={folder}: not a folder of seedtf folds; pass the folder of a finished "
+            "cross-validation"
         )
     if read_class_names(folder) != catalog.class_names:
-        raise UserError(f"--teacher={folder}: has other classes than --data_dir; pass another one")
+        raise UserError(
+            f"--teacher={folder}: has other classes than --data_dir; pass a cross-validation with the "
+            "same classes"
+        )
     predictions = FoldsPaths(folder).read_predictions(catalog.class_names)
     paths = [os.path.realpath(catalog.absolute_paths()[record]) for record in dataset.split.train]
     probabilities_of = {
         os.path.realpath(path): probabilities for path, (_, probabilities) in predictions.items()
     }
-    found = [index for index, path in enumerate(paths) if path in probabilities_of]
-    if not found:
+    predicted = [index for index, path in enumerate(paths) if path in probabilities_of]
+    if not predicted:
         raise UserError(
             f"--teacher={folder}: has predicted none of the {len(paths)} training images; pass a "
             "cross-validation of these images"
         )
     labels = np.eye(len(catalog.class_names), dtype=np.float32)[catalog.labels]
-    records = dataset.split.train[found]
-    probabilities = np.array([probabilities_of[paths[index]] for index in found])
+    records = dataset.split.train[predicted]
+    probabilities = np.array([probabilities_of[paths[index]] for index in predicted])
     labels[records] = soften(
         labels[records], probabilities, config.teacher_weight, config.teacher_temperature
     )
     report(
         "teacher",
-        f"{folder}: {len(found):,} of {len(paths):,} training images have soft labels, in which the "
-        f"predicted probabilities have weight {config.teacher_weight:g}, at temperature "
+        f"{folder}: {len(predicted):,} of {len(paths):,} training images have soft labels, in which "
+        f"the predicted probabilities have weight {config.teacher_weight:g}, at temperature "
         f"{config.teacher_temperature:g}",
     )
     return replace(dataset, store=replace(dataset.store, soft_labels=labels))

@@ -63,15 +63,16 @@ class TrainResult:
 
     Attributes:
         run_dir: the run folder; empty on a worker that is not the chief.
-        epochs: number of epochs that were trained.
+        epochs: number of completed epochs, including those before a resume.
         best_epoch: the epoch with the lowest validation loss, counted from 1; its model is best.keras.
         val_loss: the validation loss of this epoch.
         val_accuracy: the validation accuracy of this epoch, in [0, 1].
         val_accuracy_interval: the 95 % Wilson interval of ``val_accuracy``.
         epoch_seconds: median seconds of an epoch with its validation, over the epochs that this process
-            trained; the first one counts only if there is no other; 0 if there is none.
-        images_per_second: median training throughput over the same epochs.
-        stopped: why training ended before its last epoch; empty if it did not.
+            trained. The first of these epochs counts only if it is the only one. 0 if this process
+            trained no epoch.
+        images_per_second: median training throughput over the same epochs as ``epoch_seconds``.
+        stopped: why training ended before its last planned epoch; empty if it did not end early.
     """
 
     run_dir: str
@@ -85,11 +86,11 @@ class TrainResult:
     stopped: str
 
     def as_json(self) -> str:
-        """One line of JSON."""
+        """Returns the result as one line of JSON."""
         return json.dumps(asdict(self))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the best epoch and, if this process wrote the run, its curves."""
+        """What a notebook shows: the best epoch and, if curves.png exists, the curves of the run."""
         low, high = self.val_accuracy_interval
         text = (
             f"best epoch {self.best_epoch} of {self.epochs}: validation accuracy "
@@ -208,7 +209,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
 
 @contextmanager
 def _silent_unless_chief(devices: Devices) -> Iterator[None]:
-    """Discards what a worker prints unless it is the chief, so that each line is printed once."""
+    """Discards what a worker other than the chief prints, so that each line is printed only once."""
     if devices.chief:
         yield
         return

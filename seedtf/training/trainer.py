@@ -49,11 +49,11 @@ class Trainer(keras.Model):
         prepare: preprocesses a training batch in the train step; None if nothing is to be done.
         average: the exponential moving average of the weights, which the train step updates; None if
             no average is kept.
-        rates: the learning rates of an epoch, which the train steps set themselves; None if a callback
-            sets the rates.
+        rates: the learning rates of an epoch, from which each train step sets its own rate; None if a
+            callback sets the rates.
         steps_per_call: the largest number of steps in a call of the train function. If it is above 1,
-            the function takes elements of ``device_chunks`` and returns each metric as float32
-            ``[steps_per_call]``, its values after each step.
+            the function takes elements of ``device_chunks``, and returns for each metric its values
+            after each step, float32 ``[steps_per_call]``.
         lazy_metrics: whether train and test functions return each metric as a ``LazyMetric``.
         pad_validation_to: shorter validation batches are filled up to this number of images, so that
             XLA compiles the network for one shape only; 0 if they are not filled up.
@@ -109,8 +109,12 @@ class Trainer(keras.Model):
         return logs
 
     def train_steps(self, data: Any) -> dict[str, Any]:
-        """Trains on all batches of an element of ``device_chunks``; returns the metrics per step."""
-        batches, count = data
+        """Trains on all batches of an element of ``device_chunks``.
+
+        Returns:
+            For each metric, its values after each step, float32 ``[steps_per_call]``.
+        """
+        batches, num_batches = data
         max_steps = self.steps_per_call
 
         def run_one(step: tf.Tensor, logs: dict[str, Any]) -> tuple[tf.Tensor, dict[str, Any]]:
@@ -122,7 +126,7 @@ class Trainer(keras.Model):
             name: tf.TensorArray(tf.float32, max_steps, element_shape=[]) for name in _METRIC_NAMES
         }
         _, logs = tf.while_loop(
-            lambda step, _: step < count,
+            lambda step, _: step < num_batches,
             run_one,
             (tf.constant(0), empty),
             parallel_iterations=1,
@@ -191,7 +195,7 @@ class Trainer(keras.Model):
                 return self.network(images, training=False)
 
             self._compiled_call = tf.function(network, jit_compile=True, autograph=False)
-        count, size = tf.shape(images)[0], self.pad_validation_to
-        padded = tf.pad(images, [[0, size - count], [0, 0], [0, 0], [0, 0]])
+        num_images, size = tf.shape(images)[0], self.pad_validation_to
+        padded = tf.pad(images, [[0, size - num_images], [0, 0], [0, 0], [0, 0]])
         padded = tf.ensure_shape(padded, [size, *images.shape[1:]])
-        return self._compiled_call(padded)[:count]
+        return self._compiled_call(padded)[:num_images]
