@@ -1,13 +1,13 @@
-"""Keras callbacks, one job each.
+"""The Keras callbacks of a run; each has one job.
 
-``callback_list.make_callbacks`` builds the list for ``fit``. Its order matters, because some callbacks
-read what others have written. ``Position`` is first, then come ``EpochTimer`` and ``LearningRate``,
-then ``HistoryLog`` and the callbacks that read its rows. ``AveragedWeights`` and ``EmaWeights`` come
-after the checkpoints, because at the end of an epoch they put the trained weights back into the
-network. ``SaveState`` is last.
+``callback_list.make_callbacks`` builds the list for ``fit``. The order of the list matters, because
+some callbacks read what others have written. ``Position`` is first, then come ``EpochTimer`` and
+``LearningRate``, then ``HistoryLog`` and the callbacks that read its rows. ``AveragedWeights`` and
+``EmaWeights`` come after the checkpoints, because at the end of an epoch they put the trained weights
+back into the network. ``SaveState`` is last.
 
-Keras has callbacks for the same purposes. They are not used, because a run consists of several ``fit``
-calls (frozen body, image sizes, a resumed epoch) and must resume at any step with the same numbers:
+Keras's own callbacks for these purposes are not used, because a run consists of several ``fit`` calls
+(frozen body, image sizes, a resumed epoch) and must resume at any step with the same numbers:
 
 * ``EarlyStopping`` forgets its best value when a ``fit`` begins. ``ModelCheckpoint`` forgets it when a
   new process begins.
@@ -16,9 +16,9 @@ calls (frozen body, image sizes, a resumed epoch) and must resume at any step wi
 * ``LearningRateScheduler`` sets a rate once an epoch, not at every step.
 * ``TerminateOnNaN`` does not report the files of the batch in which the loss became NaN.
 
-On a GPU with Keras 3, and where one call of the train function runs several steps, ``fit`` gets
-``EachStep`` instead of these callbacks; ``EachStep`` calls them for every step. On a GPU a thread reads
-the metrics for them, so that training does not wait for the device. All other callbacks that override
+On a GPU with Keras 3, and where one call of the train function runs several steps, ``fit`` gets only
+``EachStep``, which calls the callbacks of the list for every step. On a GPU, ``EachStep`` reads the
+metrics in a thread, so that training does not wait for the device. The other callbacks that override
 ``on_train_batch_end`` set ``async_safe``, because some versions of Keras 3 call this method from a
 thread.
 """

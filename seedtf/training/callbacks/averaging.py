@@ -20,15 +20,15 @@ _MAX_BATCHES = 100
 
 
 class EmaWeights(keras.callbacks.Callback):
-    """Swaps the exponential moving average into the network for validation and saving, then back.
+    """Puts the exponential moving average into the network while it is validated and saved.
 
-    So ``best.keras`` and ``last.keras`` hold the weights that were validated. The callback must come
-    after the checkpoints and before ``SaveState``: a state holds the trained weights and, separately,
-    the average.
+    So ``best.keras`` and ``last.keras`` hold the weights that were validated. In the list of callbacks,
+    this callback must come after the checkpoints and before ``SaveState``: a state holds the trained
+    weights and, separately, the average.
 
     Keras's own ``use_ema=True`` with ``SwapEMAWeights`` is not used, for two reasons. It averages the
-    trainable variables only, not the moving statistics of batch normalization. And it keeps no float32
-    copy of weights that are stored in 16 bits.
+    trainable variables only, not the moving statistics of batch normalization. It also keeps no float32
+    average of weights that are stored in 16 bits.
 
     Args:
         average: the moving average of the network's weights.
@@ -37,30 +37,31 @@ class EmaWeights(keras.callbacks.Callback):
     def __init__(self, average: MovingAverage) -> None:
         super().__init__()
         self._average = average
-        self._swapped = False
+        self._is_swapped = False
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         self._swap()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self._swapped:
+        if self._is_swapped:
             self._swap()
 
     def _swap(self) -> None:
         self._average.swap()
-        self._swapped = not self._swapped
+        self._is_swapped = not self._is_swapped
 
 
 class AveragedWeights(keras.callbacks.Callback):
     """Puts the average of stochastic weight averaging into the network for validation and saving.
 
     So ``best.keras`` and ``last.keras`` hold the weights that were validated: the trained weights until
-    averaging starts, and the average after that. Batch statistics belong to the weights with which they
-    were computed. So for the averaged weights they are computed again, from training batches of the
-    epoch (Izmailov et al. 2018, algorithm 1).
+    averaging starts, and the average after that. The moving statistics of batch normalization belong to
+    the weights with which they were computed. So for the averaged weights, the statistics are computed
+    again, from training batches of the epoch (Izmailov et al. 2018, algorithm 1).
 
-    The callback must come after the checkpoints and before ``SaveState``: a state holds the trained
-    weights in the network, and the average among the variables of the optimizer.
+    In the list of callbacks, this callback must come after the checkpoints and before ``SaveState``: a
+    state holds the trained weights in the network, and the average among the variables of the
+    optimizer.
 
     Args:
         epoch_batches: called with an epoch, from 0; returns its training batches, which are images
@@ -83,7 +84,7 @@ class AveragedWeights(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         optimizer = innermost_optimizer(self.model.optimizer)
         if int(optimizer.iterations) <= int(optimizer.get_config()["start_averaging"]):
-            return
+            return  # averaging has not started
         network = self.model.network
         self._trained_values = [np.array(variable.numpy()) for variable in all_variables(network)]
         optimizer.assign_average_vars(network.trainable_variables)

@@ -33,14 +33,15 @@ Save = Callable[[keras.Model, Path], None]
 class SavePolicy:
     """Decides after which epochs the last model and the state are saved.
 
-    If ``busy`` when an epoch ends, neither the last model nor the state of that epoch is saved, unless
-    training ends with it. So training does not wait for the disk. If the run is killed, the resumed run
-    repeats the epochs since the last state.
+    If an epoch ends while files of an earlier epoch are being written, neither the last model nor the
+    state is saved, so that training does not wait for the disk. After the epoch with which training
+    ends, they are always saved. If the run is killed, the resumed run repeats the epochs since the last
+    state.
 
     Args:
         epochs: the number of epochs of the whole training.
-        busy: returns whether files of an earlier epoch are being written; always False if every epoch
-            has to be saved, as on a CPU and with several workers.
+        busy: returns whether files of an earlier epoch are being written. Where every epoch has to be
+            saved, as on a CPU and with several workers, it always returns False.
         stopping: returns whether the run ends with the current epoch.
 
     Example:
@@ -123,14 +124,15 @@ def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list
         >>> snapshot_epochs(2.5, 10, per_step=True)
         [2, 5, 7, 10]
     """
-    # The product is rounded to nine decimals, because 100 × 0.29 gives 28.999999999999996.
+    # The product is rounded to nine decimals, because in floating point 100 × 0.29 is
+    # 28.999999999999996.
     ends = (round(n * cycle_epochs, 9) for n in range(1, math.floor(epochs / cycle_epochs) + 2))
     to_epoch = math.floor if per_step else math.ceil
     return sorted({to_epoch(end) for end in ends if end <= epochs} - {0})
 
 
 class Snapshots(keras.callbacks.Callback):
-    """Saves ``snapshot-<epoch>.keras`` at the end of each of ``epochs``; never removes a snapshot.
+    """Saves ``snapshot-<epoch>.keras`` at the end of the given epochs, and never removes a snapshot.
 
     The models at the minima of a cyclic learning rate make different errors. So the mean of their
     predictions is better than each model alone (Huang et al., Snapshot Ensembles, arXiv 1704.00109).
@@ -160,7 +162,7 @@ class LimitReachedError(Exception):
 
 
 class ReceivedSignal(Protocol):
-    """Has the name of the signal that was received; it is empty before that."""
+    """An object with the name of the signal that was received; the name is empty before that."""
 
     signal_name: str
 
@@ -181,7 +183,7 @@ class SaveState(keras.callbacks.Callback):
         policy: decides after which epochs the state is saved.
         skip_state: called instead of ``save`` at the end of an epoch whose state is not saved.
         minutes: time between two states within an epoch; with 0, states are saved only after epochs.
-        run_dir: the run folder as the message after a signal names it.
+        run_dir: the run folder as the message after a signal shows it.
         clock: a monotonic clock in seconds.
     """
 

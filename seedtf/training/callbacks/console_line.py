@@ -21,15 +21,15 @@ __all__ = ["ConsoleLine"]
 class ConsoleLine(keras.callbacks.Callback):
     """Prints one line at the end of each epoch, with ``best`` if ``val_loss`` is the lowest so far.
 
-    On a terminal, a tqdm bar of the steps takes the place of this line while the epoch runs. If the
-    output is not a terminal, there is no bar. Inside ``report.silent()`` nothing is printed. The line
-    contains the strength of the augmentation if it has changed within the run.
+    On a terminal, a tqdm bar counts the steps while the epoch runs, and the line then replaces the bar.
+    If the output is not a terminal, there is no bar. Inside ``report.silent()`` nothing is printed. If
+    the strength of the augmentation has changed within the run, the line contains the strength.
 
     Args:
         log: has the history of the run; must come before this callback in the list.
         position: the current epoch and step; must come before this callback in the list.
-        epochs: the total number of planned epochs.
-        steps_per_epoch: training steps in one epoch.
+        epochs: number of planned epochs of the whole run.
+        steps_per_epoch: number of training steps in an epoch.
         stream: where to write; standard output by default.
     """
 

@@ -1,4 +1,4 @@
-"""``EachStep`` calls callbacks for every step, also if one call of the train function runs several."""
+"""``EachStep`` calls callbacks for every step of a train function that runs several steps in a call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Logs = dict[str, Any] | None
 
 
 class EachStep(keras.callbacks.Callback):
-    """Calls other callbacks for every step of a train function that may run several steps in a call.
+    """Calls other callbacks for every step, even if a call of the train function runs several steps.
 
     Keras counts each call of the train function as one batch. Before a call, the other callbacks get
     ``on_train_batch_begin`` once, with the number of the first step of this call. After the call, they
@@ -77,6 +77,7 @@ class EachStep(keras.callbacks.Callback):
             callback.set_params(params)
 
     def on_train_batch_begin(self, batch: int, logs: _Logs = None) -> None:
+        # The call that starts now is one of the calls ahead.
         self._wait_for_calls(leave=max(self._calls_ahead - 1, 0))
         self._call_all("on_train_batch_begin", batch * self._steps_per_call, logs)
 
@@ -114,7 +115,7 @@ class EachStep(keras.callbacks.Callback):
         self._call_all("on_epoch_end", epoch, logs)
 
     def _wait_for_calls(self, leave: int) -> None:
-        """Waits until the metrics of all but ``leave`` calls were read; raises callbacks' errors."""
+        """Waits until the metrics of all but the last ``leave`` calls are read; raises their errors."""
         while len(self._unread) > leave:
             self._unread.popleft().result()
 

@@ -19,7 +19,7 @@ class EpochTimer(keras.callbacks.Callback):
     and the writing of files do not count.
 
     Args:
-        images_per_step: images in a training batch, over all devices.
+        images_per_step: number of images in a training batch, over all devices.
         take_data_wait: returns the seconds that training has waited for data since this function was
             last called.
         clock: a monotonic clock in seconds.
@@ -29,8 +29,8 @@ class EpochTimer(keras.callbacks.Callback):
         data_wait: seconds of the last finished epoch that were spent waiting for training data.
         validation: duration of the last validation in seconds.
         between: seconds from the end of the previous epoch to the start of this epoch; 0 for the first
-            epoch. Meanwhile the other callbacks run their ``on_epoch_end``; for example, they copy
-            weights for checkpoints.
+            epoch. In this time, ``on_epoch_end`` of the other callbacks runs, which copies weights for
+            checkpoints, for example.
 
     Example:
         >>> readings = iter([0.0, 2.0, 3.0])  # start of the epoch, end of a step, end of the epoch
@@ -68,15 +68,15 @@ class EpochTimer(keras.callbacks.Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Throughput of the current epoch up to its latest step; between epochs, of the last epoch."""
+        """Training throughput of the current epoch so far; between two epochs, that of the last epoch."""
         elapsed = self._last_step - self._epoch_start
         return self._steps * self._images_per_step / elapsed if elapsed > 0 else 0.0
 
     @property
     def data_wait_fraction(self) -> float:
-        """The fraction of the last epoch's training time that was spent waiting for data, in 0–1.
+        """The fraction of the last epoch's training time that was spent waiting for data, in [0, 1].
 
-        It is right only between two epochs, because ``data_wait`` is set at the end of an epoch.
+        Read it only between two epochs, because ``data_wait`` is set at the end of an epoch.
         """
         elapsed = self._last_step - self._epoch_start
         return min(self.data_wait / elapsed, 1.0) if elapsed > 0 else 0.0
@@ -84,14 +84,14 @@ class EpochTimer(keras.callbacks.Callback):
     def remaining(self, epochs: int) -> float:
         """Estimated seconds of ``epochs`` more epochs, from the median of the last five epochs.
 
-        The first epoch also traces and compiles, so it counts only as long as there is no other.
+        The first epoch also includes tracing and compiling, so it counts only if it is the only one.
         """
         recent = _without_first(self._durations)[-5:]
         return epochs * statistics.median(recent) if recent else 0.0
 
     @property
     def median_seconds(self) -> float:
-        """Median duration of all epochs but the first; the first counts if there is no other."""
+        """Median seconds of all epochs but the first; the first epoch counts if it is the only one."""
         return statistics.median(_without_first(self._durations)) if self._durations else 0.0
 
     @property

@@ -22,22 +22,23 @@ class HistoryLog(keras.callbacks.Callback):
     ``history.csv`` holds only what the seed determines (epoch, lr, loss, accuracy, val_loss,
     val_accuracy, augment_strength), so two equal runs write equal files. ``timing.csv`` holds what a
     clock measures: seconds of the epoch with its validation, images per second of training alone,
-    seconds spent waiting for data, seconds of validation, and seconds since the previous epoch ended.
-    A number that Keras did not report is NaN. Creating the log creates the files.
+    seconds spent waiting for data, seconds of validation, and seconds from the end of the previous
+    epoch to the start of this one. A number that Keras did not report is NaN. The files are created
+    together with the log.
 
     Args:
         path_history: history.csv.
         path_timing: timing.csv.
         timer: measures the epoch; must come before this callback in the list.
         completed_epochs: the number of epochs that a resumed run does not repeat. The lines of these
-            epochs are kept, later lines are dropped; with 0 only the headers are left. A file of an
-            older version may lack the last columns; the lines that are kept get NaN there.
-        strength: ``strength(epoch)``, with ``epoch`` counted from 0, is called when the epoch has
-            ended, before its row is added to ``rows``; it returns the factor on the augmentation ranges
-            in this epoch. By default, that is always 1.
+            epochs are kept, and later lines are dropped; with 0, only the headers are left. If a file
+            of an older version of seedtf lacks the last columns, its lines get NaN in these columns.
+        strength: returns the factor on the augmentation ranges in an epoch, counted from 0. It is
+            called at the end of this epoch, before the row of the epoch is added to ``rows``. The
+            default returns 1.
 
     Attributes:
-        rows: the history as dicts, with the kept lines; ``epoch`` is an int, other values are floats.
+        rows: one dict for each line of history.csv; ``epoch`` is an int, other values are floats.
         timer: the argument ``timer``.
     """
 

@@ -26,8 +26,8 @@ class LearningRate(keras.callbacks.Callback):
     Args:
         schedule: learning rate as a function of the epoch (float; training starts at 0.0).
         per_step: whether to evaluate the schedule before every step, at
-            ``epoch + step / steps_per_epoch``; otherwise once, at the start of the epoch.
-        steps_per_epoch: training steps in one epoch; None takes the number that ``fit`` reports.
+            ``epoch + step / steps_per_epoch``. If not, it is evaluated once, at the start of the epoch.
+        steps_per_epoch: number of training steps in an epoch; None for the number that ``fit`` reports.
         position: the callback that knows the current epoch and step; it must come before this one in
             the list of callbacks. It may be None if every ``fit`` starts at the beginning of an epoch.
 
@@ -55,7 +55,7 @@ class LearningRate(keras.callbacks.Callback):
         self._schedule = schedule
         self._per_step = per_step
         self._steps_per_epoch = steps_per_epoch or 1
-        self._steps_from_fit = steps_per_epoch is None
+        self._takes_steps_from_fit = steps_per_epoch is None
         self._position = position or Position()
         self._moves_position = position is None
 
@@ -64,11 +64,11 @@ class LearningRate(keras.callbacks.Callback):
         return self._schedule(epoch + (step / self._steps_per_epoch if self._per_step else 0.0))
 
     def planned(self, epochs: int) -> list[float]:
-        """The rate at the last step of each of the first ``epochs`` epochs, as it is logged."""
+        """The rates to be logged: that of the last step in each of the first ``epochs`` epochs."""
         return [self.rate(epoch, self._steps_per_epoch - 1) for epoch in range(epochs)]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        if self._steps_from_fit and self._per_step:
+        if self._takes_steps_from_fit and self._per_step:
             steps = self.params.get("steps")
             if not steps:
                 raise ValueError(
@@ -108,9 +108,9 @@ class AugmentStrength(keras.callbacks.Callback):
     """Sets the factor by which every augmentation range is multiplied, at the start of an epoch.
 
     Args:
-        config: its ``augment_strength`` is the factor. If that is ``auto``, the factor of each epoch is
-            computed from the history.
-        variable: float32 scalar that the augmentation reads.
+        config: the flags. If ``augment_strength`` is a number, this number is the factor. If it is
+            ``auto``, the factor of each epoch is computed from the history.
+        variable: float32 scalar, which the augmentation multiplies by its ranges.
 
     Attributes:
         rows: the history that ``auto`` needs; set it to the rows of the log.

@@ -47,10 +47,11 @@ _STRENGTH_COLUMN = _Column("augment_strength", "strength", "%.2f")
 
 
 class LiveCurves(keras.callbacks.Callback):
-    """Replaces curves.png and live.html after each epoch; the page reloads itself until ``finish``.
+    """Draws curves.png and live.html after an epoch; the page reloads itself until ``finish``.
 
-    A thread draws both, but not more often than the page reloads. So if epochs are short, not every
-    epoch is drawn. If a file cannot be written, one line on stderr says so and training continues.
+    A thread draws the files, with at least ``pause`` seconds between two drawings. So if epochs are
+    shorter, the curves are not drawn after every epoch. If a file cannot be written, one line on stderr
+    says so and training continues.
 
     Args:
         paths: the run folder.
@@ -59,7 +60,7 @@ class LiveCurves(keras.callbacks.Callback):
         planned_lr: the learning rate of every planned epoch.
         show: whether to show the curves in a window if there is a display; a notebook always shows
             them.
-        pause: minimum seconds between two drawings.
+        pause: minimum seconds from the end of a drawing to the start of the next one.
     """
 
     _throughput_unit = "images / s"
@@ -189,8 +190,8 @@ def _number(value: float) -> str:
 class AfterFirstStep(keras.callbacks.Callback):
     """Runs a job once, in a thread, after the first training step.
 
-    Tracing the first step is Python code that holds the global interpreter lock, so a thread that
-    started earlier would delay it.
+    The first step is traced by Python code that holds the global interpreter lock, so a thread that
+    started earlier would delay the tracing.
 
     Args:
         job: the function to run; ``wait`` raises its exception.

@@ -53,7 +53,7 @@ def open_view(title: str) -> View | None:
 
 
 class _Notebook:
-    """One image in the output of the cell, replaced in place."""
+    """Shows the curves as one image in the output of the cell; an update replaces this image."""
 
     def __init__(self) -> None:
         self._display = importlib.import_module("IPython.display")
@@ -75,18 +75,18 @@ class _Window:
 
     def __init__(self, figure: Figure) -> None:
         self._figure = figure
-        self._open = True
+        self._is_open = True
         figure.canvas.mpl_connect("close_event", self._on_close)
 
     def update(self, draw: Draw) -> None:
-        if self._open:
+        if self._is_open:
             draw(self._figure)
             self._figure.canvas.draw_idle()
             self._figure.canvas.flush_events()
 
     def process_events(self) -> None:
-        if self._open:
+        if self._is_open:
             self._figure.canvas.flush_events()
 
     def _on_close(self, event: object) -> None:
-        self._open = False
+        self._is_open = False

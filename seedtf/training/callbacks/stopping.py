@@ -25,8 +25,8 @@ class Patience(keras.callbacks.Callback):
 
     Args:
         epochs: the number of epochs without a new minimum after which training stops, at least 1.
-        log: has the history of the run; must come before this callback in the list. The history
-            contains the earlier epochs of a resumed run, so ``reason`` may be set from the beginning.
+        log: has the history of the run; must come before this callback in the list. In a resumed run,
+            the history contains the earlier epochs, so ``reason`` may be set before the first step.
 
     Attributes:
         reason: why training has to stop; empty if it does not.
@@ -109,7 +109,7 @@ class StopOnNaN(keras.callbacks.Callback):
     Args:
         position: the current epoch and step; must come before this callback in the list.
         rate: returns the learning rate of a step; called with (epoch, step), both from 0.
-        batch_files: returns the paths of the images in a batch; called with the same arguments.
+        batch_files: returns the paths of the images in a batch; called with (epoch, step), both from 0.
     """
 
     async_safe = True  # Keras 3 may call `on_train_batch_end` from a thread
