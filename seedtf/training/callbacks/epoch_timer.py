@@ -68,7 +68,7 @@ class EpochTimer(keras.callbacks.Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Training throughput of the current epoch so far; between two epochs, that of the last epoch."""
+        """Training throughput of the current epoch so far; between two epochs, of the last epoch."""
         elapsed = self._last_step - self._epoch_start
         return self._steps * self._images_per_step / elapsed if elapsed > 0 else 0.0
 
