@@ -51,9 +51,11 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
     """Resolves ``--strategy=requested`` and ``--cluster=cluster_from`` on ``machine``.
 
     Raises:
-        UserError: the description of the cluster is wrong; it is missing, but ``multi_worker`` or
-            ``slurm`` needs it; or several workers are chosen in the Keras 2.15 environment, where they
-            cannot train together.
+        UserError: in one of these cases:
+
+            * The description of the cluster is wrong.
+            * ``multi_worker`` or ``slurm`` is requested, but there is no description of a cluster.
+            * There are several workers in the Keras 2.15 environment, where they cannot train together.
 
     Example:
         >>> choose_devices("auto", Machine(gpus=((9, 0), (9, 0)))).replicas
@@ -66,7 +68,8 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
         return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
     if kind == "none" or cluster is None:
         return DeviceChoice(kind, reason)
-    # With Keras 2.15, the chief cannot save alone: reading moving statistics needs all workers.
+    # With Keras 2.15, the chief cannot save alone, because reading the moving statistics of batch
+    # normalization needs all workers.
     if machine.keras_2:
         raise UserError(
             f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
@@ -78,10 +81,10 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
 def choose_strategy(
     requested: str, cluster: Cluster | None, gpus: int, cpus: int
 ) -> tuple[str, str]:
-    """The strategy for ``--strategy=requested``, and the reason as a clause that follows "because".
+    """Returns the strategy, and the reason for it as a clause that follows "because".
 
     Args:
-        requested: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
+        requested: the value of ``--strategy``: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
         cluster: the workers; None if there is no description of a cluster.
         gpus: the number of GPUs that TensorFlow sees in this process.
         cpus: the number of logical CPU devices; 1 unless the program has divided its CPU into more.
@@ -109,7 +112,7 @@ def choose_strategy(
 
 
 def _find_cluster(cluster_from: str, machine: Machine) -> Cluster | None:
-    """Returns the cluster that ``--cluster`` selects; None if it is not described."""
+    """Returns the cluster that ``--cluster`` selects; None if there is no description of a cluster."""
     if cluster_from == "slurm" and machine.slurm_config is None:
         raise UserError(
             "--cluster=slurm: srun has not started several tasks; start seedtf with srun, one task on "

@@ -74,7 +74,7 @@ class Cluster:
 
 
 def read_cluster(text: str | None, source: str = TF_CONFIG) -> Cluster | None:
-    """Returns the cluster that the value of ``TF_CONFIG`` describes; None if it is unset or empty.
+    """Returns the cluster that a value of ``TF_CONFIG`` describes; None if ``text`` is None or empty.
 
     Args:
         text: the value of ``TF_CONFIG``, or another description in the same form.

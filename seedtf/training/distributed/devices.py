@@ -1,4 +1,4 @@
-"""Starts the ``tf.distribute`` strategy of a run, and works around faults that ``fit`` has with it."""
+"""Starts the ``tf.distribute`` strategy of a run, and works around faults of Keras with strategies."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ class Devices(DeviceChoice):
     @property
     def shard(self) -> Shard:
         """The part of each batch that belongs to the replicas of this process."""
-        local = self.replicas // self.workers
-        return Shard(self.replicas, local * (self.cluster.index if self.cluster else 0), local)
+        num_local = self.replicas // self.workers
+        first = num_local * (self.cluster.index if self.cluster else 0)
+        return Shard(self.replicas, first, num_local)
 
     def scope(self) -> AbstractContextManager[Any]:
         """Returns the scope in which variables must be created, so that each replica gets a copy."""
@@ -92,7 +93,8 @@ class Devices(DeviceChoice):
     def distribute(self, make_dataset: Callable[[], tf.data.Dataset]) -> Any:
         """Returns the dataset of ``make_dataset``, distributed over the replicas of this process.
 
-        Consecutive elements go to consecutive replicas. With one device the dataset stays as it is.
+        Consecutive elements go to consecutive replicas. With one device, the dataset itself is
+        returned.
         """
         if self.strategy is None:
             return make_dataset()
@@ -123,15 +125,16 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     """A ``Trainer`` for networks that were built in the scope of a strategy. Keras 3 only.
 
     Under MultiWorkerMirroredStrategy, ``fit`` of Keras 3 has two faults (keras-team/keras issue 20585).
-    It builds metrics from a distributed batch, which fails; ``OneReplicaBuild`` prevents that. And it
-    averages logs over an axis that scalars lack, so the steps return metrics of shape ``[1]``.
+    First, it builds metrics from a distributed batch, which fails; ``OneReplicaBuild`` prevents that.
+    Second, it averages logs over an axis that scalars lack, so the steps of this class return metrics
+    of shape ``[1]``.
 
     The trainer also keeps the moving statistics of batch normalization equal on all replicas. In Keras
-    3 each replica updates its own copy, and only the copy of the first replica is saved.
+    3 each replica updates its own copy of them, and only the copy of the first replica is saved.
 
     Attributes:
-        jit_halves: whether XLA compiles the two halves of the train step; None if the step shall not be
-            divided. A step for which ``can_be_halved`` is False is not divided either.
+        jit_halves: whether XLA compiles the two halves of the train step; None if the step is not to be
+            divided. A step for which ``can_be_halved`` is False is never divided.
     """
 
     jit_halves: bool | None = None
@@ -157,15 +160,15 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
         return run_on_replicas(self.distribute_strategy, step, data)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Trains on one replica's part of a batch and returns the metrics so far."""
+        """Trains on one replica's part of a batch; returns the metrics since the start of the epoch."""
         if self._halves is not None:
             return _with_axis(self._halves.step(data, super().train_step))
         logs = super().train_step(data)
         statistics = moving_statistics(self.network)
         if statistics:
             replica = tf.distribute.get_replica_context()
-            # The inputs are placed on the device of the statistics, because the all-reduce returns the
-            # averages on the device of its inputs.
+            # The all-reduce returns the averages on the device of its inputs. So the inputs are placed
+            # on the device of the statistics.
             with tf.device(statistics[0].value.device):
                 values = [tf.identity(tf.convert_to_tensor(variable)) for variable in statistics]
             averages = replica.all_reduce(tf.distribute.ReduceOp.MEAN, values)
@@ -180,7 +183,7 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
         return TwoHalves(self, replicas, jit_compile=self.jit_halves)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """Evaluates one replica's part of a batch and returns the metrics so far."""
+        """Evaluates one replica's part of a batch; returns the metrics since validation started."""
         return _with_axis(super().test_step(data))
 
 

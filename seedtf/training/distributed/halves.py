@@ -32,20 +32,21 @@ def can_be_halved(network: keras.Model, optimizer: keras.optimizers.Optimizer) -
     with a random state, such as dropout, because a compiled function cannot change this state on one
     replica; and loss scaling, whose optimizer skips some steps.
     """
-    synchronized = any(getattr(layer, "synchronized", False) for layer in all_layers(network))
+    has_sync_bn = any(getattr(layer, "synchronized", False) for layer in all_layers(network))
+    # In Keras, the state of a random generator is among the variables, but not among the weights.
     has_random_state = len(network.variables) > len(network.weights)
     scales_loss = innermost_optimizer(optimizer) is not optimizer
-    return not (synchronized or has_random_state or scales_loss)
+    return not (has_sync_bn or has_random_state or scales_loss)
 
 
 class TwoHalves:
     """The train step, in two halves, of a trainer that was built in the scope of a strategy.
 
-    The first half computes the loss, the gradients and the metrics of one replica. It joins the
-    gradients and the moving statistics of batch normalization into one vector, so that one collective
-    operation sums them over the replicas. The second half passes the summed gradients to the optimizer,
-    which updates the variables of the same replica. Gradients are clipped after the sum, as on one
-    device.
+    The first half computes the loss, the gradients and the metrics of one replica. It also joins the
+    gradients and the moving statistics of batch normalization into one vector. One collective operation
+    then sums this vector over the replicas. The second half passes the summed gradients to the
+    optimizer, which updates the variables of the same replica, and divides the summed statistics by the
+    number of replicas. Gradients are clipped after the sum, as on one device.
 
     Args:
         trainer: the trainer, whose optimizer has been built.
@@ -113,11 +114,11 @@ class TwoHalves:
         shapes = [tuple(variable.shape) for variable in (*self._variables, *self._statistics)]
         parts = tf.split(vector, [math.prod(shape) for shape in shapes])
         values = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
-        count = len(self._variables)
+        num_gradients = len(self._variables)
         optimizer = self._trainer.optimizer
         with updating_one_replica(optimizer):
-            optimizer.apply(values[:count], self._variables)
-        for variable, value in zip(self._statistics, values[count:], strict=True):
+            optimizer.apply(values[:num_gradients], self._variables)
+        for variable, value in zip(self._statistics, values[num_gradients:], strict=True):
             variable.assign(value / self._replicas)
 
     def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,7 +140,10 @@ class _GradientCollector:
 
 @contextlib.contextmanager
 def _collect_gradients(trainer: Trainer) -> Iterator[list[Any]]:
-    """Within the ``with`` block, a train step lists its gradients and updates no trainable variable."""
+    """Yields a list to which a train step in the ``with`` block appends its gradients.
+
+    The train step then updates no trainable variable.
+    """
     gradients: list[Any] = []
     optimizer = trainer.optimizer
     trainer.optimizer = _GradientCollector(gradients)

@@ -11,7 +11,7 @@ from seedtf.errors import UserError
 
 __all__ = ["in_slurm_step", "slurm_tf_config"]
 
-# The ports of a job depend on its number, so that two jobs on one machine rarely use the same ports.
+# The ports of a job depend on the number of the job, so two jobs on one machine rarely use equal ports.
 _FIRST_PORT, _NUM_PORTS = 20_000, 10_000
 _MAX_TASKS_PER_NODE = 64
 _SPAN = r"\d+(?:-\d+)?"
@@ -31,15 +31,19 @@ def slurm_tf_config() -> str:
 
     All tasks of the step are workers, in the order of their ranks: unless ``--distribution`` says
     otherwise, srun numbers the tasks node by node, in the order of ``SLURM_STEP_NODELIST``.
-    TensorFlow's resolver is not used, because it sorts the nodes as texts: of ``host[2,10]`` rank 0
-    would get the address of host10.
+    TensorFlow's resolver is not used, because it sorts the names of the nodes as texts: for
+    ``host[2,10]``, rank 0 would get the address of host10.
 
-    ``SLURM_STEP_TASKS_PER_NODE``, ``SLURM_STEP_NUM_TASKS`` and ``SLURM_PROCID`` are read too. The ports
-    are computed from ``SLURM_JOB_ID``, which counts as 0 if it is missing.
+    ``SLURM_STEP_TASKS_PER_NODE``, ``SLURM_STEP_NUM_TASKS`` and ``SLURM_PROCID`` are read, too. The
+    ports are computed from ``SLURM_JOB_ID``. If that variable is missing, the job number 0 is used.
 
     Raises:
-        UserError: one of the other variables is missing; a variable cannot be read; the numbers of
-            nodes and tasks do not fit together; or a node has more tasks than there are ports for them.
+        UserError: in one of these cases:
+
+            * A variable other than ``SLURM_JOB_ID`` is missing.
+            * A variable has a value of another form than SLURM's.
+            * The numbers of nodes and tasks do not fit together.
+            * A node has more than 64 tasks, for which there are no ports.
     """
     try:
         job_id = _read_number("SLURM_JOB_ID", "0")

@@ -20,7 +20,8 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["WorkerSync", "check_equal_across_workers"]
 
-# The seconds between two all-reduces, if a step takes less. Signals are noticed at an all-reduce only.
+# The seconds between two all-reduces, if a step takes less time. Signals are noticed at an all-reduce
+# only.
 _INTERVAL_SECONDS = 0.25
 _EXACT_BITS = 53  # A float64 represents every integer of at most this many bits exactly.
 
@@ -32,9 +33,9 @@ class WorkerSync(keras.callbacks.Callback):
     shared values, all workers decide to save or to stop before the same step.
 
     One small all-reduce between the CPUs of the workers exchanges the values, while the devices go on
-    with the steps that are queued. An all-reduce before every short step would delay the training. So
-    there are several steps between two all-reduces; their number is computed from the chief's clock,
-    which makes it equal on all workers.
+    with the steps that are queued. An all-reduce before every short step would delay the training, so
+    there are several steps between two all-reduces. The number of these steps is computed from the
+    chief's clock, so it is equal on all workers.
 
     Args:
         cluster: the workers.
@@ -75,7 +76,10 @@ class WorkerSync(keras.callbacks.Callback):
     def _steps_until_next(self, previous_seconds: float) -> int:
         """The number of steps until the next all-reduce, equal on every worker.
 
-        ``previous_seconds`` is the chief's clock at the all-reduce before the last one; 0 without one.
+        It is at most twice the previous number.
+
+        ``previous_seconds`` is the chief's clock at the all-reduce before the last one; 0 if there was
+        none.
         """
         if previous_seconds == 0.0:
             return 1
@@ -84,7 +88,7 @@ class WorkerSync(keras.callbacks.Callback):
         return max(1, min(2 * self._interval_steps, steps))
 
     def _signal_code(self) -> float:
-        """One number for this worker and the signal that it has received; 0 for no signal."""
+        """A number that encodes this worker and the signal that it has received; 0 for no signal."""
         if not self._stop.signal_name:
             return 0.0
         return float(self._cluster.index * signal.NSIG + signal.Signals[self._stop.signal_name])

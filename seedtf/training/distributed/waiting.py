@@ -23,7 +23,7 @@ _CONNECT_SECONDS = 5.0
 
 
 def missing_workers(names: Sequence[str]) -> list[str]:
-    """Returns the workers that accept no connection; a name has the form ``worker 1 (host:port)``."""
+    """Returns the names of the workers that accept no connection, such as ``worker 1 (host:port)``."""
     return [name for name in names if not _accepts_connections(*_address(name))]
 
 
@@ -35,9 +35,9 @@ def report_missing_workers(names: Sequence[str], interval: float = _INTERVAL_SEC
         if os.getppid() != parent:
             return
         # If this machine reaches all workers, some worker cannot reach another one.
-        absent = ", ".join(missing_workers(names)) or "a worker that cannot reach another one"
+        missing = ", ".join(missing_workers(names)) or "a worker that cannot reach another one"
         minutes = (time.monotonic() - started) / 60
-        report_error(f"worker    still waiting after {minutes:.1f} min for {absent}")
+        report_error(f"worker    still waiting after {minutes:.1f} min for {missing}")
 
 
 def _address(name: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from seedtf.report import format_bytes, format_count, format_duration
 __all__ = ["Forecast", "StageTime", "Writing"]
 
 _NUM_STATES, _NUM_CHECKPOINTS = 2, 2
-"""The number of files in a run folder: the two last states, and the best and the last model."""
+"""The numbers of files in a run folder: the last two states; the best and the last model."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class StageTime:
         epochs: number of epochs.
         train: seconds of training in one epoch.
         validation: seconds of validation in one epoch.
-        tracing: seconds of tracing and compiling, once in the stage.
-        restart: seconds in each epoch to start a new ``fit``; 0 if one ``fit`` runs all epochs.
+        tracing: seconds of tracing and compiling, once for all epochs of this size.
+        restart: seconds that each epoch takes to start a ``fit``; 0 if one ``fit`` runs all epochs.
     """
 
     size: int
@@ -43,10 +43,9 @@ class Writing:
 
     Attributes:
         waiting: seconds per epoch in which training waits while variables are copied.
-        beside: seconds per epoch in which a thread writes the copies beside the training, which
-            continues.
+        beside: seconds per epoch in which a thread writes the copies while training continues.
         slowing: seconds by which the threads that write files and draw curves prolong an epoch, because
-            they use the same cores.
+            these threads and the training use the same cores.
         checkpoint: bytes of a model file.
         state: bytes of a state file for exact resume.
     """
@@ -69,7 +68,7 @@ class Forecast:
         host_memory: peak bytes of main memory of the process.
         gpu_memory: peak bytes of memory of the GPU on which most was used; None without a GPU.
         snapshots: number of models besides the best and the last one.
-        cache: bytes of the cache file of decoded images; 0 without such a file.
+        cache: bytes of the cache file of decoded images; 0 if there is no cache file.
         steps: number of training steps that were timed.
 
     Example:
@@ -92,12 +91,13 @@ class Forecast:
     def epoch_seconds(self, stage: StageTime) -> float:
         """Seconds from the start of an epoch to the start of the next one.
 
-        The files of the previous epoch are written during the epoch. If that takes longer than the
-        epoch, the next epoch waits. (On a GPU it seldom waits, so the forecast is then too long.)
+        The files of the previous epoch are written during the epoch. If the writing takes longer than
+        the epoch, the next epoch waits for it. Only on a GPU, training saves fewer epochs instead of
+        waiting, so in this case the forecast for a GPU is too long.
         """
-        without_waiting = stage.train + stage.validation + stage.restart
-        without_waiting += self.writing.waiting + self.writing.slowing
-        return max(without_waiting, self.writing.waiting + self.writing.beside)
+        training = stage.train + stage.validation + stage.restart
+        training += self.writing.waiting + self.writing.slowing
+        return max(training, self.writing.waiting + self.writing.beside)
 
     @property
     def training_seconds(self) -> float:
@@ -150,7 +150,7 @@ class Forecast:
         ]
 
     def as_json(self) -> str:
-        """Returns one line of JSON."""
+        """Returns the attributes and the values computed from them, as one line of JSON."""
         epoch_seconds = [self.epoch_seconds(stage) for stage in self.stages]
         derived = {
             "epoch_seconds": epoch_seconds,

@@ -29,15 +29,14 @@ __all__ = ["MAX_STEPS", "TimedStage", "median_step", "process_age", "time_traini
 MAX_STEPS = 20
 """The largest number of training steps that are timed, over all stages together."""
 
-# So many steps of a new iterator run before those that are timed.
-_WARM_UP_STEPS = 4
-_MAX_BLOCK_STEPS = 5
-_MAX_VAL_STEPS = 6
+_WARM_UP_STEPS = 4  # the first steps of a new iterator, which are not timed
+_MAX_BLOCK_STEPS = 5  # the largest number of steps in a block of `median_step`
+_MAX_VAL_STEPS = 6  # the largest number of validation steps that are timed, without the first one
 
 
 @dataclass(frozen=True)
 class TimedStage:
-    """The epochs that train on images of one size. All take equally long, so a few steps are timed.
+    """The epochs that train on images of one size. They take equally long, so a few steps are timed.
 
     Attributes:
         size: side of the images in pixels.
@@ -74,7 +73,7 @@ def time_training(
 
     Args:
         trainer: a compiled trainer.
-        stages: one or more; together, at most ``MAX_STEPS`` training steps are timed.
+        stages: one or more; at most ``MAX_STEPS`` training steps are timed over all stages together.
         steps_per_epoch: number of training steps in an epoch.
         val_steps: number of validation batches.
         startup: seconds since the command started, such as ``process_age()``.
@@ -87,10 +86,11 @@ def time_training(
     """
     steps = max(1, MAX_STEPS // len(stages))
     block = _block_length(steps)
-    lengths = _Lengths(steps_per_epoch, val_steps, steps // block * block)
+    whole_blocks = steps // block * block  # the steps that `median_step` times
+    lengths = _Lengths(steps_per_epoch, val_steps, whole_blocks)
     times = tuple(_time_stage(trainer, stage, lengths, clock) for stage in stages)
     writing = _time_writing(trainer, clock)
-    # Curves are drawn every few seconds at most, so not in every epoch if epochs are shorter.
+    # At least `REFRESH_SECONDS` pass between two drawings of the curves, so shorter epochs share one.
     shortest_epoch = min(stage.train + stage.validation for stage in times)
     slowing = writing.slowing + _drawing_seconds() * min(1.0, shortest_epoch / REFRESH_SECONDS)
     return Forecast(
@@ -111,7 +111,7 @@ def median_step(
     """The seconds that a step takes: the median over blocks of up to five steps.
 
     There are three blocks or more; with fewer than three steps, each step is a block. The host waits
-    for the device only at the end of a block, because ``fit`` does not wait after every step either.
+    for the device only at the end of a block, because ``fit`` does not wait after every step.
 
     Args:
         run: runs one step and returns its results.
@@ -230,7 +230,7 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
                 saver.save_state(trainer, epoch=1, step=0, facts={"identity": {}, "history": ""})
                 copied = clock()
                 saver.wait()
-                background, cpu = clock() - copied, time.process_time() - cpu_start
+                background, cpu_seconds = clock() - copied, time.process_time() - cpu_start
             finally:
                 saver.close()
             state = next(paths.state.glob("*.state")).stat().st_size
@@ -244,9 +244,9 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
     return Writing(
         waiting=waiting,
         beside=background,
-        # While training waits, the main thread copies; its CPU time is taken to be `waiting`, and the
-        # rest to be that of the thread that writes.
-        slowing=_slowing_seconds(max(cpu - waiting, 0.0)),
+        # The main thread copies while training waits, so its CPU time is estimated as `waiting`. The
+        # rest of the CPU time is that of the writing thread.
+        slowing=_slowing_seconds(max(cpu_seconds - waiting, 0.0)),
         checkpoint=checkpoint,
         state=state,
     )
@@ -257,12 +257,12 @@ def _drawing_seconds() -> float:
     row = {"epoch": 1, "lr": 1e-3} | dict.fromkeys(
         ("loss", "accuracy", "val_loss", "val_accuracy"), 0.5
     )
-    cpu = 0.0
-    for _ in range(2):  # the first drawing also loads the fonts
+    cpu_seconds = 0.0
+    for _ in range(2):  # only the second drawing counts, because the first also loads the fonts
         start = time.process_time()
         figure_png(draw_curves([row], title="", planned_lr=[1e-3]))
-        cpu = time.process_time() - start
-    return _slowing_seconds(cpu)
+        cpu_seconds = time.process_time() - start
+    return _slowing_seconds(cpu_seconds)
 
 
 def _slowing_seconds(cpu_seconds: float) -> float:
@@ -294,6 +294,6 @@ def _host_memory_peak() -> int:
 
 
 def _gpu_memory_peak() -> int | None:
-    count = len(tf.config.list_physical_devices("GPU"))
-    info = [tf.config.experimental.get_memory_info(f"GPU:{number}") for number in range(count)]
+    num_gpus = len(tf.config.list_physical_devices("GPU"))
+    info = [tf.config.experimental.get_memory_info(f"GPU:{number}") for number in range(num_gpus)]
     return max((usage["peak"] for usage in info), default=None)

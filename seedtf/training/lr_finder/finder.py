@@ -31,14 +31,14 @@ __all__ = ["LRSuggestion", "LRSweep", "lr_at", "smooth_losses", "suggest_lr", "s
 # The decay of the running average of the losses. The average spans about ten steps, a tenth of a sweep
 # of the default length.
 _DECAY = 0.9
-# The loss counts as diverged if it is this many times the lowest loss (Howard & Gugger 2020, arXiv
-# 2002.04688).
+# The loss counts as diverged if it is more than this many times the lowest loss (Howard & Gugger 2020,
+# arXiv 2002.04688).
 _DIVERGED_FACTOR = 4.0
 # The first steps are left out, because the running average of few losses is noisy.
 _SKIPPED_STEPS = 5
 # The slope is taken over a tenth of the sweep, because between neighbouring steps it is mostly noise.
 _SLOPE_FRACTION = 0.1
-# A fall of the loss by less than this fraction of the first loss can be chance.
+# If the loss falls by less than this fraction of its first value, the fall can be chance.
 _MIN_FALL = 0.02
 
 
@@ -50,7 +50,7 @@ class LRSweep:
         lrs: the learning rate of each step.
         losses: the training loss of the batch of each step, before the update.
         smoothed: the bias-corrected exponential average of ``losses``.
-        stop_reason: why the sweep ended before its last step; empty if it did not.
+        stop_reason: why the sweep ended before its last planned step; empty if it did not end early.
     """
 
     lrs: list[float]
@@ -115,13 +115,15 @@ def smooth_losses(losses: Sequence[float], decay: float = _DECAY) -> list[float]
 def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion | None:
     """Reads two rates off a curve of smoothed losses.
 
-    The first five steps are left out. The slope at a step, up to that of the lowest loss, is computed
-    over a tenth of all steps: half of them lie before the step, half after it. Returns None if the loss
-    never fell by 2 % or more.
+    The first five steps are left out. The slope is computed at every step up to the step with the
+    lowest loss. Each slope spans a tenth of all steps: half of them lie before its step, half after it.
 
     Args:
         lrs: rates whose logarithms are equally spaced.
         smoothed: the smoothed loss at each rate.
+
+    Returns:
+        The two rates; None if the loss never fell by 2 % or more.
     """
     first = min(_SKIPPED_STEPS, len(smoothed) - 1)
     if first < 1:
@@ -138,7 +140,7 @@ def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion 
 
 
 def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps: int) -> LRSweep:
-    """Trains for ``steps`` steps from rate ``start`` to ``end``, then restores what this has changed.
+    """Trains ``steps`` steps at rates from ``start`` to ``end``, then undoes what training changed.
 
     Training changes the learning rate, the random states of Python and NumPy, and the variables of four
     objects: the network (weights, moving statistics, random states of layers), the optimizer, the

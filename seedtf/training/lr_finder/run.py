@@ -47,11 +47,11 @@ _FEW_STEPS = 30
 def find_learning_rate(
     config: TrainConfig, *, start: float = 1e-7, end: float = 1.0, steps: int = 100, out: str = ""
 ) -> LRSuggestion:
-    """Trains at rates from ``start`` to ``end`` on the first batches of a training; suggests a rate.
+    """Suggests a learning rate, from a sweep of the rate over the first batches of a training.
 
     The sweep runs on one device and trains the whole network on images of ``config.image_size``, so
     ``strategy``, ``freeze_epochs`` and ``progressive_sizes`` have no effect. The suggested rate is
-    printed as a flag; lr_find.png and lr_find.csv show the losses of the sweep.
+    printed as a flag; lr_find.png and lr_find.csv contain the losses of the sweep.
 
     Args:
         config: the flags of the training.
@@ -87,7 +87,7 @@ def find_learning_rate(
 
 
 def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[LRSweep, int, int]:
-    """Runs the sweep; returns it, its planned number of steps and the number of images per step."""
+    """Returns the sweep, its planned number of steps and the number of images in a step."""
     # Several workers would have to agree on every learning rate, so the sweep uses one device.
     machine = replace(inspect_machine(), tf_config=None)
     config = replace(config, strategy="none", weights=resolve_weights(config.weights))
@@ -122,7 +122,7 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
 
 
 def _report_unused(config: TrainConfig) -> None:
-    """Reports flags that have no effect here; a flagfile of a training may contain them."""
+    """Prints which of the given flags have no effect here; a flagfile of a training may have them."""
     is_given = {
         "freeze_epochs": config.freeze_epochs > 0,
         "progressive_sizes": config.progressive_sizes != "off",
@@ -154,7 +154,7 @@ def _report_suggestion(sweep: LRSweep, suggestion: LRSuggestion) -> None:
         warn("the loss was still falling at the end; a higher --end_lr shows more of the curve")
     report("steepest", f"{suggestion.steepest:.2g}, where the loss falls fastest")
     report("tenth", f"{suggestion.tenth:.2g}, a tenth of the rate with the lowest loss")
-    report("choice", "the lower of both, because a rate that is too high ruins a training")
+    report("choice", "the lower of the two, because a rate that is too high ruins a training")
     report(f"--lr={suggestion.lr:.2g}", "")
 
 

@@ -1,4 +1,4 @@
-"""Writes the files of DVCLive without its package; DVC and its VS Code extension read them."""
+"""Writes the files of DVCLive without the package dvclive; DVC and its VS Code extension read them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class DvcliveTracker(Tracker):
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         self.reopen(run, saved)
-        # Epochs after `last` are sent again: those that are trained again, and those that are missing.
+        # The caller logs every epoch after `last`: those that this process trains again, and completed
+        # epochs that are missing in the files. So the rows after `last` are removed.
         last = min(saved.get("last", 0), run.last_epoch)
         for path in self._series_folder.glob("*.tsv"):
             rows = [row for row in _read_series(path) if int(row[0]) <= last]

@@ -1,4 +1,4 @@
-"""Records a run in several trackers, each in a thread of its own, so that no epoch waits for them."""
+"""Records a run in several trackers, each in a thread of its own, so that training does not wait."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CLASSES: dict[str, type[Tracker]] = {
     "trackio": TrackioTracker,
     "wandb": WandbTracker,
 }
-# How long to wait for a tracker: when training starts, when it ends, and when a signal ends it.
+# How long to wait for a tracker: when training starts, when training ends, and when a signal ends it.
 _START_SECONDS, _END_SECONDS, _STOP_SECONDS = 45, 120, 20
 
 
@@ -41,13 +41,13 @@ class TrackerGroup:
     """Records one run in several trackers. A tracker that fails is left out after one warning line.
 
     The file ``trackers.json`` in the folder of the run keeps the values that identify the run in each
-    tracker, so that a resumed run continues the same run in the tracker. When a tracker starts, it gets
-    the completed epochs that it does not have yet.
+    tracker. So if the run is resumed, it is still one run in the tracker. When a tracker starts, it
+    gets the completed epochs that it does not have yet.
 
     Args:
         names: the names of the trackers, such as ``mlflow``.
-        run: the run to record. If it is a trial of a search, each tracker gets the values that identify
-            the search in it (``TrackedRun.parent_search``).
+        run: the run to record. If the run is a trial of a search, this class sets ``parent_search`` for
+            each tracker.
         make_tracker: creates the tracker with the given name; tests pass another function.
     """
 
@@ -189,10 +189,12 @@ class _TrackerThread:
 
 
 def attach_files(run_dir: Path, files: Sequence[Path], prefix: str) -> None:
-    """Adds files to an ended run in every tracker that recorded it; a failure is one warning line.
+    """Adds files to a run that has ended, in every tracker that recorded it.
+
+    If a tracker fails, one warning line is printed.
 
     Args:
-        run_dir: the folder of the run; nothing happens if the run was not tracked.
+        run_dir: the folder of the run. If the run was not tracked, nothing happens.
         files: files that exist.
         prefix: precedes the names of these files in the trackers, such as ``report``.
     """

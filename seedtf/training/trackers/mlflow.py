@@ -1,4 +1,4 @@
-"""Records a run in MLflow, only through MLflow's client: nothing of Keras is patched or pickled."""
+"""Records a run in MLflow through its client, which patches nothing of Keras and pickles nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from seedtf.training.trackers.tracker import INTERRUPTED, PROJECT, TrackedRun, T
 __all__ = ["MlflowTracker"]
 
 _MAX_PARAMS = 100  # MLflow's limit for one request
-_LOCAL_PREFIXES = ("sqlite:", "file:", "/")  # the beginnings of addresses without a server
+# The address of a store without a server starts with one of these.
+_LOCAL_PREFIXES = ("sqlite:", "file:", "/")
 
 
 class MlflowTracker(Tracker):

@@ -24,9 +24,9 @@ class TensorBoardTracker(Tracker):
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         self._open(run)
-        # Epochs after `last` are sent again: those that are trained again, and those that are missing.
-        # If a folder has a SessionLog already, the new one tells TensorBoard to drop the events from
-        # this step on.
+        # The caller logs every epoch after `last`: those that this process trains again, and completed
+        # epochs that are missing in the folder. If the folder already has a SessionLog, the new one
+        # tells TensorBoard to drop the events from its step on.
         last = min(saved.get("last", 0), run.last_epoch)
         self._add(last + 1, session_log=self._event_pb2.SessionLog(status="START"))
         if not saved:

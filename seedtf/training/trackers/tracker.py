@@ -55,8 +55,8 @@ class TrackedRun:
         rows: the epochs that were completed before this process began, as rows of history.csv. For a
             search, the trials that have ended, each as a row whose ``epoch`` is the number of the
             trial, from 1.
-        parent_search: if the run is a trial of a search, the values that identify the search in the
-            tracker, as ``Tracker.start`` returned them; otherwise empty.
+        parent_search: for a trial of a search, the values that identify the search in the tracker, as
+            ``Tracker.start`` returned them for the search; empty for any other run.
         search_space: for a search, the range of each searched flag as text; None for a training run.
     """
 
@@ -150,5 +150,6 @@ def tracked_flags(config: TrainConfig) -> dict[str, Any]:
 
 def _is_installed(name: str) -> bool:
     spec = importlib.util.find_spec(_PACKAGES[name][0])
-    # A mere folder named like the module, such as the folder in which W&B keeps runs, has no origin.
+    # A folder with the name of the module, such as the folder wandb with the runs of W&B, has no
+    # origin.
     return spec is not None and spec.origin is not None

@@ -85,7 +85,11 @@ def _group_of_search(run: TrackedRun, name: str) -> str:
 
 
 def _last_logged(run: Any, saved: Mapping[str, Any]) -> int:
-    """The last epoch in the local store; on a server, the last epoch that was sent; 0 for a new run."""
+    """The last epoch that Trackio has; 0 for a new run.
+
+    For a local store, this epoch is read from the store. For a server, it is the last one that was
+    sent.
+    """
     if not saved or {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & os.environ.keys():
         return int(saved.get("last", 0))
     from trackio.sqlite_storage import SQLiteStorage

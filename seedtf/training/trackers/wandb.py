@@ -25,7 +25,8 @@ class WandbTracker(Tracker):
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         # Online, the server knows which epochs it has. Offline, the file of a killed process may lack
-        # its last epochs. So a new file gets all epochs, and the old file is marked as replaced.
+        # its last epochs. So offline, a new file gets all epochs, and the old one is marked as
+        # replaced.
         values = self._open(run, saved)
         if self._run.offline and saved:
             _mark_as_replaced(Path(saved.get("folder", "")))
