@@ -506,7 +506,7 @@ def test_choose_strategy_gives_a_strategy_and_its_reason(
     requested, cluster, gpus_and_cpus, kind, reason
 ) -> None:
     gpus, cpus = gpus_and_cpus
-    found = choose_strategy(requested, cluster, gpus=gpus, cpus=cpus)
+    found = choose_strategy(requested, cluster, num_gpus=gpus, num_cpus=cpus)
     assert found[0] == kind
     assert reason in found[1]
 

@@ -414,7 +414,7 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
 
     config = TrainConfig(data_dir="x", track="dvclive", epochs=2)
     settings = SimpleNamespace(
-        schedule=lambda epoch: 0.1, lr_per_step=False, gpus=(), keras_2=False
+        schedule=lambda epoch: 0.1, lr_per_step=False, num_gpus=0, keras_2=False
     )
     callbacks = make_callbacks(
         SimpleNamespace(config=config, settings=settings, steps_per_epoch=2, steps_per_execution=1),

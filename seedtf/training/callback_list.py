@@ -182,7 +182,7 @@ def make_callbacks(
         config.epochs,
         # On a GPU an epoch may take less time than writing its files, so some epochs are not saved.
         # Several workers save every epoch, because all workers have to save after the same epochs.
-        busy=hooks.is_writing if settings.gpus and not sync else lambda: False,
+        busy=hooks.is_writing if settings.num_gpus and not sync else lambda: False,
         stopping=lambda: bool(received_signal.signal_name or _stop_reason(limits)),
     )
     save_state = cb.SaveState(
@@ -239,7 +239,7 @@ def make_callbacks(
     return RunCallbacks(
         all_callbacks=all_callbacks,
         steps_per_call=plan.steps_per_execution,
-        calls_ahead=_CALLS_AHEAD if settings.gpus and not settings.keras_2 else 0,
+        calls_ahead=_CALLS_AHEAD if settings.num_gpus and not settings.keras_2 else 0,
         timer=timer,
         log=log,
         strength=augment_strength,

@@ -221,7 +221,7 @@ def batch_norm_momentum(steps_per_epoch: int) -> float:
 def _choose_placement(settings: Settings, store: Store, gpu_memory: int) -> Placement:
     if not settings.augments_on_device:
         return Placement(False, False, settings.placement_reason)
-    fits = not settings.gpus or _bytes_of_images(store) <= _resident_bytes(gpu_memory)
+    fits = not settings.num_gpus or _bytes_of_images(store) <= _resident_bytes(gpu_memory)
     resident = store.mode != "off" and settings.devices.replicas == 1 and fits
     fed = "only indices" if resident else "uint8 images"
     return Placement(True, resident, f"in the train step, which is fed {fed}")
@@ -249,7 +249,7 @@ def _choose_steps_per_execution(
     if settings.config.dry_run:  # a dry run times single steps
         return 1
     if placement.resident and not settings.keras_2:
-        auto = _STEPS_PER_EXECUTION if settings.gpus and settings.compilation.enabled else 1
+        auto = _STEPS_PER_EXECUTION if settings.num_gpus and settings.compilation.enabled else 1
         return min(requested or auto, steps_per_epoch)
     if requested > 1:
         needed = _what_several_steps_need(settings, store, gpu_memory)
@@ -265,7 +265,7 @@ def _what_several_steps_need(settings: Settings, store: Store, gpu_memory: int) 
     if (replicas := settings.devices.replicas) > 1:
         return f"{needs}, which is possible on one device, not on {replicas}; pass --strategy=none"
     needed_bytes, allowed_bytes = _bytes_of_images(store), _resident_bytes(gpu_memory)
-    if settings.gpus and needed_bytes > allowed_bytes:
+    if settings.num_gpus and needed_bytes > allowed_bytes:
         return (
             f"{needs}, but the images take {format_bytes(needed_bytes)} and may take "
             f"{format_bytes(allowed_bytes)} of the GPU's memory; lower --image_size"

@@ -47,7 +47,7 @@ class Settings:
         stages: the image size of the training in each epoch, from ``--progressive_sizes``.
         augments_on_device: whether the train step augments; otherwise the data pipeline does.
         placement_reason: why the data pipeline augments, as a phrase; empty if the train step augments.
-        gpus: number of GPUs.
+        num_gpus: number of GPUs.
         keras_2: whether this is the Keras 2.15 environment.
     """
 
@@ -63,7 +63,7 @@ class Settings:
     stages: Sequence[SizeStage]
     augments_on_device: bool
     placement_reason: str
-    gpus: int
+    num_gpus: int
     keras_2: bool
 
 
@@ -129,7 +129,7 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
         ),
         augments_on_device=augments_on_device,
         placement_reason=placement_reason,
-        gpus=len(machine.gpus),
+        num_gpus=len(machine.gpus),
         keras_2=machine.keras_2,
     )
 
@@ -211,7 +211,7 @@ def _make_schedule(config: TrainConfig, lr: float) -> Schedule:
     )
 
 
-def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
+def _place_augmentation(config: TrainConfig, num_gpus: int) -> tuple[bool, str]:
     """Returns whether the train step augments and, if it does not, the reason.
 
     ``auto`` augments in the train step if there is a GPU and no other flag prevents it
@@ -224,7 +224,7 @@ def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
         return False, "on the host, as requested"
     if config.placement == "device" and obstacle:
         raise UserError(f"--placement=device: {obstacle}; leave one of the two flags out")
-    if config.placement == "auto" and (not gpus or obstacle):
+    if config.placement == "auto" and (not num_gpus or obstacle):
         return False, f"on the host: {obstacle or 'there is no GPU'}"
     return True, ""
 

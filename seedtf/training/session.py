@@ -74,11 +74,11 @@ class Session:
         self.batches = TrainBatches(plan, dataset, devices.shard)
         self.trainer = devices.make_trainer(network)
         # With `enabled`, XLA compiles the whole step; with `halves`, each replica's step in two halves.
-        if plan.settings.gpus and plan.settings.compilation.enabled:
+        if plan.settings.num_gpus and plan.settings.compilation.enabled:
             self.trainer.pad_validation_to = config.batch_size
         if plan.settings.compilation.halves and isinstance(self.trainer, DistributedTrainer):
             self.trainer.jit_halves = True
-        self.trainer.lazy_metrics = plan.settings.gpus > 0
+        self.trainer.lazy_metrics = plan.settings.num_gpus > 0
         self.trainer.steps_per_call = plan.steps_per_execution
         if plan.settings.lr_per_step and devices.strategy is None and not KERAS_2:
             self.trainer.rates = StepRates(plan.steps_per_epoch)

@@ -218,7 +218,7 @@ def _small_batch_advice(plan: Plan) -> str:
     """Advice for batches so small that a GPU waits for the host; empty if they are large enough."""
     settings, size = plan.settings, plan.config.batch_size
     per_gpu = size // settings.devices.replicas
-    if not settings.gpus or per_gpu >= _BUSY_BATCH:
+    if not settings.num_gpus or per_gpu >= _BUSY_BATCH:
         return ""
     advised_size = _BUSY_BATCH * settings.devices.replicas
     return (

@@ -34,14 +34,13 @@ class SavePolicy:
     """Decides after which epochs the last model and the state are saved.
 
     If an epoch ends while files of an earlier epoch are being written, neither the last model nor the
-    state is saved, so that training does not wait for the disk. After the epoch with which training
-    ends, they are always saved. If the run is killed, the resumed run repeats the epochs since the last
-    state.
+    state is saved, so that training does not wait for the disk. At the end of training, both are always
+    saved. If the run is killed, the resumed run repeats the epochs since the last state.
 
     Args:
         epochs: the number of epochs of the whole training.
-        busy: returns whether files of an earlier epoch are being written. Where every epoch has to be
-            saved, as on a CPU and with several workers, it always returns False.
+        busy: returns whether files of an earlier epoch are being written. On a CPU and with several
+            workers it always returns False, because every epoch has to be saved.
         stopping: returns whether the run ends with the current epoch.
 
     Example:

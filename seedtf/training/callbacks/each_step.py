@@ -20,12 +20,13 @@ _Logs = dict[str, Any] | None
 class EachStep(keras.callbacks.Callback):
     """Calls other callbacks for every step, even if a call of the train function runs several steps.
 
-    Keras counts each call of the train function as one batch. Before a call, the other callbacks get
-    ``on_train_batch_begin`` once, with the number of the first step of this call. After the call, they
-    get ``on_train_batch_end`` for each of its steps, in order, with the metrics after that step. They
-    also get the begin and the end of the training, of each epoch and of each validation, but nothing
-    about the batches of a validation. A ``Position`` among them knows only the first step of a call, so
-    it is set to the last step of the epoch before ``on_epoch_end``.
+    Keras counts each call of the train function as one batch. Before a call, ``on_train_batch_begin``
+    of the other callbacks is called once, with the number of the first step of this call. After the
+    call, ``on_train_batch_end`` is called for each of its steps, in order, with the metrics after that
+    step. The methods for the begin and the end of the training, of each epoch and of each validation
+    are called as well, but not those for the batches of a validation. A ``Position`` among the
+    callbacks knows only the first step of a call, so it is set to the last step of the epoch before
+    ``on_epoch_end``.
 
     Reading a metric waits for the device. So if ``calls_ahead`` is above 0, a thread reads the metrics
     and calls ``on_train_batch_end`` while the next calls are started. An exception of a callback in

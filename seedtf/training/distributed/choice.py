@@ -62,10 +62,10 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
         2
     """
     cluster = _find_cluster(cluster_from, machine)
-    gpus = len(machine.gpus)
-    kind, reason = choose_strategy(requested, cluster, gpus, machine.cpu_devices)
+    num_gpus = len(machine.gpus)
+    kind, reason = choose_strategy(requested, cluster, num_gpus, machine.cpu_devices)
     if kind == "mirrored":
-        return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
+        return DeviceChoice(kind, reason, replicas=num_gpus or machine.cpu_devices)
     if kind == "none" or cluster is None:
         return DeviceChoice(kind, reason)
     # With Keras 2.15, the chief cannot save alone, because reading the moving statistics of batch
@@ -75,19 +75,19 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
             f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
             "or pass --strategy=none"
         )
-    return DeviceChoice(kind, reason, replicas=cluster.size * max(gpus, 1), cluster=cluster)
+    return DeviceChoice(kind, reason, replicas=cluster.size * max(num_gpus, 1), cluster=cluster)
 
 
 def choose_strategy(
-    requested: str, cluster: Cluster | None, gpus: int, cpus: int
+    requested: str, cluster: Cluster | None, num_gpus: int, num_cpus: int
 ) -> tuple[str, str]:
     """Returns the strategy, and the reason for it as a clause that follows "because".
 
     Args:
         requested: the value of ``--strategy``: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
         cluster: the workers; None if there is no description of a cluster.
-        gpus: the number of GPUs that TensorFlow sees in this process.
-        cpus: the number of logical CPU devices; 1 unless the program has divided its CPU into more.
+        num_gpus: the number of GPUs that TensorFlow sees in this process.
+        num_cpus: the number of logical CPU devices; 1 unless the program has divided its CPU into more.
 
     Raises:
         UserError: ``multi_worker`` without a cluster.
@@ -104,8 +104,8 @@ def choose_strategy(
         unused = f"; the {workers} workers of {source} are not used" if workers > 1 else ""
         return "none", f"one device was requested{unused}"
     alone = f"{source} names one worker and " if cluster and workers == 1 else ""
-    if gpus > 1 or (requested == "mirrored" and not gpus and cpus > 1):
-        found = f"{gpus} GPUs" if gpus else f"{cpus} logical CPU devices"
+    if num_gpus > 1 or (requested == "mirrored" and not num_gpus and num_cpus > 1):
+        found = f"{num_gpus} GPUs" if num_gpus else f"{num_cpus} logical CPU devices"
         return "mirrored", f"{alone}there are {found}"
     prefix = "" if requested == "auto" else f"{requested} was requested, but "
     return "none", f"{prefix}{alone}there is one device"

@@ -66,7 +66,7 @@ def time_training(
     cache: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Forecast:
-    """Times the steps of each stage and the writing of an epoch's files.
+    """Returns a forecast, for which a few steps of each stage and the writing of files are timed.
 
     The trainer should not be used afterwards: its variables and its learning rate are changed. The
     files are written to a temporary folder, which is removed.
