@@ -116,7 +116,10 @@ class EachStep(keras.callbacks.Callback):
         self._call_all("on_epoch_end", epoch, logs)
 
     def _wait_for_calls(self, leave: int) -> None:
-        """Waits until the metrics of all but the last ``leave`` calls are read; raises their errors."""
+        """Waits until a thread has ended the steps of all but the last ``leave`` calls.
+
+        Raises the exception of a callback, if there was one.
+        """
         while len(self._unread) > leave:
             self._unread.popleft().result()
 

@@ -23,8 +23,8 @@ class HistoryLog(keras.callbacks.Callback):
     val_accuracy, augment_strength), so two equal runs write equal files. ``timing.csv`` holds what a
     clock measures: seconds of the epoch with its validation, images per second of training alone,
     seconds spent waiting for data, seconds of validation, and seconds from the end of the previous
-    epoch to the start of this one. A number that Keras did not report is NaN. The files are created
-    together with the log.
+    epoch to the start of this one. A number that Keras did not report is NaN. The constructor creates
+    the two files.
 
     Args:
         path_history: history.csv.

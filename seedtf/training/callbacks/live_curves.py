@@ -47,7 +47,7 @@ _STRENGTH_COLUMN = _Column("augment_strength", "strength", "%.2f")
 
 
 class LiveCurves(keras.callbacks.Callback):
-    """Draws curves.png and live.html after an epoch; the page reloads itself until ``finish``.
+    """Draws curves.png and live.html after an epoch; the page reloads until ``finish`` is called.
 
     A thread draws the files, with at least ``pause`` seconds between two drawings. So if epochs are
     shorter, the curves are not drawn after every epoch. If a file cannot be written, one line on stderr

@@ -92,8 +92,8 @@ class Forecast:
         """Seconds from the start of an epoch to the start of the next one.
 
         The files of the previous epoch are written during the epoch. If the writing takes longer than
-        the epoch, the next epoch waits for it. Only on a GPU, training saves fewer epochs instead of
-        waiting, so in this case the forecast for a GPU is too long.
+        the epoch, the next epoch waits. A training on a GPU does not wait but saves fewer epochs, so if
+        writing takes longer than an epoch, its forecast is too long.
         """
         training = stage.train + stage.validation + stage.restart
         training += self.writing.waiting + self.writing.slowing
