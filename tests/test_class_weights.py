@@ -75,7 +75,8 @@ def test_an_exact_name_is_preferred_to_one_without_outer_spaces() -> None:
         ("zzz:2", "there is no class 'zzz'; one is 'alder'"),
         (
             "alder:much",
-            "'much' for class 'alder' is not a number above 0; pass one such as alder:2.5",
+            "'much' for class 'alder' is not a number from 1.2e-38 to 3.4e+38; pass one such as "
+            "alder:2.5",
         ),
         ("alder:0", "'0' for class 'alder'"),
         ("alder:-1", "'-1' for class 'alder'"),

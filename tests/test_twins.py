@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from seedtf.data.string_array import StringArray
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.records import write_records
 from seedtf.runs.saved_config import resumed_config
-from seedtf.training.summary import data_warnings
+from seedtf.training.summary import data_warnings, describe_split
 
 TWINS = ("elm/3.png", "elm/turned.jpg", "elm/smaller.png")
 
@@ -113,6 +114,11 @@ def test_twins_on_both_sides_of_a_given_split_are_a_warning(photos: Path, tmp_pa
     dataset = load(photos, tmp_path, split_csv=str(table))
     assert dataset.near_duplicates_across_split == 1
     assert any("look like an image of another side" in text for text in data_warnings(dataset))
+    config = TrainConfig(data_dir=str(photos), split_csv=str(table))
+    described = describe_split(config, replace(dataset, duplicates=3))
+    assert described.endswith(f"from {table}); 3 duplicates, each on the same side as its original")
+    described = describe_split(config, replace(dataset, duplicates=3, duplicates_across_split=1))
+    assert described.endswith(f"from {table})")
 
 
 def test_groups_stay_on_one_side_and_a_split_with_test_images_reads_back(

@@ -22,7 +22,7 @@ from seedtf.training.distributed.choice import DeviceChoice
 from seedtf.training.optim.choice import describe_optimizer
 from seedtf.training.plan import Plan
 
-__all__ = ["data_warnings", "report_plan", "report_worker"]
+__all__ = ["data_warnings", "describe_split", "report_plan", "report_worker"]
 
 _MAX_SHOWN_FAULTS = 5
 # With this many images for each GPU, a large GPU computes a step longer than the host needs to start
@@ -52,7 +52,7 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
     lines = {
         "run": "none, because a dry run trains nothing" if config.dry_run else str(run_dir),
         "images": _describe_images(dataset),
-        "split": _describe_split(config, dataset),
+        "split": describe_split(config, dataset),
         "store": _describe_store(dataset),
         "model": _describe_model(plan, network),
         "precision": settings.precision.reason,
@@ -124,16 +124,19 @@ def _describe_images(dataset: Dataset) -> str:
     )
 
 
-def _describe_split(config: TrainConfig, dataset: Dataset) -> str:
+def describe_split(config: TrainConfig, dataset: Dataset) -> str:
+    """Returns the numbers of images on each side, and what the split keeps on one side."""
     split = dataset.split
     source = f"stratified {config.val_fraction:.0%}, seed {config.seed}"
     if given := config.val_dir or config.split_csv or dataset.split_source:
         source = f"from {given}"
     test = f", {len(split.test):,} test" if len(split.test) else ""
     text = f"{len(split.train):,} train, {len(split.val):,} validation{test} ({source})"
-    on_same_side = {"duplicate": dataset.duplicates, "near duplicate": dataset.near_duplicates}
-    if dataset.near_duplicates_across_split:  # not all are on the same side, see `data_warnings`
-        on_same_side = {}
+    # If some are on different sides, a warning counts these, see `data_warnings`.
+    on_same_side = {
+        "duplicate": 0 if dataset.duplicates_across_split else dataset.duplicates,
+        "near duplicate": 0 if dataset.near_duplicates_across_split else dataset.near_duplicates,
+    }
     counts = " and ".join(
         format_count(count, name) for name, count in on_same_side.items() if count
     )

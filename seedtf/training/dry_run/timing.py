@@ -27,7 +27,7 @@ from seedtf.training.trainer import Trainer
 __all__ = ["MAX_STEPS", "TimedStage", "median_step", "process_age", "time_training"]
 
 MAX_STEPS = 20
-"""The largest number of training steps that are timed, over all stages together."""
+"""The largest number of training steps that are timed, over all stages together, or one a stage."""
 
 _WARM_UP_STEPS = 4  # the first steps of a new iterator, which are not timed
 _MAX_BLOCK_STEPS = 5  # the largest number of steps in a block of `median_step`
@@ -73,7 +73,8 @@ def time_training(
 
     Args:
         trainer: a compiled trainer.
-        stages: one or more; at most ``MAX_STEPS`` training steps are timed over all stages together.
+        stages: one or more; at most ``MAX_STEPS`` training steps are timed over all stages together,
+            or one step of each if there are more stages.
         steps_per_epoch: number of training steps in an epoch.
         val_steps: number of validation batches.
         startup: seconds since the command started, such as ``process_age()``.

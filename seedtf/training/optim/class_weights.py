@@ -83,10 +83,11 @@ def _parse_weight(name: str, number: str) -> float:
         weight = float(number)
     except ValueError:
         weight = math.nan
-    # A number that float32 would round to 0 or to infinity is refused too.
+    # float32 would round a number outside this range to 0 or to infinity.
     if not _MIN_WEIGHT <= weight <= _MAX_WEIGHT:
         raise UserError(
-            f"{_FLAG}: {number.strip()!r} for class {name!r} is not a number above 0; "
+            f"{_FLAG}: {number.strip()!r} for class {name!r} is not a number from "
+            f"{_MIN_WEIGHT:.2g} to {_MAX_WEIGHT:.2g}; "
             f"pass one such as {name}:2.5"
         )
     return weight
