@@ -1,4 +1,4 @@
-"""Folders at a URL, tested with TensorFlow's in-memory file system in place of gs://."""
+"""Folders at URLs that TensorFlow reads, such as gs://; the tests use its in-memory ram://."""
 
 from __future__ import annotations
 
@@ -68,40 +68,44 @@ def test_a_bucket_gives_the_same_dataset_as_a_folder(
         assert load(bucket, tmp_path, cache=cache).store.from_cache
 
 
-def test_bad_and_foreign_files_in_a_bucket_are_named(bucket: str, tmp_path: Path) -> None:
-    whole = gfile.GFile(f"{bucket}/alder/1.png", "rb").read()
-    put(f"{bucket}/alder/1.png", whole[:-20])
+def test_bad_files_duplicates_and_other_files_in_a_bucket_are_reported(
+    bucket: str, tmp_path: Path
+) -> None:
+    png_bytes = gfile.GFile(f"{bucket}/alder/1.png", "rb").read()
+    put(f"{bucket}/alder/1.png", png_bytes[:-20])
     put(f"{bucket}/alder/deep/x.json", b"{}")
-    put(f"{bucket}/St. John's wort/1.png", whole)
-    put(f"{bucket}/St. John's wort/2.png", whole)
-    put(f"{bucket}/.git/3.png", whole)
+    put(f"{bucket}/St. John's wort/1.png", png_bytes)
+    put(f"{bucket}/St. John's wort/2.png", png_bytes)
+    put(f"{bucket}/.git/3.png", png_bytes)
     dataset = load(bucket, tmp_path)
     assert {(f.path, f.fault) for f in dataset.store.catalog.faults} == {
         ("alder/1.png", "truncated"),
     }
     assert dataset.store.catalog.others == {".json": 1}
     assert "St. John's wort" in dataset.store.catalog.class_names
-    assert dataset.duplicates == 1  # found by reading the files whose sizes are equal
+    assert dataset.duplicates == 1  # the two files in "St. John's wort"
     findings = {(f.path, f.fault) for f in check_data(bucket).findings}
     assert ("alder/1.png", "truncated") in findings
     assert ("St. John's wort/2.png", "identical file") in findings
 
 
-def test_a_file_removed_from_the_bucket_is_named(bucket: str, tmp_path: Path) -> None:
+def test_the_error_for_a_file_removed_from_the_bucket_names_the_file(
+    bucket: str, tmp_path: Path
+) -> None:
     store = load(bucket, tmp_path).store
     gfile.remove(f"{bucket}/alder/0.png")
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"alder/0\.png: unreadable"):
         store.read(tf.constant([0], tf.int64))
 
 
-def test_the_cache_key_changes_when_an_object_changes(bucket: str) -> None:
+def test_the_cache_key_changes_when_a_file_in_the_bucket_changes(bucket: str) -> None:
     before = cache_key(scan_folder(bucket), 8)
     assert cache_key(scan_folder(bucket), 8) == before
     put(f"{bucket}/alder/0.png", b"other content")
     assert cache_key(scan_folder(bucket), 8) != before
 
 
-def test_a_table_and_its_files_may_both_be_remote(bucket: str) -> None:
+def test_a_label_table_and_its_images_can_both_be_at_urls(bucket: str) -> None:
     put(f"{bucket}/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
     catalog = read_label_table(f"{bucket}/labels.csv", bucket).catalog
     assert catalog.class_names == ("f", "é")
@@ -111,43 +115,47 @@ def test_a_table_and_its_files_may_both_be_remote(bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected", "number"),
+    ("tensorflow_error", "expected_error", "expected_errno"),
     [
         (tf.errors.NotFoundError, FileNotFoundError, errno.ENOENT),
         (tf.errors.PermissionDeniedError, PermissionError, errno.EACCES),
         (tf.errors.UnavailableError, OSError, errno.EIO),
     ],
 )
-def test_an_error_of_tensorflow_has_the_error_number_of_its_kind(
-    monkeypatch: pytest.MonkeyPatch, kind: type, expected: type, number: int
+def test_an_error_of_tensorflow_becomes_an_os_error_with_a_matching_errno(
+    monkeypatch: pytest.MonkeyPatch,
+    tensorflow_error: type,
+    expected_error: type,
+    expected_errno: int,
 ) -> None:
     def refuse(*_: object) -> None:
-        raise kind(None, None, "the bucket says no\nat length")
+        raise tensorflow_error(None, None, "the bucket says no\nat length")
 
     files = remote_files("ram://bucket/1.png")
     monkeypatch.setattr(gfile, "stat", refuse)
-    with pytest.raises(expected, match=r"says no: .ram://bucket/1\.png") as raised:
+    with pytest.raises(expected_error, match=r"says no: .ram://bucket/1\.png") as raised:
         files.status("ram://bucket/1.png")
-    assert raised.value.errno == number
+    assert raised.value.errno == expected_errno
     shown = describe_os_error(raised.value, "predict", ["run", "ram://bucket/1.png"])
     assert shown == "ram://bucket/1.png: the bucket says no"
 
 
-def test_a_run_on_a_bucket_is_evaluated(bucket: str, tmp_path: Path) -> None:
+def test_a_run_whose_images_are_in_a_bucket_can_be_evaluated(bucket: str, tmp_path: Path) -> None:
     evaluation = evaluate_run(str(make_run(tmp_path / "run", bucket)))
+    # make_run uses every second one of the 18 images for validation.
     assert len(evaluation.report.predictions.paths) == 9
     page = evaluation.page.read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") > 0  # thumbnails of remote images
 
 
-def test_a_missing_bucket_names_the_flag(bucket: str) -> None:
+def test_the_error_for_a_missing_folder_or_a_file_in_its_place_names_the_flag(bucket: str) -> None:
     with pytest.raises(UserError, match=r"^--data_dir=ram://nowhere/x: no such folder; pass"):
         scan_folder("ram://nowhere/x")
     with pytest.raises(UserError, match=r"^--data_dir=ram://.*png: a file; pass"):
         scan_folder(f"{bucket}/alder/0.png")
 
 
-def test_a_scheme_without_a_file_system_names_what_to_install() -> None:
+def test_the_error_for_an_unknown_url_scheme_says_what_to_install() -> None:
     with pytest.raises(UserError) as error:
         scan_folder("no-such-store://bucket/images")
     assert str(error.value).startswith(
@@ -173,7 +181,7 @@ def test_common_folder_is_the_nearest_common_parent(
     assert (str(root), *prefixes) == expected
 
 
-def test_folders_in_different_file_systems_or_buckets_are_refused(
+def test_folders_in_two_file_systems_or_two_buckets_have_no_common_folder(
     bucket: str, tiny_folder: Path, tmp_path: Path
 ) -> None:
     for first, second in (("gs://a/x", "gs://b/x"), ("gs://a/x", "s3://a/x"), ("/a", "gs://a")):
@@ -183,7 +191,7 @@ def test_folders_in_different_file_systems_or_buckets_are_refused(
         load(tiny_folder, tmp_path, val_dir=bucket)
 
 
-def test_urls_are_not_made_absolute_and_results_and_caches_must_be_local() -> None:
+def test_urls_stay_as_they_are_and_the_run_and_cache_folders_must_be_local() -> None:
     config = TrainConfig(data_dir="gs://b/x", val_dir="val", labels_csv="s3://b/t.csv")
     absolute = config.with_absolute_paths()
     assert (absolute.data_dir, absolute.labels_csv) == ("gs://b/x", "s3://b/t.csv")

@@ -1,4 +1,7 @@
-"""scripts/benchmark_peers.py compares libraries of several environments, one at a time."""
+"""scripts/benchmark_peers.py compares the images per second of seedtf and other libraries.
+
+The libraries are installed in several Python environments and run one at a time.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_table_marks_missed_targets(script: ModuleType) -> None:
     rates = {"seedtf": [600.0, 610.0, 590.0], "dali": [100.0] * 3, "tf_image": [120.0] * 3}
+    # The target is 6 for both libraries.
     lines, result = script.report({**rates, "seedtf, one core": [300.0] * 3})
     assert result["ratios"] == {"dali": 6.0, "tf_image": 5.0}
     assert result["scaling"] == 2.0
@@ -73,11 +77,12 @@ def test_a_wrong_flag_is_named(
     assert message in capsys.readouterr().err
 
 
-def test_the_default_peers_are_those_whose_environment_is_given(script: ModuleType) -> None:
-    here = script.read_peers(None, None, {"seedtf": sys.executable})
-    more = script.read_peers(None, None, {"seedtf": sys.executable, "torch": "/bin/sh"})
-    assert {script.PEERS[name].environment for name in here} == {"seedtf"}
-    assert {script.PEERS[name].environment for name in set(more) - set(here)} == {"torch"}
+def test_the_default_peers_are_all_whose_environment_is_given(script: ModuleType) -> None:
+    without_torch = script.read_peers(None, None, {"seedtf": sys.executable})
+    with_torch = script.read_peers(None, None, {"seedtf": sys.executable, "torch": "/bin/sh"})
+    assert {script.PEERS[name].environment for name in without_torch} == {"seedtf"}
+    added = set(with_torch) - set(without_torch)
+    assert {script.PEERS[name].environment for name in added} == {"torch"}
 
 
 LIBRARY = """
@@ -90,32 +95,34 @@ worker_loop(iter(range(10**9)), ("pytest",))
 
 
 @pytest.fixture
-def worker(script: ModuleType, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
+def worker_and_file(script: ModuleType, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
     """A worker whose library has a child process, and the file to which the child writes."""
     path = tmp_path / "written"
     command = [sys.executable, "-c", LIBRARY, str(SCRIPTS), str(path)]
-    started = script.Worker("made up", command, threads=1)
-    yield started, path
-    started.kill()
+    worker = script.Worker("made up", command, threads=1)
+    yield worker, path
+    worker.kill()
 
 
-def test_child_processes_of_a_library_run_only_in_its_turn(worker: tuple[Any, Path]) -> None:
-    started, path = worker
+def test_child_processes_of_a_library_run_only_in_its_turn(
+    worker_and_file: tuple[Any, Path],
+) -> None:
+    worker, path = worker_and_file
 
     def bytes_written() -> int:
-        time.sleep(0.1)  # ten times as long as the child process takes for a line
+        time.sleep(0.1)  # A running child process writes about ten lines in this time.
         return path.stat().st_size if path.exists() else 0
 
-    assert json.loads(started.greeting)["pytest"] == pytest.__version__
-    before = bytes_written()
-    assert bytes_written() == before
-    assert float(started.ask("0.1")) > 0  # images per second, measured for 0.1 s
-    after = bytes_written()
-    assert after > before
-    assert bytes_written() == after
-    started.kill()
-    started._send(signal.SIGCONT)  # a child process that was only paused would go on
-    assert bytes_written() == after
+    assert json.loads(worker.greeting)["pytest"] == pytest.__version__
+    bytes_before = bytes_written()
+    assert bytes_written() == bytes_before
+    assert float(worker.ask("0.1")) > 0  # images per second, measured for 0.1 s
+    bytes_after = bytes_written()
+    assert bytes_after > bytes_before
+    assert bytes_written() == bytes_after
+    worker.kill()
+    worker._send(signal.SIGCONT)  # A child process that was only paused would write again.
+    assert bytes_written() == bytes_after
 
 
 def test_a_library_that_does_not_start_is_named(script: ModuleType) -> None:

@@ -1,4 +1,7 @@
-"""Batches: shapes, labels, and pixels that depend neither on threads nor on the first step."""
+"""The batches of the input pipeline: their shapes, labels and pixels, and the time to wait for them.
+
+The pixels depend neither on the number of threads nor on the step from which a run continues.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from seedtf.data.pipeline import (
 from seedtf.data.store import CachePlan, Store, build_store
 
 SIZE = 8
-RECORDS = np.array([0, 1, 2, 5, 6, 7, 9, 12, 14, 17], np.int64)
+RECORDS = np.array([0, 1, 2, 5, 6, 7, 9, 12, 14, 17], np.int64)  # indices of the training images
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -54,7 +57,7 @@ def take_batches(dataset: tf.data.Dataset, count: int) -> list[Batch]:
     return list(dataset.take(count).as_numpy_iterator())
 
 
-def equal(first: list[Batch], second: list[Batch]) -> bool:
+def are_equal(first: list[Batch], second: list[Batch]) -> bool:
     return len(first) == len(second) and all(
         np.array_equal(a, b)
         for pair in zip(first, second, strict=True)
@@ -62,16 +65,16 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
     )
 
 
-def with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
+def with_threads(dataset: tf.data.Dataset, num_threads: int) -> tf.data.Dataset:
     options = tf.data.Options()
-    options.threading.private_threadpool_size = threads
-    options.threading.max_intra_op_parallelism = threads
+    options.threading.private_threadpool_size = num_threads
+    options.threading.max_intra_op_parallelism = num_threads
     return dataset.with_options(options)
 
 
 @pytest.fixture(scope="module")
 def first_six(store: Store) -> list[Batch]:
-    """The first six training batches, with which those of other datasets are compared."""
+    """The first six training batches, for comparison with the batches of other datasets."""
     return take_batches(training_dataset(store), 6)
 
 
@@ -83,12 +86,13 @@ def test_shapes_and_types_are_static(store: Store, impl: str) -> None:
     assert labels == tf.TensorSpec([4], tf.int32)
 
 
-def test_images_are_those_of_the_records_and_keep_their_labels(
+def test_each_image_has_the_pixels_and_the_label_of_its_record(
     store: Store, tiny_colors: dict[str, tuple[int, int, int]]
 ) -> None:
     colors = [tiny_colors[path] for path in store.catalog.paths]
     seen = []
-    for images, labels in take_batches(training_dataset(store, Policy().scaled(0.0)), 2):
+    no_augmentation = Policy().scaled(0.0)
+    for images, labels in take_batches(training_dataset(store, no_augmentation), 2):
         for image, label in zip(images, labels, strict=True):
             record = colors.index(tuple(np.round(image[0, 0]).astype(int)))
             assert np.abs(image - colors[record]).max() < 0.01
@@ -98,27 +102,29 @@ def test_images_are_those_of_the_records_and_keep_their_labels(
     assert set(seen) <= set(RECORDS.tolist())
 
 
-def test_threads_change_no_pixel(store: Store, first_six: list[Batch]) -> None:
-    for threads in (1, 4):
-        assert equal(take_batches(with_threads(training_dataset(store), threads), 6), first_six)
+def test_the_number_of_threads_changes_no_pixel(store: Store, first_six: list[Batch]) -> None:
+    for num_threads in (1, 4):
+        dataset = with_threads(training_dataset(store), num_threads)
+        assert are_equal(take_batches(dataset, 6), first_six)
 
 
 def test_starting_at_any_step_continues_the_run(store: Store, first_six: list[Batch]) -> None:
     for step in (1, 3):
         dataset = training_dataset(store, start_step=step)
-        assert equal(take_batches(dataset, 4 - step), first_six[step:4])
+        assert are_equal(take_batches(dataset, 4 - step), first_six[step:4])
 
 
 def test_a_record_looks_different_in_every_epoch(first_six: list[Batch]) -> None:
+    # The first four batches are two epochs of eight images.
     means = {round(float(image.mean()), 4) for images, _ in first_six[:4] for image in images}
     assert len(means) == 16
 
 
 def test_fused_and_tf_image_give_the_same_images(store: Store, first_six: list[Batch]) -> None:
     tf_image = take_batches(training_dataset(store, impl="tf_image"), 2)
-    for (fused, labels), (images, same_labels) in zip(first_six[:2], tf_image, strict=True):
-        assert np.array_equal(labels, same_labels)
-        assert np.abs(fused - images).max() <= 0.05
+    for (fused_images, fused_labels), (images, labels) in zip(first_six[:2], tf_image, strict=True):
+        assert np.array_equal(fused_labels, labels)
+        assert np.abs(fused_images - images).max() <= 0.05
 
 
 def test_an_unknown_implementation_is_refused() -> None:
@@ -154,7 +160,9 @@ def test_the_timer_measures_the_wait_for_data_and_is_reset_when_read() -> None:
     assert timer.take() == 0.0
     dataset = timer.attach(tf.data.Dataset.range(10).map(slow).map(lambda v: (v, v + 1)))
     assert [int(v) for v, _ in dataset] == list(range(10))
-    assert timer.take() >= 9 * 0.02  # The clocks of sleeping and of measuring may differ slightly.
+    # Of the ten waits of 0.02 s, nine have to be measured, because the clock that ends a sleep and the
+    # clock of the timer may differ slightly.
+    assert timer.take() >= 9 * 0.02
     assert timer.take() == 0.0
 
 
@@ -162,4 +170,4 @@ def test_the_timer_changes_no_element(store: Store) -> None:
     plain = eval_dataset(store, RECORDS, 4)
     timed = DataWaitTimer().attach(plain)
     assert timed.element_spec == plain.element_spec
-    assert equal(take_batches(timed, 3), take_batches(plain, 3))
+    assert are_equal(take_batches(timed, 3), take_batches(plain, 3))

@@ -1,7 +1,8 @@
 """Augmentation in the train step gives the same pixels and history as on the host.
 
-``--placement`` is the place: ``host``, in the input pipeline, or ``device``, in the train step. On the
-device, all decoded images are resident, or those of each batch are streamed to it.
+``--placement=host`` augments in the input pipeline, ``--placement=device`` in the train step. With
+``device``, the decoded images are either resident (all are in the device's memory) or streamed (each
+batch is copied to the device).
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return build_store(scan_folder(tiny_folder), SIZE, plan, tmp_path_factory.mktemp("cache"))
 
 
-def choose_placement(store: Store, gpus: int, replicas: int, **flags: object) -> Placement:
-    """The placement on ``gpus`` GPUs, or else ``replicas`` CPU devices; mirrored from 2 replicas on."""
-    machine = Machine(gpus=((8, 0),) * gpus, cpu_devices=1 if gpus else replicas)
+def choose_placement(store: Store, num_gpus: int, replicas: int, **flags: object) -> Placement:
+    """The placement on ``num_gpus`` GPUs or, if this is 0, on ``replicas`` CPU devices."""
+    machine = Machine(gpus=((8, 0),) * num_gpus, cpu_devices=1 if num_gpus else replicas)
     strategy = "mirrored" if replicas > 1 else "none"
     return plan_on(machine, store, strategy=strategy, **flags).placement
 
@@ -66,26 +67,26 @@ def test_the_train_step_augments_to_the_same_pixels_as_the_host(
     whole_batch = make_augmentation(Policy(rotate=90.0), SEED, SIZE, "fused", whole_batch=True)
     prepare = make_step_preprocessing(whole_batch, images=images)
     step = tf.function(prepare, jit_compile=True)  # as in a compiled train step
-    steps = 0
+    num_steps = 0
     for (images, labels), batch in zip(host.take(4), device.take(4), strict=True):
         step_images, step_labels = step(batch)
         np.testing.assert_allclose(step_images, images, atol=1e-3)
         np.testing.assert_array_equal(step_labels, labels)
         assert ("image" in batch[0]) is streamed
-        steps += 1
-    assert steps == 4  # An epoch has two steps, so these are of three epochs.
+        num_steps += 1
+    assert num_steps == 4  # An epoch has two steps, so the steps 1 to 4 are in three epochs.
 
 
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("strength", [1.0, "auto"])
-def test_a_run_that_augments_on_the_device_has_the_history_of_one_on_the_host(
+def test_augmentation_on_the_device_and_on_the_host_give_the_same_history(
     strength: float | str,
     tiny_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # With auto, each epoch gets another strength.
+    # With --augment_strength=auto, each epoch then has another strength.
     monkeypatch.setattr(learning_rate, "next_strength", lambda rows, *_, **__: 0.5 + len(rows))
     histories = []
     for placement in ("host", "device"):
@@ -113,7 +114,7 @@ def test_a_run_that_augments_on_the_device_has_the_history_of_one_on_the_host(
 
 
 @pytest.mark.parametrize(
-    ("flags", "gpus", "replicas", "chosen"),
+    ("flags", "num_gpus", "replicas", "expected"),
     [
         ({}, 0, 1, "host"),
         ({}, 1, 1, "device, resident"),
@@ -124,16 +125,17 @@ def test_a_run_that_augments_on_the_device_has_the_history_of_one_on_the_host(
         ({"placement": "device"}, 0, 1, "device, resident"),
     ],
 )
-def test_the_placement_follows_the_flags_and_by_default_the_gpus(
-    store: Store, flags: dict[str, str], gpus: int, replicas: int, chosen: str
+def test_the_flags_and_the_number_of_gpus_decide_the_placement(
+    store: Store, flags: dict[str, str], num_gpus: int, replicas: int, expected: str
 ) -> None:
-    placement = choose_placement(store, gpus, replicas, **flags)
-    assert placement.name + ", resident" * placement.resident == chosen
-    assert placement.on_device is chosen.startswith("device")
+    placement = choose_placement(store, num_gpus, replicas, **flags)
+    chosen = f"{placement.name}, resident" if placement.resident else placement.name
+    assert chosen == expected
+    assert placement.on_device is expected.startswith("device")
 
 
 @pytest.mark.parametrize("flags", [{"augment_impl": "tf_image"}, {"data_service": "a:1"}])
-def test_the_device_is_refused_with_flags_that_need_the_host(
+def test_placement_device_is_refused_with_a_flag_that_needs_the_host(
     store: Store, flags: dict[str, str]
 ) -> None:
     with pytest.raises(UserError, match=f"--placement=device: --{next(iter(flags))}"):
@@ -154,7 +156,8 @@ NEEDS = "needs a train step that looks up its images itself"
         ),
         (
             Machine(gpus=((8, 0),)),
-            {"gpu_memory": 6000},  # the 18 images of 16 px take 13,824 bytes, and may take 2,000
+            # The images take 18 * 16 * 16 * 3 = 13,824 bytes, and may take a third of 6,000.
+            {"gpu_memory": 6000},
             f"{NEEDS}, but the images take 0.0 MB and may take 0.0 MB of the GPU's memory; lower "
             "--image_size, or pass 1",
         ),
@@ -165,7 +168,7 @@ NEEDS = "needs a train step that looks up its images itself"
         ),
     ],
 )
-def test_several_steps_in_a_call_are_refused_with_what_they_need_here(
+def test_the_error_for_several_steps_per_call_says_what_they_need(
     store: Store, machine: Machine, flags: dict[str, object], message: str
 ) -> None:
     flags = {"placement": "device", **flags}

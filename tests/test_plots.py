@@ -1,4 +1,4 @@
-"""Figures of training and augmentation show the given values, also for short, long and odd input."""
+"""The figures of training and augmentation show the given values, also short, long or unusual ones."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def make_history(epochs):
     ]
 
 
-def points(axes):
+def curves_of(axes):
     """All curves of a panel, as lists of (x, y)."""
     return [list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()]
 
 
-def size(png):
+def png_size(png):
     with Image.open(io.BytesIO(png)) as image:
         image.load()
         assert image.format == "PNG"
@@ -46,26 +46,27 @@ def size(png):
 @pytest.mark.parametrize("epochs", [1, 2, 300])
 def test_curves_of_any_length_are_drawn(epochs):
     figure = draw_curves(make_history(epochs), title="run", best_epoch=1, planned_lr=[0.1] * 300)
-    assert min(size(figure_png(figure, dpi=50))) > 0
+    assert min(png_size(figure_png(figure, dpi=50))) > 0
     loss, accuracy, rate = figure.axes
-    assert [len(curve) for curve in points(loss)[:2]] == [epochs, epochs]
-    assert points(accuracy)[1][0] == (1, pytest.approx(0.45))
-    assert [len(curve) for curve in points(rate)[:2]] == [300, epochs]
+    assert [len(curve) for curve in curves_of(loss)[:2]] == [epochs, epochs]
+    assert curves_of(accuracy)[1][0] == (1, pytest.approx(0.45))
+    assert [len(curve) for curve in curves_of(rate)[:2]] == [300, epochs]
     low, high = loss.get_xlim()
+    # The ticks are at whole epochs.
     assert all(tick == int(tick) for tick in loss.get_xticks() if low <= tick <= high)
 
 
 def test_curves_mark_the_best_epoch():
     loss, accuracy, _ = draw_curves(make_history(5), title="run", best_epoch=4).axes
-    assert [(4, pytest.approx(0.625))] in points(loss)
-    assert [(4, pytest.approx(0.78))] in points(accuracy)
+    assert [(4, pytest.approx(0.625))] in curves_of(loss)
+    assert [(4, pytest.approx(0.78))] in curves_of(accuracy)
     assert "epoch 4, validation 0.6250" in loss.get_title(loc="right")
 
 
 @pytest.mark.parametrize("best_epoch", [None, 9])
 def test_no_epoch_is_marked_if_the_best_one_is_unknown_or_beyond_the_history(best_epoch):
     loss = draw_curves(make_history(5), title="run", best_epoch=best_epoch).axes[0]
-    assert len(points(loss)) == 2
+    assert len(curves_of(loss)) == 2
     assert loss.get_title(loc="right") == ""
 
 
@@ -73,7 +74,7 @@ def test_curves_can_contain_non_finite_values():
     rows = make_history(3)
     rows[1] |= {"loss": math.nan, "val_loss": math.inf}
     rows[2] |= {"val_loss": math.nan, "val_accuracy": math.nan}
-    assert size(figure_png(draw_curves(rows, title="run", best_epoch=3), dpi=50))
+    assert png_size(figure_png(draw_curves(rows, title="run", best_epoch=3), dpi=50))
 
 
 def test_the_strength_has_a_panel_if_requested():
@@ -81,16 +82,16 @@ def test_the_strength_has_a_panel_if_requested():
     rows[0]["augment_strength"] = math.nan  # as in a history that an older version began
     figure = draw_curves(rows, title="run", planned_lr=[0.1] * 9, show_strength=True)
     rate, strength = figure.axes[2:]
-    curve = next(curve for curve in points(strength) if len(curve) == 5)
+    curve = next(curve for curve in curves_of(strength) if len(curve) == 5)
     assert curve[1:] == [(epoch, 1 + epoch / 10) for epoch in range(2, 6)]
     assert math.isnan(curve[0][1])
     assert strength.get_xlim() == rate.get_xlim() == (0.5, 9.5)
     assert strength.get_ylim()[1] > 1.5
     assert "1.50" in strength.get_title(loc="right")
-    assert size(figure_png(figure, dpi=50))
+    assert png_size(figure_png(figure, dpi=50))
 
 
-def test_one_huge_loss_does_not_flatten_the_others():
+def test_the_axis_of_the_loss_is_logarithmic_if_one_loss_is_huge():
     rows = make_history(20)
     assert draw_curves(rows[:5], title="run").axes[0].get_yscale() == "linear"
     rows[0]["val_loss"] = 1e4
@@ -106,11 +107,11 @@ def test_curves_can_be_drawn_in_an_existing_figure():
 def test_schedule_shows_warmup_peak_and_end():
     figure = draw_schedule(lambda epoch: 0.01 + min(epoch, 2) - epoch / 100, 10, title="one_cycle")
     (axes,) = figure.axes
-    curve = dict(points(axes)[0])
+    curve = dict(curves_of(axes)[0])
     assert (curve[0], curve[10]) == (pytest.approx(0.01), pytest.approx(1.91))
     assert "1.99 at epoch 2, last 1.91" in axes.get_title()
     assert axes.get_yscale() == "linear"
-    assert size(figure_png(figure, dpi=50))
+    assert png_size(figure_png(figure, dpi=50))
 
 
 def test_schedule_over_many_powers_of_ten_is_logarithmic():
@@ -123,13 +124,13 @@ def test_augmentations_show_every_image_with_its_label(num_augmented, batch_size
     labels = [f"class {i}" for i in range(batch_size)]
     augmented, batch = (image[None].repeat(number, 0) for number in (num_augmented, batch_size))
     figure = draw_augmentations(image, augmented, batch, labels, title="strength 1")
-    shown = [axes for axes in figure.findobj(lambda part: bool(getattr(part, "images", None)))
+    panels = [axes for axes in figure.findobj(lambda part: bool(getattr(part, "images", None)))
              if hasattr(axes, "get_xlim")]  # fmt: skip
-    assert len(shown) == 1 + num_augmented + batch_size
-    assert [axes.get_title() for axes in shown[-batch_size:]] == labels
-    assert shown[0].get_title() == "original"
-    assert np.all(shown[0].images[0].get_array() == 255)
-    assert size(figure_png(figure, dpi=40))
+    assert len(panels) == 1 + num_augmented + batch_size
+    assert [axes.get_title() for axes in panels[-batch_size:]] == labels
+    assert panels[0].get_title() == "original"
+    assert np.all(panels[0].images[0].get_array() == 255)
+    assert png_size(figure_png(figure, dpi=40))
 
 
 def test_any_class_name_and_title_can_be_drawn(tmp_path, recwarn):
@@ -137,12 +138,12 @@ def test_any_class_name_and_title_can_be_drawn(tmp_path, recwarn):
     image = np.zeros((4, 4, 3), np.uint8)
     figure = draw_augmentations(image, image[None], np.stack([image] * 7), names, title="$\\x^{$小")
     save_figure(figure, tmp_path / "augmented.png", dpi=40)
-    assert size((tmp_path / "augmented.png").read_bytes())
-    assert size(figure_png(draw_curves(make_history(1), title="$\\x^{$\udcff小"), dpi=40))
+    assert png_size((tmp_path / "augmented.png").read_bytes())
+    assert png_size(figure_png(draw_curves(make_history(1), title="$\\x^{$\udcff小"), dpi=40))
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
-def test_labels_are_clipped_to_one_line():
+def test_a_label_is_shortened_and_put_on_one_line():
     assert clip_label("Shepherd's Purse", 10) == "Shepherd'…"
     assert clip_label("Maize", 5) == "Maize"
     assert clip_label("a\r\nb\x1b\udcff\u2028", 20) == "a  b ? "

@@ -11,6 +11,7 @@ from seedtf.errors import UserError
 from seedtf.model.precision import choose_jit, choose_precision
 from seedtf.training.machine import gpu_compute_capabilities
 
+# compute capabilities of GPUs: major and minor version
 CAPABILITY = st.tuples(st.integers(3, 12), st.integers(0, 9))
 
 
@@ -42,7 +43,7 @@ def test_the_order_of_gpus_does_not_matter(capabilities: list[tuple[int, int]]) 
     st.sampled_from(["float32", "mixed_bfloat16", "mixed_float16"]),
     st.lists(CAPABILITY, max_size=4),
 )
-def test_an_explicit_precision_is_respected_with_a_reason(
+def test_a_requested_precision_is_used_and_explained_in_one_line(
     requested: str, capabilities: list[tuple[int, int]]
 ) -> None:
     precision = choose_precision(requested, capabilities)
@@ -52,7 +53,7 @@ def test_an_explicit_precision_is_respected_with_a_reason(
 
 
 @pytest.mark.parametrize(
-    ("requested", "capabilities", "slow"),
+    ("requested", "capabilities", "is_slow"),
     [
         ("mixed_bfloat16", [], True),
         ("mixed_bfloat16", [(7, 5)], True),
@@ -62,10 +63,10 @@ def test_an_explicit_precision_is_respected_with_a_reason(
         ("float32", [], False),
     ],
 )
-def test_an_explicit_16_bit_precision_warns_where_it_is_slow(
-    requested: str, capabilities: list[tuple[int, int]], slow: bool
+def test_the_reason_warns_if_a_requested_16_bit_precision_is_slow(
+    requested: str, capabilities: list[tuple[int, int]], is_slow: bool
 ) -> None:
-    assert ("slow" in choose_precision(requested, capabilities).reason) == slow
+    assert ("slow" in choose_precision(requested, capabilities).reason) == is_slow
 
 
 def test_an_unknown_precision_is_a_user_error() -> None:
@@ -74,14 +75,16 @@ def test_an_unknown_precision_is_a_user_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("requested", "num_gpus", "enabled"),
+    ("requested", "num_gpus", "is_enabled"),
     [("auto", 0, False), ("auto", 2, True), ("on", 0, True), ("off", 2, False)],
 )
-def test_jit_follows_the_device_only_if_auto(requested: str, num_gpus: int, enabled: bool) -> None:
-    assert choose_jit(requested, num_gpus).enabled is enabled
+def test_only_with_auto_the_device_decides_whether_xla_compiles(
+    requested: str, num_gpus: int, is_enabled: bool
+) -> None:
+    assert choose_jit(requested, num_gpus).enabled is is_enabled
 
 
-def test_an_explicit_jit_on_a_cpu_warns() -> None:
+def test_the_reason_warns_if_xla_is_requested_on_a_cpu() -> None:
     assert "slower" in choose_jit("on", 0).reason
     assert "slower" not in choose_jit("on", 1).reason
 
@@ -101,14 +104,14 @@ def test_an_unknown_compute_capability_counts_as_the_lowest(
     assert choose_precision("auto", gpu_compute_capabilities()).policy == "float32"
 
 
-def test_float32_mentions_tf32_if_every_gpu_rounds_to_it() -> None:
+def test_the_reason_for_float32_names_tf32_if_every_gpu_has_it() -> None:
+    """A GPU with TF32 multiplies float32 numbers with only 10 bits of mantissa."""
     assert "TF32" in choose_precision("float32", [(8, 0), (9, 0)]).reason
     for without_tf32 in ([], [(8, 0), (7, 5)]):
         assert "TF32" not in choose_precision("float32", without_tf32).reason
 
 
-def test_deterministic_operations_are_not_compiled() -> None:
-    """With op determinism, Keras does not compile, whatever ``jit_compile`` is."""
+def test_xla_is_off_with_deterministic() -> None:
     choice = choose_jit("auto", 1, deterministic=True)
     assert not choice.enabled and "--deterministic" in choice.reason
     with pytest.raises(UserError, match="--jit_compile=on: XLA does not have a deterministic"):

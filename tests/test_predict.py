@@ -1,4 +1,7 @@
-"""``seedtf predict``: a row for each file, the probabilities of evaluate, shards, no partial table."""
+"""``seedtf predict`` writes a row per file with the probabilities of ``seedtf evaluate``.
+
+Its table may be one of several shards or a submission, and is written completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def classifier(run_dir):
 
 @pytest.fixture
 def flat(tmp_path, tiny_folder):
-    """An unlabelled folder: good images, bad ones and files that are skipped."""
+    """A folder of two images, three files that cannot be used, and two files that are skipped."""
     folder = tmp_path / "flat"
     (folder / "deep").mkdir(parents=True)
     good = (tiny_folder / "alder" / "0.png").read_bytes()
@@ -62,7 +65,7 @@ def read_table(path):
 
 
 def content_as_class(file):
-    """Replaces a model: predicts the content of the file as its class."""
+    """The prediction of a stub model: the class is the text in the file."""
     return Prediction((file.decode(),), (np.float32(1),))
 
 
@@ -80,29 +83,30 @@ def write_files(folder, count):
 
 
 def test_predict_gives_the_probabilities_of_evaluate(run_dir, tmp_path, tiny_folder):
-    found = evaluate_run(str(run_dir)).report.predictions
-    inputs = [str(tiny_folder / path) for path in reversed(found.paths)]
+    evaluated = evaluate_run(str(run_dir)).report.predictions
+    inputs = [str(tiny_folder / path) for path in reversed(evaluated.paths)]
     out = tmp_path / "p.csv"
     assert main(["predict", str(run_dir), *inputs, f"--out={out}", "--batch_size=4"]) == 0
     rows = read_table(out)
     assert [row["file"] for row in rows] == inputs
-    for row, expected in zip(rows, found.probabilities[::-1], strict=True):
+    for row, expected in zip(rows, evaluated.probabilities[::-1], strict=True):
         stated = {row[f"top{k}"]: float(row[f"p{k}"]) for k in (1, 2, 3)}
-        probabilities = [stated[name] for name in found.class_names]
+        probabilities = [stated[name] for name in evaluated.class_names]
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-        assert row["top1"] == found.class_names[expected.argmax()]
+        assert row["top1"] == evaluated.class_names[expected.argmax()]
 
 
 def test_tta_gives_the_probabilities_of_evaluate_with_tta(run_dir, tmp_path, tiny_folder):
-    found = evaluate_run(str(run_dir), tta=8, out=str(tmp_path / "report")).report.predictions
-    path = str(tiny_folder / found.paths[0])
+    report = evaluate_run(str(run_dir), tta=8, out=str(tmp_path / "report")).report
+    path = str(tiny_folder / report.predictions.paths[0])
     assert main(["predict", str(run_dir), path, f"--out={tmp_path / 'p.csv'}", "--tta=8"]) == 0
     (row,) = read_table(tmp_path / "p.csv")
-    assert float(row["p1"]) == pytest.approx(found.confidence[0], abs=1e-6)
+    assert float(row["p1"]) == pytest.approx(report.predictions.confidence[0], abs=1e-6)
 
 
 def test_every_file_has_a_row_with_its_status(run_dir, flat, tmp_path, capsys):
     out = tmp_path / "p.csv"
+    # Exit code 3: some files have no prediction.
     assert main(["predict", str(run_dir), str(flat), f"--out={out}", "--topk=2"]) == 3
     rows = read_table(out)
     assert list(rows[0]) == ["file", "status", "top1", "p1", "top2", "p2"]
@@ -130,12 +134,12 @@ def test_a_dangling_link_has_a_row(classifier, flat, tmp_path):
 def test_a_named_pipe_does_not_block(classifier, flat, tmp_path):
     os.mkfifo(flat / "z.jpg")
     pipe = os.open(flat / "z.jpg", os.O_RDWR)
-    # A reader would block until this end is closed, and would then see an empty file.
-    closing = threading.Timer(5, os.close, [pipe])
-    closing.start()
+    # A reader of the pipe would block until the timer closes it, and would then read no bytes.
+    close_pipe = threading.Timer(5, os.close, [pipe])
+    close_pipe.start()
     counts = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
-    assert closing.is_alive()
-    closing.cancel()
+    assert close_pipe.is_alive()
+    close_pipe.cancel()
     os.close(pipe)
     assert (counts.num_files, counts.num_bad) == (6, 4)
     assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
@@ -183,14 +187,16 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
 
 @settings(deadline=None, max_examples=15)
 @given(
-    files=st.integers(1, 9), shards=st.integers(1, 12), suffix=st.sampled_from(["csv", "parquet"])
+    num_files=st.integers(1, 9),
+    num_shards=st.integers(1, 12),
+    suffix=st.sampled_from(["csv", "parquet"]),
 )
-def test_the_shards_in_order_are_the_whole_table(tmp_path_factory, files, shards, suffix):
+def test_the_shards_in_order_are_the_whole_table(tmp_path_factory, num_files, num_shards, suffix):
     """Every file is in exactly one shard, also with more shards than files and with bad files."""
     if suffix == "parquet":
         pytest.importorskip("pyarrow")
     folder = tmp_path_factory.mktemp("shards")
-    photos = write_files(folder / "photos", files)
+    photos = write_files(folder / "photos", num_files)
     (photos / "000.txt").touch()
     classifier = stub_classifier(refuse_empty)
 
@@ -199,11 +205,11 @@ def test_the_shards_in_order_are_the_whole_table(tmp_path_factory, files, shards
         write_predictions(classifier, [str(photos)], out, topk=1, batch_size=2, shard=shard)
         return read_rows(out)
 
-    parts = [predict_shard(number, (number, shards)) for number in range(1, shards + 1)]
+    parts = [predict_shard(number, (number, num_shards)) for number in range(1, num_shards + 1)]
     joined = [row for part in parts for row in part]
     assert joined == predict_shard("whole", (1, 1))
-    assert len(joined) == files + 1
-    assert [row["status"] for row in joined].count("ok") == files
+    assert len(joined) == num_files + 1
+    assert [row["status"] for row in joined].count("ok") == num_files
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -227,9 +233,9 @@ def test_a_parquet_table_has_the_values_of_the_csv_table(classifier, flat, tmp_p
     for suffix in ("csv", "parquet"):
         out = tmp_path / f"p.{suffix}"
         write_predictions(classifier, [str(flat)], out, topk=2, batch_size=2)
-    rows, expected = read_rows(tmp_path / "p.parquet"), read_rows(tmp_path / "p.csv")
-    assert len(rows) == 5
-    for row, texts in zip(rows, expected, strict=True):
+    parquet_rows, csv_rows = read_rows(tmp_path / "p.parquet"), read_rows(tmp_path / "p.csv")
+    assert len(parquet_rows) == 5
+    for row, texts in zip(parquet_rows, csv_rows, strict=True):
         assert {name: "" if cell is None else cell for name, cell in row.items()} == {
             name: float(np.float32(text)) if text and name.startswith("p") else text
             for name, text in texts.items()
@@ -255,14 +261,15 @@ def test_at_most_one_batch_is_decoded_ahead(tmp_path):
 
     model = stub_classifier(lambda data: prepared.append(1) or data, classify)
     predictions = predict_files(model, list_images([str(folder)]), 1, 4)
-    taken = [next(predictions) for _ in range(5)]
-    assert len(taken) == 5
+    first_five = [next(predictions) for _ in range(5)]
+    assert len(first_five) == 5
     predictions.close()
-    assert len(prepared) <= 12  # of 40: two batches that were used, and the next one
+    # Of the 40 files, the two batches of 4 that were used and the next batch may be prepared.
+    assert len(prepared) <= 12
     assert num_prepared_at_call[0] <= 8
 
 
-def test_the_table_appears_only_when_complete(tmp_path):
+def test_an_incomplete_table_does_not_replace_the_old_one(tmp_path):
     folder = write_files(tmp_path / "many", 9)
     out = tmp_path / "out" / "p.csv"
     out.parent.mkdir()
@@ -290,7 +297,7 @@ def test_the_table_appears_only_when_complete(tmp_path):
         ["a/x~2.png", "b/x.png", "c/x.png", "d/x.png"],
     ],
 )
-def test_no_heat_map_replaces_another(tmp_path, tiny_folder, files):
+def test_heat_maps_of_images_with_the_same_name_get_different_names(tmp_path, tiny_folder, files):
     for file in files:
         (tmp_path / file).parent.mkdir()
         shutil.copyfile(tiny_folder / "alder" / "0.png", tmp_path / file)
@@ -313,9 +320,9 @@ def test_no_heat_map_replaces_another(tmp_path, tiny_folder, files):
     assert sorted(path.name for path in maps.iterdir()) == sorted(names)
 
 
-def test_a_heat_map_that_cannot_be_written_is_no_error_of_the_table(flat, tmp_path):
+def test_the_error_for_an_unwritable_heat_map_names_heatmaps_and_not_out(flat, tmp_path):
     maps, out = tmp_path / "maps", tmp_path / "p.csv"
-    (maps / "b good.png").mkdir(parents=True)  # no file can have this name then
+    (maps / "b good.png").mkdir(parents=True)  # A folder has the name of the heat map.
 
     def classify(files, k):
         return [Prediction(("oak",), (np.float32(1),), np.zeros((2, 2))) for _ in files]
@@ -359,7 +366,9 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
         (["{run}", "{flat}", "--out=p.parquet", "--submission=s.csv"], "a submission is CSV"),
     ],
 )
-def test_wrong_arguments_give_one_line_and_exit_code_2(run_dir, flat, capsys, arguments, message):
+def test_wrong_arguments_give_a_one_line_error_and_exit_code_2(
+    run_dir, flat, capsys, arguments, message
+):
     out, empty = flat.parent / "p.csv", flat.parent / "empty"
     empty.mkdir()
     places = {"run": run_dir, "flat": flat, "empty": empty}
@@ -387,12 +396,12 @@ class _Export(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(self, image_bytes):
-        def fractions(contents):
+        def color_fractions(contents):
             image = tf.cast(tf.io.decode_png(contents, channels=3), tf.float32)
             means = tf.reduce_mean(image, [0, 1])
             return means / tf.reduce_sum(means)
 
-        rows = tf.map_fn(fractions, image_bytes, fn_output_signature=tf.float32)
+        rows = tf.map_fn(color_fractions, image_bytes, fn_output_signature=tf.float32)
         probabilities, order = tf.math.top_k(tf.ensure_shape(rows, [None, 3]), 3)
         return {
             "probabilities": probabilities,
@@ -402,7 +411,7 @@ class _Export(tf.Module):
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    """An export with two versions: 2 is damaged, and 10, the newest, is not."""
+    """An export with the versions 2, which is damaged, and 10."""
     folder = tmp_path_factory.mktemp("export")
     module = _Export()
     for version in ("2", "10"):
@@ -412,7 +421,7 @@ def export(tmp_path_factory):
     return folder
 
 
-def test_an_export_predicts_and_survives_a_damaged_file(export, tmp_path):
+def test_an_export_predicts_the_other_files_if_one_is_damaged(export, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (8, 8), (10, 30, 60)).save(folder / "a.png")
@@ -428,13 +437,12 @@ def test_an_export_predicts_and_survives_a_damaged_file(export, tmp_path):
         assert main(["predict", str(path), str(folder), f"--out={out}"]) == 3
         rows = read_table(out)
         assert [row["status"] for row in rows] == ["ok", "corrupt", "ok"]
-        first = [rows[0][cell] for cell in ("top1", "top2", "top3")]
-        assert first == ["blue", "grün", "red"]
+        assert [rows[0][f"top{k}"] for k in (1, 2, 3)] == ["blue", "grün", "red"]
         assert [float(rows[0][f"p{k}"]) for k in (1, 2, 3)] == pytest.approx([0.6, 0.3, 0.1])
         assert "top4" not in rows[0]
 
 
-def test_an_export_refuses_tta_and_a_damaged_one_is_named(export):
+def test_tta_and_a_damaged_version_of_an_export_are_refused(export):
     with pytest.raises(UserError, match="--tta=8: does not apply to an export"):
         open_classifier(export, tta=8)
     with pytest.raises(UserError, match="cannot be loaded as an export"):
@@ -442,7 +450,9 @@ def test_an_export_refuses_tta_and_a_damaged_one_is_named(export):
 
 
 @pytest.fixture
-def sample(tmp_path):
+def write_sample(tmp_path):
+    """A function that writes the given lines as a sample submission and returns its path."""
+
     def write(*lines):
         path = tmp_path / "sample.csv"
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8-sig")
@@ -457,23 +467,23 @@ def submit(folder, sample_path, out):
     )
 
 
-def test_a_submission_copies_heading_and_order(tmp_path, sample):
+def test_a_submission_has_the_header_and_the_files_of_its_sample(tmp_path, write_sample):
     folder = write_files(tmp_path / "test", 5)
-    path = sample("file,species", "004.png,x", "001.png,x", "004.png,x")
+    path = write_sample("file,species", "004.png,x", "001.png,x", "004.png,x")
     out = tmp_path / "s.csv"
     assert submit(folder, path, out) == 3
     assert out.read_text() == "file,species\n004.png,class 4\n001.png,class 1\n004.png,class 4\n"
 
 
-def test_a_submission_keeps_the_order_of_columns(tmp_path, sample):
+def test_a_submission_has_the_columns_in_the_order_of_its_sample(tmp_path, write_sample):
     folder = write_files(tmp_path / "test", 3)
     out = tmp_path / "s.csv"
-    submit(folder, sample("species,file", "x,002.png", "x,000.png"), out)
+    submit(folder, write_sample("species,file", "x,002.png", "x,000.png"), out)
     assert out.read_text() == "species,file\nclass 2,002.png\nclass 0,000.png\n"
 
 
-def test_the_command_writes_a_submission(run_dir, tiny_folder, tmp_path, sample):
-    path = sample("file,species", "3.png,x", "0.png,x")
+def test_the_command_writes_a_submission(run_dir, tiny_folder, tmp_path, write_sample):
+    path = write_sample("file,species", "3.png,x", "0.png,x")
     out = tmp_path / "s.csv"
     command = ["predict", str(run_dir), str(tiny_folder / "alder"), f"--out={out}"]
     assert main([*command, f"--submission={path}"]) == 0
@@ -493,13 +503,15 @@ def test_the_command_writes_a_submission(run_dir, tiny_folder, tmp_path, sample)
         (["file,species"], "no rows"),
     ],
 )
-def test_a_submission_that_cannot_be_complete_writes_nothing(tmp_path, sample, lines, message):
+def test_a_submission_that_is_impossible_is_refused_and_not_written(
+    tmp_path, write_sample, lines, message
+):
     folder = write_files(tmp_path / "test", 2)
     (folder / "bad.png").write_text("bad")
     for name in ("one", "two"):
         (folder / name).mkdir()
         (folder / name / "twice.png").write_text("class 1")
-    path, out = sample(*lines), tmp_path / "s.csv"
+    path, out = write_sample(*lines), tmp_path / "s.csv"
 
     def prepare(data):
         if data == b"bad":
@@ -526,7 +538,7 @@ def test_bytes_paths_and_arrays_get_the_same_prediction_alone_and_in_lists(class
     assert classifier.predict([]) == []
 
 
-def test_a_refused_image_is_named(classifier, flat):
+def test_the_error_for_an_unusable_image_or_array_says_what_is_wrong(classifier, flat):
     with pytest.raises(RefusedError, match=r"cut\.png"):
         classifier.predict([flat / "b good.png", flat / "cut.png"])
     with pytest.raises(ValueError, match=r"Received: float64 \[8, 8, 3\]"):

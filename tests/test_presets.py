@@ -1,4 +1,7 @@
-"""Presets of pretrained networks: names, folders, sizes, licences and caches; no preset is loaded."""
+"""Presets, the pretrained networks of KerasHub: what their files state, and where the files are found.
+
+No test loads weights.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def test_mean_and_variance_of_an_older_preset_become_its_scaling(vit: Path) -> N
         ({"scale": None, "offset": None}, 1.0, 0.0),
     ],
 )
-def test_a_null_in_the_image_converter_changes_nothing(
+def test_a_null_in_image_converter_json_has_no_effect(
     vit: Path, config: dict[str, Any], scale: list[float] | float, offset: list[float] | float
 ) -> None:
     (vit / "image_converter.json").write_text(json.dumps({"config": config}))
@@ -79,12 +82,13 @@ def test_a_preset_without_scaling_warns(vit: Path, capsys: pytest.CaptureFixture
     (vit / "image_converter.json").unlink()
     preset = find_preset(str(vit))
     assert preset is not None
+    # Pixel values from 0 to 255 are scaled to the range from -1 to 1.
     assert (255 * preset.scale + preset.offset, preset.offset) == (1.0, -1.0)
     assert "has no image_converter.json" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("sizes", "size", "words"),
+    ("sizes", "size", "message"),
     [
         (ImageSizes(only=224), 96, "pass --image_size=224"),
         (ImageSizes(minimum=14, multiple=14), 100, "pass 98 or 112"),
@@ -93,9 +97,9 @@ def test_a_preset_without_scaling_warns(vit: Path, capsys: pytest.CaptureFixture
     ],
 )
 def test_an_image_size_that_the_network_cannot_take_is_refused(
-    sizes: ImageSizes, size: int, words: str
+    sizes: ImageSizes, size: int, message: str
 ) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         sizes.check("name", size)
 
 
@@ -105,7 +109,7 @@ def test_progressive_sizes_are_refused_where_position_embeddings_have_one_size(v
         resolve(config, Machine(), find_preset(str(vit)))
 
 
-def test_the_name_of_a_network_is_not_taken_for_a_folder(
+def test_the_name_of_a_network_is_not_the_path_of_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -122,7 +126,7 @@ def test_the_name_of_a_network_is_not_taken_for_a_folder(
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (None, "no pretrained network"),
         ("{", "cannot be read"),
@@ -132,22 +136,22 @@ def test_the_name_of_a_network_is_not_taken_for_a_folder(
     ],
 )
 def test_a_folder_without_an_image_network_is_refused(
-    tmp_path: Path, content: str | None, words: str
+    tmp_path: Path, content: str | None, message: str
 ) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         find_preset(str(tmp_path))
     with pytest.raises(UserError, match="no such folder"):
         find_preset(str(tmp_path / "missing"))
 
 
-def test_backbones_are_allowed_by_their_exact_module() -> None:
-    vit = {"module": "keras_hub.src.models.vit.vit_backbone", "class_name": "ViTBackbone"}
-    check_backbone(vit)
+def test_only_backbones_of_known_modules_and_classes_are_allowed() -> None:
+    config = {"module": "keras_hub.src.models.vit.vit_backbone", "class_name": "ViTBackbone"}
+    check_backbone(config)
     for change in ({"module": "keras_hub.models"}, {"class_name": "CLIPBackbone"}):
         with pytest.raises(ValueError, match="seedtf does not use"):
-            check_backbone({**vit, **change})
+            check_backbone({**config, **change})
 
 
 def test_without_keras_hub_one_line_says_what_to_install(
@@ -184,7 +188,7 @@ def test_the_presets_of_keras_hub_are_listed() -> None:
     assert len(presets) > 90
     assert presets["dinov2_small"].parameters == 22_582_656
     # KerasHub 0.32 gives efficientnet_el, _em and _es the address of efficientnet_b1_ft, so
-    # `builtin_presets` leaves them out. The next line fails once KerasHub has other addresses.
+    # `builtin_presets` leaves them out. The next line fails if a later KerasHub corrects the addresses.
     assert not {"efficientnet_el_ra_imagenet", "efficientnet_es_ra_imagenet"} & presets.keys()
     sizes = {str(image_sizes_from_name(each.class_name, name)) for name, each in presets.items()}
     assert sizes == {"32 or more", "224", "384", "multiples of 14", "multiples of 16"}
@@ -219,7 +223,7 @@ def test_a_preset_by_name_comes_from_the_cache_of_kaggle(
     assert by_name is not None
     assert by_address is not None
     assert by_name.folder == by_address.folder == str(folder)
-    # KerasHub's files state no licence, so it is that of the weights' authors.
+    # The files of KerasHub state no licence. The licence is the one of the authors of the weights.
     assert by_name.licence == by_address.licence == "apache-2.0"
     assert by_address.name == name
 
@@ -266,10 +270,12 @@ def test_files_of_hugging_face_come_from_its_cache(
     assert (preset.source, preset.folder, preset.name) == ("hf://owner/vit", str(folder), "vit")
 
 
-@pytest.mark.parametrize(("error", "words"), [("GatedRepoError", "HF_TOKEN"), ("OSError", "full")])
+@pytest.mark.parametrize(
+    ("error", "message"), [("GatedRepoError", "HF_TOKEN"), ("OSError", "full")]
+)
 @needs_hub
 def test_a_failed_download_gives_a_one_line_error(
-    error: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    error: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import huggingface_hub
 
@@ -280,7 +286,7 @@ def test_a_failed_download_gives_a_one_line_error(
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         find_preset("hf://owner/name")
     assert "\n" not in str(caught.value)
 
@@ -331,7 +337,7 @@ def test_cached_weights_of_keras_are_found_by_the_names_of_their_files(
     assert cached == {"ResNet50V2", "MobileNetV3Small", "MobileNet", "EfficientNetV2B0"}
 
 
-def test_every_network_of_keras_has_a_number_of_parameters() -> None:
+def test_the_number_of_parameters_of_every_network_of_keras_is_listed() -> None:
     import keras
 
     from seedtf.model.network import available_models
@@ -350,13 +356,15 @@ def test_every_network_of_keras_has_a_number_of_parameters() -> None:
         ("imagenet", "RegNetX002", "not stated"),
     ],
 )
-def test_the_licence_of_the_initial_weights(weights: str, model: str, licence: str) -> None:
+def test_the_licence_follows_from_the_initial_weights_and_the_network(
+    weights: str, model: str, licence: str
+) -> None:
     config = TrainConfig(data_dir="x", model=model, weights=weights)
     assert initial_weights_licence(config, None) == licence
     assert weights_licence("ResNet50V2") == "bsd"
 
 
-def test_a_run_that_starts_from_another_run_reads_the_preset_recorded_in_it(
+def test_a_run_that_starts_from_another_run_uses_the_preset_recorded_there(
     vit: Path, tmp_path: Path
 ) -> None:
     preset = find_preset(str(vit))

@@ -1,4 +1,7 @@
-"""``seedtf probe`` and ``--head=fitted``: heads are fitted on frozen features, as scikit-learn does."""
+"""``seedtf probe`` and ``--head=fitted`` fit a head to the features of a frozen network.
+
+The fitted heads predict as the logistic regression of scikit-learn does.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ SIZE, CLASSES, PER_CLASS = 16, ("ash", "elm", "oak"), 12
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy coloured images; some of them have a twin: an identical file or an enlarged one."""
+    """Noisy coloured images. In each class one has an identical copy and another an enlarged copy."""
     root = tmp_path_factory.mktemp("probed")
     rng = np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
@@ -66,7 +69,7 @@ def result(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Probe:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points of three classes around centres, and the folds that they are in."""
+    """Features of three classes, each scattered around a centre, with their labels and folds."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -83,39 +86,41 @@ def cloud() -> Cloud:
 
 
 def standardized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays, shifted and scaled so that each feature of ``train`` has mean 0 and deviation 1."""
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     deviation[deviation == 0] = 1  # a constant feature
     return (train - mean) / deviation, (test - mean) / deviation
 
 
 def test_each_fold_is_predicted_from_the_others_as_scikit_learn_does(cloud: Cloud) -> None:
-    found = predict_out_of_fold(
+    predictions = predict_out_of_fold(
         cloud.features, cloud.labels, cloud.folds, np.arange(120), num_classes=3, seed=0
     )
-    assert 0.6 < (found.linear == cloud.labels).mean() < 1
+    assert 0.6 < (predictions.linear == cloud.labels).mean() < 1
     for fold in range(4):
         test = cloud.folds == fold
-        x, z = standardized(cloud.features[~test], cloud.features[test])
-        head = found.heads[fold]
+        train_x, test_x = standardized(cloud.features[~test], cloud.features[test])
+        head = predictions.heads[fold]
         assert head.inverse_strength in C_VALUES
         oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000)
-        oracle.fit(x, cloud.labels[~test])
-        expected = oracle.predict_proba(z)
+        oracle.fit(train_x, cloud.labels[~test])
+        expected = oracle.predict_proba(test_x)
         logits = head.logits(cloud.features[test])
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         np.testing.assert_allclose(probabilities, expected, atol=0.02)
-        np.testing.assert_array_equal(found.linear[test], probabilities.argmax(axis=1))
+        np.testing.assert_array_equal(predictions.linear[test], probabilities.argmax(axis=1))
         losses = -np.log(probabilities[np.arange(test.sum()), cloud.labels[test]])
-        np.testing.assert_allclose(found.losses[test], losses, rtol=1e-4)
+        np.testing.assert_allclose(predictions.losses[test], losses, rtol=1e-4)
         knn = KNeighborsClassifier(NEIGHBOURS, metric="cosine", weights="distance")
-        expected = knn.fit(x, cloud.labels[~test]).predict(z)
-        np.testing.assert_array_equal(found.neighbours[test], expected)
+        expected = knn.fit(train_x, cloud.labels[~test]).predict(test_x)
+        np.testing.assert_array_equal(predictions.neighbours[test], expected)
 
 
 def test_the_images_of_a_fold_do_not_change_the_head_that_predicts_them(cloud: Cloud) -> None:
     test = cloud.folds == 0
     spoiled = cloud.features.copy()
-    spoiled[test] *= 1000  # would change mean, deviation and the choice of C
+    # If these images were used to fit the head, they would change the mean, the deviation and C.
+    spoiled[test] *= 1000
     labels = np.where(test, (cloud.labels + 1) % 3, cloud.labels)
     heads = [
         predict_out_of_fold(x, y, cloud.folds, np.arange(120), num_classes=3, seed=0).heads[0]
@@ -125,18 +130,19 @@ def test_the_images_of_a_fold_do_not_change_the_head_that_predicts_them(cloud: C
     np.testing.assert_array_equal(heads[0].bias, heads[1].bias)
 
 
-def test_a_class_without_images_is_never_predicted_and_two_classes_equal_scikit_learn(
+def test_a_class_without_images_is_never_predicted_and_the_others_as_by_scikit_learn(
     cloud: Cloud,
 ) -> None:
-    two = cloud.labels < 2
-    head = fit_head(cloud.features[two], cloud.labels[two] * 2, np.arange(80), 3)
-    x, _ = standardized(cloud.features[two], cloud.features[two])
+    is_used = cloud.labels < 2
+    # The labels 0 and 1 become the classes 0 and 2; class 1 has no images.
+    head = fit_head(cloud.features[is_used], cloud.labels[is_used] * 2, np.arange(80), 3)
+    x, _ = standardized(cloud.features[is_used], cloud.features[is_used])
     oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000).fit(
-        x, cloud.labels[two]
+        x, cloud.labels[is_used]
     )
     logits = head.logits(cloud.features)
     expected = oracle.decision_function(x)
-    np.testing.assert_allclose((logits[:, 2] - logits[:, 0])[two], expected, atol=0.05)
+    np.testing.assert_allclose((logits[:, 2] - logits[:, 0])[is_used], expected, atol=0.05)
     assert set(logits.argmax(axis=1)) <= {0, 2}
 
 
@@ -145,7 +151,8 @@ def test_the_choice_of_the_penalty_does_not_divide_groups(cloud: Cloud) -> None:
     twice, labels = np.repeat(noise, 2, axis=0), np.repeat(np.arange(60) % 3, 2)
     ungrouped = fit_head(twice, labels, np.arange(120), 3, seed=1)
     grouped = fit_head(twice, labels, np.repeat(np.arange(60), 2), 3, seed=1)
-    # A head with a weak penalty memorizes noise, which helps only if a copy of the image was seen.
+    # A weak penalty lets a head memorize noise. This helps only if the head was fitted on a copy of the
+    # image that it predicts, so the penalty is stronger if both copies are in one group.
     assert grouped.inverse_strength < ungrouped.inverse_strength
 
 
@@ -164,16 +171,17 @@ def test_twins_are_in_one_fold_and_every_image_counts_once(result: Probe) -> Non
     assert counts.max() - counts.min() <= 2
 
 
-def test_accuracy_interval_and_comparison_follow_from_the_predictions(
+def test_accuracy_interval_and_mcnemar_test_follow_from_the_predictions(
     result: Probe, tmp_path: Path
 ) -> None:
     best, other = result.rows
     assert {best.classifier, other.classifier} == {LOGISTIC, KNN}
-    right = [row.predicted == result.labels for row in result.rows]
-    assert best.accuracy == right[0].mean() >= other.accuracy == right[1].mean()
-    assert best.interval == wilson_interval(int(right[0].sum()), len(right[0]))
-    only_one_right = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    assert other.mcnemar_p == mcnemar_p(*only_one_right)
+    best_correct, other_correct = (row.predicted == result.labels for row in result.rows)
+    assert best.accuracy == best_correct.mean() >= other.accuracy == other_correct.mean()
+    assert best.interval == wilson_interval(int(best_correct.sum()), len(best_correct))
+    num_only_best = int((best_correct & ~other_correct).sum())
+    num_only_other = int((other_correct & ~best_correct).sum())
+    assert other.mcnemar_p == mcnemar_p(num_only_best, num_only_other)
     write_probe(result, tmp_path)
     rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()]
     assert len(rows) == 1 + len(result.records)
@@ -251,8 +259,8 @@ def test_a_run_with_a_fitted_head_has_the_accuracy_of_its_saved_model(
     trained = load_model(RunPaths(tmp_path / "run").best)
     records = dataset.split.val
     predicted = trained.predict(dataset.store.read(records).numpy(), verbose=0).argmax(axis=1)
-    right = (predicted == dataset.store.catalog.labels[records]).mean()
-    assert values["val_accuracy"] == pytest.approx(right)
+    accuracy = (predicted == dataset.store.catalog.labels[records]).mean()
+    assert values["val_accuracy"] == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +309,7 @@ def test_a_fitted_head_with_several_workers_is_an_error(data: Path) -> None:
         resolve(config, Machine(tf_config=cluster))
 
 
-def test_the_figure_has_a_point_for_each_row(result: Probe) -> None:
+def test_the_figure_has_a_point_for_each_row_of_the_table(result: Probe) -> None:
     (axes,) = draw_probe(result.rows, title="$leaf$").axes
     assert len(axes.containers) == len(result.rows)
     labels = [label.get_text() for label in axes.get_yticklabels()]

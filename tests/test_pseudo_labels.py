@@ -58,13 +58,14 @@ def load(folder: Path, tmp_path: Path, **options: object) -> Dataset:
 
 
 def sides_of(dataset: Dataset) -> dict[str, list[str]]:
+    """The paths on each side of the split of the labelled images."""
     paths = dataset.store.catalog.paths
     sides = dataset.labelled_split.sides.items()
     return {name: [paths[index] for index in side] for name, side in sides}
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "off"])
-def test_confident_images_train_and_the_split_stays(
+def test_confident_images_train_and_the_split_does_not_change(
     tiny_folder: Path,
     tmp_path: Path,
     table: Path,
@@ -87,11 +88,12 @@ def test_confident_images_train_and_the_split_stays(
     assert [NAMES[catalog.labels[index]] for index in pseudo] == [NAMES[n % 3] for n in range(2, 8)]
     assert set(pseudo) <= set(dataset.split.train)
     assert not set(pseudo) & {*dataset.split.val, *dataset.split.test}
-    sums = np.ones(len(catalog))
-    sums[len(plain.store.catalog) :] = 0.25
-    np.testing.assert_array_equal(dataset.store.soft_labels.sum(1), sums)
+    # The labels of an image sum to its weight.
+    weights = np.ones(len(catalog))
+    weights[len(plain.store.catalog) :] = 0.25
+    np.testing.assert_array_equal(dataset.store.soft_labels.sum(1), weights)
     np.testing.assert_array_equal(dataset.store.soft_labels.argmax(1), catalog.labels)
-    # the pixels are those of the files
+    # The red value of each file is ten times its number.
     pixels = dataset.store.read(tf.constant(pseudo)).numpy()
     np.testing.assert_array_equal(pixels[:, 0, 0, 0], [10 * number for number in range(2, 8)])
     assert len([change for change in dataset.changes if change.fault == "pseudo-label"]) == 6
@@ -161,7 +163,7 @@ def test_the_loss_of_an_image_is_multiplied_by_its_weight(
     np.testing.assert_allclose(loss, np.mean(np.array(losses) * class_weight * weights), rtol=1e-5)
 
 
-def test_batches_carry_the_weights_and_the_run_lists_the_labels(
+def test_batches_have_the_weights_and_the_run_folder_lists_the_pseudo_labels(
     tiny_folder: Path, tmp_path: Path, table: Path
 ) -> None:
     config = TrainConfig(
@@ -188,7 +190,7 @@ def test_batches_carry_the_weights_and_the_run_lists_the_labels(
     paths.root.mkdir()
     write_records(paths.root, config, dataset, {})
     with paths.split.open(encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == 18
+        assert len(list(csv.DictReader(file))) == 18  # the labelled images alone
     with paths.data_report.open(encoding="utf-8") as file:
         faults = [row["fault"] for row in csv.DictReader(file)]
     assert faults.count("pseudo-label") == 6

@@ -11,6 +11,7 @@ import pytest
 
 import seedtf
 
+# the names that are imported when they are first used
 LAZY = sorted(set(seedtf.__all__) - {"__version__"})
 
 
@@ -27,6 +28,7 @@ def test_dir_and_type_checkers_see_the_same_public_names() -> None:
     assert set(LAZY) == set(seedtf._PUBLIC)
     assert set(LAZY) <= set(dir(seedtf))
     tree = ast.parse(Path(seedtf.__file__).read_text(encoding="utf-8"))
+    # The imports for type checkers are in the only ``if`` block of the module.
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     imported = {
         alias.asname or alias.name: (node.module, alias.name)

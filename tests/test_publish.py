@@ -1,4 +1,4 @@
-"""``seedtf publish``: a folder or an upload, with the export and a model card, without local paths."""
+"""``seedtf publish`` writes or uploads the export and a model card, and removes local paths."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def run(tmp_path: Path) -> RunPaths:
     return paths
 
 
-def test_the_folder_has_the_newest_export_its_flags_and_the_card(run: RunPaths, tmp_path) -> None:
+def test_the_published_folder_has_the_newest_export_the_flags_and_the_card(
+    run: RunPaths, tmp_path
+) -> None:
     assert run_command("publish", [str(run.root), f"--out={tmp_path / 'out' / 'plants'}"]) == 0
     folder = tmp_path / "out" / "plants"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -137,7 +139,9 @@ def test_the_card_says_how_the_split_was_made_if_it_is_known(
         ("split", "cannot be read"),
     ],
 )
-def test_what_is_missing_is_named_and_nothing_is_left(run, tmp_path, missing, message) -> None:
+def test_a_missing_part_of_the_run_is_named_and_no_folder_is_left(
+    run, tmp_path, missing, message
+) -> None:
     if missing == "report":
         run.report.values.unlink()
     else:
@@ -147,7 +151,7 @@ def test_what_is_missing_is_named_and_nothing_is_left(run, tmp_path, missing, me
     assert not (tmp_path / "plants").exists()
 
 
-def test_an_existing_folder_is_kept(run: RunPaths, tmp_path, capsys) -> None:
+def test_an_existing_folder_and_a_missing_out_are_refused(run: RunPaths, tmp_path, capsys) -> None:
     (tmp_path / "plants").mkdir()
     assert run_command("publish", [str(run.root), f"--out={tmp_path / 'plants'}"]) == 2
     assert "already exists; pass a new folder" in capsys.readouterr().err
@@ -155,7 +159,7 @@ def test_an_existing_folder_is_kept(run: RunPaths, tmp_path, capsys) -> None:
     assert "--out is missing" in capsys.readouterr().err
 
 
-def test_an_upload_sends_the_same_folder(run: RunPaths, monkeypatch) -> None:
+def test_an_upload_sends_the_same_files_to_a_private_repository(run: RunPaths, monkeypatch) -> None:
     calls = []
 
     class HfApi:
@@ -188,7 +192,9 @@ def test_a_failed_upload_is_a_user_error(run: RunPaths, monkeypatch) -> None:
         publish_run(run.root, "hf://me/plants")
 
 
-def test_nothing_that_is_published_names_a_folder_of_the_machine(run: RunPaths, tmp_path) -> None:
+def test_published_files_contain_no_local_path_and_the_run_does_not_change(
+    run: RunPaths, tmp_path
+) -> None:
     secret = tmp_path / "ann" / "customer"
     flags = {name: f"{secret}/{name}.x" for name in (*EMPTIED_FLAGS, *SHORTENED_FLAGS)}
     resolved = {"data_root": f"{secret}/photos", "stages": [{"size": 64}]}
@@ -234,7 +240,7 @@ def test_a_damaged_parity_json_is_not_published(run: RunPaths, tmp_path) -> None
         ("data_dir", "sample", "sample"),
         ("data_dir", "gs://bucket/photos/", "photos"),
         ("data_dir", "../ann/photos", "photos"),
-        ("data_dir", "/home/ann/", "home"),  # the last part would name the user
+        ("data_dir", "/home/ann/", "home"),  # The last part of this path is the user's name.
         ("data_dir", "/Users/ann", "home"),
         ("data_service", "host-7.example:5000", ""),
         ("weights", "imagenet", "imagenet"),
@@ -252,12 +258,12 @@ def test_a_path_is_published_as_its_last_part(name: str, value: str, published: 
     assert remove_local_paths({"resolved": [{name: value}]}) == {"resolved": [{name: published}]}
 
 
-def test_every_flag_with_a_text_is_known_to_be_a_path_or_not() -> None:
-    types = field_types(TrainConfig)
+def test_every_flag_with_a_text_is_listed_as_a_path_or_as_something_else() -> None:
+    type_of = field_types(TrainConfig)
     texts = {
         flag.name
         for flag in dataclasses.fields(TrainConfig)
-        if types[flag.name] is str and not flag.metadata["choices"]
+        if type_of[flag.name] is str and not flag.metadata["choices"]
     }
     columns = {"file_column", "label_column", "split_column", "group_by"}
     words = {"class_weights", "progressive_sizes", "track"}
