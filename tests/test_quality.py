@@ -14,26 +14,32 @@ from seedtf.data.check.quality import QUALITY_SIZE, find_poor, halve, measure_qu
 RNG = np.random.default_rng(1)
 
 
-def draw_photograph(blobs: int) -> Image.Image:
-    """Blobs with the fine texture of a photograph."""
-    coarse = Image.fromarray(RNG.integers(40, 200, (blobs, blobs, 3)).astype(np.uint8))
-    smooth = np.asarray(coarse.resize((QUALITY_SIZE,) * 2, Image.Resampling.BICUBIC), np.float32)
+def draw_photograph(blobs_per_side: int) -> Image.Image:
+    """A square of blurred blobs of colour, with noise like the fine texture of a photograph."""
+    coarse = RNG.integers(40, 200, (blobs_per_side, blobs_per_side, 3)).astype(np.uint8)
+    image = Image.fromarray(coarse).resize((QUALITY_SIZE,) * 2, Image.Resampling.BICUBIC)
+    smooth = np.asarray(image, np.float32)
     grain = ndimage.gaussian_filter(RNG.normal(0, 25, smooth.shape), (0.7, 0.7, 0))
     return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
 
 
 PHOTOGRAPHS = [draw_photograph(4 + number % 5) for number in range(60)]
-GOOD = [measure_quality(np.asarray(image)) for image in PHOTOGRAPHS]
+GOOD_MEASURES = [measure_quality(np.asarray(image)) for image in PHOTOGRAPHS]
 
 
-def faults(*images: np.ndarray) -> list[tuple[int, str]]:
-    """Index and fault of each of ``images`` that is poor when judged with the 60 good images."""
+def find_faults(*images: np.ndarray) -> list[tuple[int, str]]:
+    """The index and the fault of each poor image of a folder with the 60 good images and ``images``.
+
+    Index 0 is the first of ``images``.
+    """
     measured = [measure_quality(np.asarray(image, np.uint8)) for image in images]
-    return [(index - 60, fault) for index, fault, _ in find_poor(np.array(GOOD + measured))]
+    return [
+        (index - 60, fault) for index, fault, _ in find_poor(np.array(GOOD_MEASURES + measured))
+    ]
 
 
 def test_good_images_are_not_reported() -> None:
-    assert faults() == []
+    assert find_faults() == []
 
 
 @pytest.mark.parametrize(
@@ -48,18 +54,18 @@ def test_good_images_are_not_reported() -> None:
     ],
 )
 def test_each_fault_is_reported_under_its_name(fault: str, spoil) -> None:
-    found = faults(*(spoil(image) for image in PHOTOGRAPHS[:3]))
+    found = find_faults(*(spoil(image) for image in PHOTOGRAPHS[:3]))
     assert [each for each in found if each[1] == fault] == [(0, fault), (1, fault), (2, fault)]
     assert {name for _, name in found} == {fault}
 
 
 def test_a_property_that_many_images_share_is_not_reported() -> None:
     dark = [np.asarray(image) * 0.15 for image in PHOTOGRAPHS[:8]]
-    assert len(faults(*dark[:3])) == 3
-    assert faults(*dark) == []
+    assert len(find_faults(*dark[:3])) == 3
+    assert find_faults(*dark) == []
 
 
-def test_in_a_folder_of_few_images_no_blur_is_reported() -> None:
+def test_blur_is_not_reported_in_a_folder_of_few_images() -> None:
     sharp = measure_quality(np.asarray(PHOTOGRAPHS[0]))
     soft = measure_quality(np.asarray(PHOTOGRAPHS[1].filter(ImageFilter.GaussianBlur(4))))
     assert list(find_poor(np.array([sharp] * 5 + [soft]))) == []
@@ -71,17 +77,21 @@ def test_measures_agree_with_scipy(number: int, factor: float, offset: int) -> N
     pixels = np.asarray(PHOTOGRAPHS[number], np.float32) * factor + offset
     image = np.clip(pixels, 0, 255).astype(np.uint8)
     grey = image.astype(np.float64) @ [0.299, 0.587, 0.114]
-    expected = ndimage.laplace(grey)[1:-1, 1:-1].var()
-    half = ndimage.laplace(grey.reshape(72, 2, 72, 2).mean((1, 3)))[1:-1, 1:-1].var()
+    variance = ndimage.laplace(grey)[1:-1, 1:-1].var()
+    variance_at_half_size = ndimage.laplace(grey.reshape(72, 2, 72, 2).mean((1, 3)))[
+        1:-1, 1:-1
+    ].var()
     sharpness, detail, brightness, _, contrast = measure_quality(image)
-    np.testing.assert_allclose(sharpness, np.log(expected + 1e-3), rtol=1e-4)
-    np.testing.assert_allclose(detail, np.log(expected + 1e-3) - np.log(half + 1e-3), atol=1e-3)
+    np.testing.assert_allclose(sharpness, np.log(variance + 1e-3), rtol=1e-4)
+    expected_detail = np.log(variance + 1e-3) - np.log(variance_at_half_size + 1e-3)
+    np.testing.assert_allclose(detail, expected_detail, atol=1e-3)
     np.testing.assert_allclose(brightness, np.percentile(grey, 95), rtol=1e-4)
     np.testing.assert_allclose(contrast, image.reshape(-1, 3).std(0).max(), rtol=1e-4)
 
 
 def test_the_text_for_a_blurred_image_names_each_measure_that_is_too_low() -> None:
-    low = [[3, 0, 200, 0, 30], [5, -1, 200, 0, 30], [3, -1, 200, 0, 30]]  # sharpness, detail, both
+    # In the first row the sharpness is too low, in the second the detail, in the third both.
+    low = [[3, 0, 200, 0, 30], [5, -1, 200, 0, 30], [3, -1, 200, 0, 30]]
     found = find_poor(np.array(low + 40 * [[5, 0, 200, 0, 30]], np.float32))
     sharpness = "variance of the Laplacian: 0.14 times the folder's median"
     detail = (

@@ -1,6 +1,6 @@
-"""The race (the same training with seedtf and other tools): what is recorded, its table and figure.
+"""A race is the same training with seedtf and with other tools: its records, its table and its figure.
 
-It is run by ``scripts/benchmark_race.py``; the modules tested here are in ``scripts/race``.
+``scripts/benchmark_race.py`` runs the race. The modules tested here are in ``scripts/race``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from race import watch
 
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(watch, "MEMORY_POLL_SECONDS", 0.1)  # a process may live for only 0.3 s
+    monkeypatch.setattr(watch, "MEMORY_POLL_SECONDS", 0.1)  # FAKE_TRAINING may end after 0.3 s
     return watch
 
 
@@ -77,7 +77,7 @@ def watch_fake_training(
     get_first_step: Callable[[], float | None],
     limit_seconds: float,
 ) -> Any:
-    """The record of ``FAKE_TRAINING``, which sleeps for ``sleep_seconds`` after its two epochs."""
+    """The record of a run of ``FAKE_TRAINING`` that sleeps for ``sleep_seconds`` after two epochs."""
     history = folder / "history.csv"
     return watch.watch(
         [sys.executable, "-c", FAKE_TRAINING, str(history), str(sleep_seconds)],
@@ -89,7 +89,9 @@ def watch_fake_training(
     )
 
 
-def test_each_epoch_has_its_seconds_and_cpu_seconds(watch: ModuleType, tmp_path: Path) -> None:
+def test_each_epoch_has_the_seconds_and_cpu_seconds_until_its_end(
+    watch: ModuleType, tmp_path: Path
+) -> None:
     record = watch_fake_training(
         watch, tmp_path, sleep_seconds=0, get_first_step=time.time, limit_seconds=60.0
     )
@@ -176,5 +178,6 @@ def test_count_lines_counts_the_code_that_a_setting_uses(
     import race_runner
     import race_script_of_a_test
 
-    # "import json"; "def" and "return" of helper; the first and the last statement of default
+    # The five lines are `import json`, two lines of helper (`def` and `return`), and the first and the
+    # last statement of default.
     assert race_runner.count_lines(race_script_of_a_test.default) == 5

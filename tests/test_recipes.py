@@ -1,4 +1,7 @@
-"""Recipes are named defaults that given flags override; by default the initial weights choose one."""
+"""A recipe is a named set of defaults, which given flags override.
+
+With ``--recipe=auto``, the default, the initial weights decide the recipe.
+"""
 
 import dataclasses
 import json
@@ -65,7 +68,7 @@ def test_a_flagfile_holds_the_values_that_the_recipe_set() -> None:
     ("weights", "recipe"),
     [("none", "fast"), ("imagenet", "finetune"), ("some.keras", "finetune")],
 )
-def test_by_default_the_initial_weights_choose_the_recipe(weights: str, recipe: str) -> None:
+def test_by_default_the_initial_weights_decide_the_recipe(weights: str, recipe: str) -> None:
     config = TrainConfig(data_dir="x", weights=weights)
     assert (config.recipe, config.recipe_in_use) == (AUTO, recipe)
     explicit = TrainConfig(data_dir="x", weights=weights, recipe=recipe)
@@ -78,7 +81,7 @@ def test_a_requested_recipe_does_not_depend_on_the_weights(recipe: str, weights:
     assert TrainConfig(data_dir="x", recipe=recipe, weights=weights).recipe_in_use == recipe
 
 
-def test_the_fast_recipe_has_the_measured_values() -> None:
+def test_the_values_of_the_fast_recipe_stay_the_same() -> None:
     config = TrainConfig(data_dir="x", weights="none")
     assert (config.recipe_in_use, config.epochs, config.optimizer) == ("fast", 20, "adamw")
     assert (config.schedule, config.schedule_per_step) == ("one_cycle", True)
@@ -94,8 +97,8 @@ def test_finetune_rotates_by_up_to_180_degrees_if_flip_is_both() -> None:
     assert TrainConfig(data_dir="x", flip="horizontal").rotation == 0.0
 
 
-def saved_run(folder, **flags) -> str:
-    """A run folder with nothing but the flags and a model file."""
+def write_run(folder, **flags) -> str:
+    """Writes a run folder with the flags and an empty model file alone; returns its path."""
     config = TrainConfig(data_dir="x", **flags)
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "best.keras").write_bytes(b"")
@@ -104,14 +107,14 @@ def saved_run(folder, **flags) -> str:
 
 
 def test_a_run_saved_before_recipe_auto_existed_keeps_its_recipe(tmp_path) -> None:
-    run_dir = saved_run(tmp_path, recipe="fast")
+    run_dir = write_run(tmp_path, recipe="fast")
     for config in (resumed_config(run_dir, {}), load_resumed(TrainConfig(resume=run_dir))):
         assert (config.recipe, config.recipe_in_use, config.epochs) == ("fast", "fast", 20)
 
 
 @pytest.mark.parametrize(("weights", "recipe"), [("none", "fast"), ("imagenet", "finetune")])
 def test_resume_and_continue_keep_the_recipe_that_auto_chose(tmp_path, weights, recipe) -> None:
-    run_dir = saved_run(tmp_path, weights=weights)
+    run_dir = write_run(tmp_path, weights=weights)
     resumed = resumed_config(run_dir, {"recipe": "auto"})
     assert (resumed.recipe, resumed.recipe_in_use) == ("auto", recipe)
     # The new run starts from trained weights, for which auto would choose finetune.

@@ -1,4 +1,4 @@
-"""The fused augmentation equals a chain of plain operations, and each of these is correct."""
+"""The fused augmentation equals a chain of plain operations, each of which is tested alone too."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from seedtf.augment import FLIPS, fused, reference
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
 
-# Height and width of the input, and of the output.
+# (height, width) of the input and (height, width) of the output
 SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((9, 30), (9, 30)), ((12, 12), (29, 23))]
 
 
-def draw_waves(batch: int, height: int, width: int) -> np.ndarray:
-    """Waves along both axes, different ones in each image and channel, uint8 [B, H, W, 3]."""
+def draw_waves(num_images: int, height: int, width: int) -> np.ndarray:
+    """Images of waves along both axes, different in each channel: uint8 [num_images, H, W, 3]."""
     y, x = np.mgrid[:height, :width] / 6.0
-    waves = [np.sin(x + k) + np.cos(y * (k + 1) / 2) for k in range(3 * batch)]
-    pixels = np.stack(waves).reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
+    waves = [np.sin(x + k) + np.cos(y * (k + 1) / 2) for k in range(3 * num_images)]
+    pixels = np.stack(waves).reshape(num_images, 3, height, width).transpose(0, 2, 3, 1)
     return np.round(127.5 + 60 * pixels).astype(np.uint8)
 
 
@@ -56,16 +56,16 @@ def test_fused_equals_the_chain_of_plain_operations(
     assert difference.mean() <= 0.002
 
 
-def constant(batch: int, value: float) -> tf.Tensor:
-    return tf.fill([batch], float(value))
+def constant(num_images: int, value: float) -> tf.Tensor:
+    return tf.fill([num_images], float(value))
 
 
-def parameters_with(batch: int, **changes: float) -> Parameters:
-    """Parameters that leave every image of a batch as it is, except for ``changes``."""
+def parameters_with(num_images: int, **changes: float) -> Parameters:
+    """Parameters that change no image, except that those in ``changes`` have the given values."""
     values = dict.fromkeys(Parameters._fields, 0.0)
     values |= {"scale_x": 1, "scale_y": 1, "center_x": 0.5, "center_y": 0.5}
     values |= {"flip_x": 1, "flip_y": 1, "contrast": 1, "saturation": 1, **changes}
-    return Parameters(**{name: constant(batch, value) for name, value in values.items()})
+    return Parameters(**{name: constant(num_images, value) for name, value in values.items()})
 
 
 IMAGES = tf.constant(np.random.default_rng(1).uniform(0, 255, (2, 6, 6, 3)).astype(np.float32))
@@ -98,6 +98,7 @@ def test_saturation_equals_the_blend_with_luma() -> None:
 
 
 def test_hue_rotates_the_chroma_by_the_angle() -> None:
+    """In the colour space YIQ, Y is the luma, and the chroma is the complex number I + iQ."""
     rotated = reference.adjust_hue_saturation(IMAGES, constant(2, 0.7), constant(2, 1))
     before, after = (np.einsum("...j,ij", image, fused.RGB_TO_YIQ) for image in (IMAGES, rotated))
     chroma = [image[..., 1] + 1j * image[..., 2] for image in (before, after)]
@@ -105,7 +106,7 @@ def test_hue_rotates_the_chroma_by_the_angle() -> None:
     assert np.abs(chroma[1] - chroma[0] * np.exp(0.7j)).max() < 0.01
 
 
-def test_yiq_equals_that_of_tf_image_up_to_rounding() -> None:
+def test_the_matrix_from_rgb_to_yiq_is_that_of_tf_image_up_to_rounding() -> None:
     ours = np.einsum("...j,ij", IMAGES, fused.RGB_TO_YIQ)
     assert np.abs(ours - tf.image.rgb_to_yiq(IMAGES)).max() < 255 * 2e-3
 
@@ -113,6 +114,7 @@ def test_yiq_equals_that_of_tf_image_up_to_rounding() -> None:
 def test_each_image_has_its_own_contrast_and_brightness() -> None:
     factors = tf.constant([0.5, 2.0])
     result = reference.adjust_contrast(IMAGES, factors)
+    # Contrast multiplies the distance from 127.5.
     assert np.abs(result[0] - (0.5 * IMAGES[0] + 63.75)).max() < 1e-3
     assert np.abs(result[1] - (2 * IMAGES[1] - 127.5)).max() < 1e-3
     shifted = reference.adjust_brightness(IMAGES, tf.constant([5.0, -7.0]))

@@ -1,4 +1,4 @@
-"""Folders at URLs that only fsspec reads, tested with its in-memory file system in place of s3://."""
+"""Folders at URLs that only fsspec reads, such as s3://; the tests use its in-memory memory://."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, memory, tiny_folder
     assert catalog.paths == local.store.catalog.paths
     assert catalog.class_names == local.store.catalog.class_names
     assert np.array_equal(remote.split.val, local.split.val)
-    every = tf.range(len(catalog), dtype=tf.int64)
-    assert np.array_equal(remote.store.read(every), local.store.read(every))
-    # Files that are not images, and hidden folders, are no faults.
+    indices = tf.range(len(catalog), dtype=tf.int64)
+    assert np.array_equal(remote.store.read(indices), local.store.read(indices))
+    # A file that is not an image, and a hidden folder, are not reported as faults.
     assert {(f.path, f.fault) for f in catalog.faults} == {("alder/cut.png", "truncated")}
     with pytest.raises(UserError, match="--data_service: its workers cannot open memory://"):
         portable_reader(remote.store)
@@ -64,15 +64,15 @@ def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, memory, tiny_folder
         remote.store.read(tf.constant([0], tf.int64))
 
 
-def test_the_cache_key_changes_when_an_object_changes(bucket, memory):
+def test_the_cache_key_changes_when_a_file_in_the_bucket_changes(bucket, memory):
     before = cache_key(scan_folder(bucket), 8)
     assert cache_key(scan_folder(bucket), 8) == before
-    # The object keeps its size, but is written later.
+    # The file is written again with the same bytes, so only its time changes.
     memory.pipe_file("/b/images/alder/0.png", memory.cat_file("/b/images/alder/0.png"))
     assert cache_key(scan_folder(bucket), 8) != before
 
 
-def test_a_table_may_be_remote_and_files_are_copied_for_tensorflow(bucket, memory):
+def test_a_label_table_can_be_at_a_url_and_files_are_copied_for_tensorflow(bucket, memory):
     memory.pipe_file("/b/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
     catalog = read_label_table("memory://b/labels.csv", bucket).catalog
     assert catalog.class_names == ("f", "é")
@@ -113,11 +113,11 @@ def test_a_pack_in_a_bucket_is_copied_once(memory, tiny_folder, tmp_path, capsys
     memory.rm(shard)
     with pytest.raises(UserError, match="cannot be copied: No such file"):
         unpack_archive(url, "--data_dir", tmp_path / "other")
-    # The path of anything but a pack or an archive is returned unchanged.
+    # A path of something else than a pack or an archive is returned unchanged.
     assert unpack_archive("memory://b/none", "--data_dir", cache) == "memory://b/none"
 
 
-def test_what_is_missing_or_empty_is_named(bucket, memory):
+def test_missing_and_too_large_files_raise_errors_and_an_empty_file_is_read(bucket, memory):
     with pytest.raises(UserError, match=r"^--data_dir=memory://b/none: no such folder; pass"):
         scan_folder("memory://b/none")
     with pytest.raises(UserError, match=r"^--data_dir=memory://.*png: a file; pass"):
@@ -126,13 +126,15 @@ def test_what_is_missing_or_empty_is_named(bucket, memory):
     assert read_file("memory://b/empty.png", max_pixels=9) == b""
     with pytest.raises(FileNotFoundError):
         read_file("memory://b/none.png", max_pixels=9)
-    # The largest file of an image of 1 pixel has 64 MiB of metadata and 8 bytes.
+    # A file of an image of 1 pixel may have at most 64 MiB of metadata and 8 bytes for the pixel.
     memory.pipe_file("/b/large.png", bytes((64 << 20) + 100))
     with pytest.raises(RefusedError, match="more than"):
         read_file("memory://b/large.png", max_pixels=1)
 
 
-def test_an_error_of_the_store_gives_a_one_line_error(bucket, memory, monkeypatch, capsys):
+def test_an_error_of_the_remote_file_system_gives_a_one_line_error(
+    bucket, memory, monkeypatch, capsys
+):
     class NoCredentialsError(Exception):
         pass
 

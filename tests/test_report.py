@@ -1,4 +1,4 @@
-"""The files of a report agree with each other, escape what they show, and open in a browser."""
+"""The files of a report agree with each other; its page escapes names and opens in a browser."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ FILES = {
 def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     run = make_run(folder / "<i>run & co", draw_classes(folder / "data", NAMES, per_class=8))
-    stand_in = draw_reliability(
+    # Any figure can replace the curves, which the page only shows.
+    figure = draw_reliability(
         reliability(np.array([0.5]), np.array([True])), None, title="instead of the curves"
     )
-    (run / "curves.png").write_bytes(figure_png(stand_in, dpi=40))
+    (run / "curves.png").write_bytes(figure_png(figure, dpi=40))
     return run
 
 
@@ -54,29 +55,29 @@ def test_the_accuracy_is_the_same_in_every_file(evaluation):
     assert {path.name for path in folder.iterdir()} == FILES
     values = json.loads((folder / "report.json").read_text())
     rows = read_table(folder / "predictions_val.csv")
-    right = sum(row["true"] == row["top1"] for row in rows)
+    num_correct = sum(row["true"] == row["top1"] for row in rows)
     trace = sum(row[i] for i, row in enumerate(values["confusion_matrix"]))
     assert len(rows) == values["images"] == sum(map(sum, values["confusion_matrix"])) == 24
-    assert right == trace == values["correct"]
-    assert values["accuracy"] == right / len(rows) == trace / values["images"]
+    assert num_correct == trace == values["correct"]
+    assert values["accuracy"] == num_correct / len(rows) == trace / values["images"]
     assert f"{100 * values['accuracy']:.1f}" in evaluation.page.read_text(encoding="utf-8")
     supports = [row["support"] for row in values["per_class"]]
     assert supports == [sum(row) for row in values["confusion_matrix"]]
 
 
-def test_the_table_holds_the_exact_probabilities(evaluation):
-    found = evaluation.report.predictions
+def test_the_table_has_the_exact_probabilities(evaluation):
+    predictions = evaluation.report.predictions
     rows = read_table(evaluation.page.parent / "predictions_val.csv")
-    assert [row["path"] for row in rows] == list(found.paths)
-    for row, probabilities in zip(rows, found.probabilities, strict=True):
+    assert [row["path"] for row in rows] == list(predictions.paths)
+    for row, probabilities in zip(rows, predictions.probabilities, strict=True):
         written = {row[f"top{k}"]: np.float32(row[f"p{k}"]) for k in range(1, 6)}
-        exact = dict(zip(found.class_names, probabilities, strict=True))
+        exact = dict(zip(predictions.class_names, probabilities, strict=True))
         assert written == {name: exact[name] for name in written}
         assert list(written.values()) == sorted(probabilities, reverse=True)[:5]
-        own = exact[row["true"]]
-        assert float(row["loss"]) == pytest.approx(-np.log(own), rel=1e-4)
-        others = max(p for name, p in exact.items() if name != row["true"])
-        assert float(row["margin"]) == pytest.approx(own - others, abs=1e-5)
+        p_true = exact[row["true"]]
+        assert float(row["loss"]) == pytest.approx(-np.log(p_true), rel=1e-4)
+        p_best_other = max(p for name, p in exact.items() if name != row["true"])
+        assert float(row["margin"]) == pytest.approx(p_true - p_best_other, abs=1e-5)
 
 
 def test_the_rows_above_the_threshold_have_the_reported_count_and_precision(evaluation):
@@ -97,7 +98,7 @@ def test_the_temperature_is_in_report_json(evaluation):
     assert set(values["ece"]) == {"before", "after"}
 
 
-def test_the_page_escapes_what_comes_from_file_names(evaluation):
+def test_the_page_escapes_the_names_of_classes_and_of_the_run(evaluation):
     text = evaluation.page.read_text(encoding="utf-8")
     assert "<b>&" not in text
     assert "<i>run" not in text
@@ -147,7 +148,7 @@ def test_a_top_loss_without_its_image_is_still_listed(tmp_path):
     assert "gone.png" in write_report(report, context, tmp_path / "out").read_text()
 
 
-def test_confusion_cells_show_count_and_fraction():
+def test_the_cells_of_the_confusion_matrix_show_count_and_percentage():
     figure = draw_confusion(np.array([[3, 1], [0, 6]]), ["a", "b"], title="t")
     axes = figure.axes[0]
     cells = {
@@ -167,13 +168,13 @@ def test_confusion_cells_show_count_and_fraction():
 
 
 @pytest.mark.parametrize("size", [1, 41, 200])
-def test_confusion_of_any_size_is_drawn(size):
+def test_a_confusion_matrix_of_any_size_is_drawn(size):
     figure = draw_confusion(np.eye(size, dtype=int), [f"${n}" for n in range(size)], title="$t")
     assert figure_png(figure, dpi=30).startswith(b"\x89PNG")
     assert max(figure.get_size_inches()) < 40
 
 
-def test_reliability_shows_the_bins_with_images():
+def test_the_reliability_diagram_shows_only_bins_with_images():
     before = reliability(np.array([0.95, 0.9, 0.3]), np.array([True, False, False]))
     after = reliability(np.array([0.5, 0.5, 0.4]), np.array([True, False, False]))
     upper = draw_reliability(before, after, title="t").axes[0]
@@ -209,16 +210,17 @@ def test_the_page_opens_in_a_browser_without_messages_requests_or_overflow(evalu
             assert page.facts["rows"] > len(NAMES)
             assert page.facts["mistakes"] == min(36, num_mistakes) > 0
             assert page.facts["broken"] == 0
-            # each mistake has its image and its heat map
+            # Each mistake has its image and its heat map. The other three are the confusion matrix, the
+            # reliability diagram and the curves.
             assert page.facts["images"] == 2 * page.facts["mistakes"] + 3
             assert page.facts["overflow"] <= 0
             assert page.facts["font"] >= 12
             assert page.png.startswith(b"\x89PNG")
             text_colors.add(page.facts["color"])
-    assert len(text_colors) == 2
+    assert len(text_colors) == 2  # one for light and one for dark mode
 
 
-def test_the_browser_reports_requests_errors_and_overflow(tmp_path):
+def test_open_page_reports_requests_errors_and_overflow(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(
         "<p style='width: 2000px'>wide</p><img src='http://127.0.0.1:9/x.png'>"

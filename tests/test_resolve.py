@@ -1,4 +1,7 @@
-"""``resolve`` replaces each ``auto`` by a value for the machine, or refuses; TensorFlow is not used."""
+"""``resolve`` replaces each ``auto`` by a value that suits the machine, or refuses the flags.
+
+It does not import TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from seedtf.training.machine import Machine
 from seedtf.training.plan import batch_norm_momentum
 from seedtf.training.resolve import Settings, resolve
 
-AMPERE, VOLTA = (8, 0), (7, 0)
+AMPERE, VOLTA = (8, 0), (7, 0)  # compute capabilities of two generations of NVIDIA GPUs
 
 
 def resolved(machine: Machine | None = None, **flags: object) -> Settings:
@@ -95,13 +98,14 @@ def test_only_presets_of_efficientnets_are_finetuned_at_a_high_rate(name: str, l
     assert resolve(config, Machine(hub=True), preset).lr == pytest.approx(lr)
 
 
-def test_a_warm_up_sets_the_rate_at_every_step() -> None:
+def test_with_a_warm_up_the_learning_rate_is_set_at_every_step() -> None:
     assert not resolved(schedule_per_step=False).lr_per_step
     assert resolved(schedule_per_step=False, warmup_epochs=1.0).lr_per_step
 
 
 def test_optimizers_of_addons_have_no_decay_by_default() -> None:
     machine = Machine(keras_2=True, addons=True)
+    # Keras 2 has no lamb, so the one of TensorFlow Addons is used.
     assert resolved(machine, optimizer="radam").weight_decay == 0.0
     assert resolved(machine, optimizer="adamw").weight_decay == 0.05
     assert resolved(machine, optimizer="lamb").weight_decay == 0.0
@@ -119,7 +123,7 @@ def test_every_gpu_of_every_worker_is_a_replica() -> None:
     assert not settings.compilation.enabled
 
 
-def test_only_a_batch_size_that_was_given_must_be_a_multiple_of_the_gpus() -> None:
+def test_only_a_given_batch_size_must_be_a_multiple_of_the_number_of_gpus() -> None:
     machine = Machine(gpus=(AMPERE, AMPERE, AMPERE))
     assert resolved(machine).devices.replicas == 3
     with pytest.raises(UserError, match=r"--batch_size=32: 3 replicas .* pass 30 or 33"):
@@ -186,7 +190,7 @@ def test_what_cannot_work_is_refused_before_data_is_read(
 
 
 @given(st.integers(1, 10**6))
-def test_batch_norm_statistics_of_50_steps_replace_those_of_the_epoch_before(
+def test_an_epoch_of_50_steps_replaces_the_batch_norm_statistics_before_it(
     steps_per_epoch: int,
 ) -> None:
     momentum = batch_norm_momentum(steps_per_epoch)
@@ -195,7 +199,7 @@ def test_batch_norm_statistics_of_50_steps_replace_those_of_the_epoch_before(
         assert momentum**steps_per_epoch < 1e-4
 
 
-def test_batch_norm_momentum_rises_with_the_length_of_an_epoch_up_to_that_of_keras() -> None:
+def test_batch_norm_momentum_rises_with_the_steps_per_epoch_up_to_the_default_of_keras() -> None:
     assert batch_norm_momentum(74) == pytest.approx(1 - 10 / 74)
     assert batch_norm_momentum(100_000) == 0.99
     assert batch_norm_momentum(3) == 0.8

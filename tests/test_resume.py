@@ -19,8 +19,8 @@ from seedtf.data.sample.write import write_sample
 
 HERE = Path(__file__).parent
 # For a longer test: SEEDTF_KILLS=50 SEEDTF_KILL_DATA=folder SEEDTF_KILL_FLAGS="--image_size=32 …"
-KILLS = int(os.environ.get("SEEDTF_KILLS", "7"))
-SMALL = (
+NUM_KILLS = int(os.environ.get("SEEDTF_KILLS", "7"))
+SMALL_RUN_FLAGS = (
     "--image_size=16 --batch_size=16 --epochs=3 --freeze_epochs=1 --save_minutes=0.001 "
     # Most of these options have a state or random numbers of their own.
     "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
@@ -28,7 +28,7 @@ SMALL = (
     # With --augment_strength=auto, --augment_impl=fused would be traced in every epoch.
     "--augment_impl=tf_image"
 )
-FLAGS = os.environ.get("SEEDTF_KILL_FLAGS", SMALL).split()
+FLAGS = os.environ.get("SEEDTF_KILL_FLAGS", SMALL_RUN_FLAGS).split()
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def start(arguments: list[str]) -> forked.Process:
 
 
 def run(arguments: list[str], fatal_write: int = 0) -> subprocess.CompletedProcess:
-    """Runs a command that kills itself at its write number ``fatal_write``, counted from 1; 0 is never.
+    """Runs a command that kills itself instead of making its write number ``fatal_write``.
 
-    ``killed_run.py`` says which calls count as writes.
+    Writes are counted from 1; with 0 the command ends as usual. ``killed_run.py`` says what a write is.
     """
     return forked.run("killed_run:main", [str(fatal_write), *arguments])
 
@@ -68,7 +68,7 @@ def finish(arguments: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(data, shared) -> Path:
-    """An uninterrupted run in a new interpreter, whose string hashes differ from the forked runs'."""
+    """An uninterrupted run in a new interpreter, which hashes strings differently from forked runs."""
 
     def train(folder: Path) -> None:
         command = [sys.executable, HERE / "killed_run.py", "0", *train_flags(data, folder / "run")]
@@ -79,12 +79,13 @@ def undisturbed(data, shared) -> Path:
 
 
 def end_of(run_dir: Path) -> dict[str, object]:
-    """History, last state and models of a run, which must equal those of the undisturbed run."""
+    """The history, the last state and the models of a run, for comparison with the undisturbed run."""
     from seedtf.training.state import load_newest_state
 
     state, warnings = load_newest_state(run_dir / "state")
     assert not warnings
-    assert len(state.arrays["average"]) > 1 or SMALL.split() != FLAGS
+    # The default flags include --ema_horizon, so the state has averaged weights.
+    assert len(state.arrays["average"]) > 1 or SMALL_RUN_FLAGS.split() != FLAGS
     end: dict[str, object] = {"history": (run_dir / "history.csv").read_bytes()}
     for group in ("weights", "optimizer", "average"):
         end[group] = [array.tobytes() for array in state.arrays[group]]
@@ -94,12 +95,12 @@ def end_of(run_dir: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def wanted(undisturbed) -> dict[str, object]:
+def expected(undisturbed) -> dict[str, object]:
     return end_of(undisturbed)
 
 
-def assert_same(found: dict[str, object], wanted: dict[str, object]) -> None:
-    for name, value in wanted.items():
+def assert_same(found: dict[str, object], expected: dict[str, object]) -> None:
+    for name, value in expected.items():
         assert found[name] == value, name
 
 
@@ -118,25 +119,26 @@ def next_arguments(data: Path, run_dir: Path) -> list[str]:
     return train_flags(data, run_dir)
 
 
-def test_a_run_killed_at_any_moment_resumes_exactly(data, wanted, tmp_path) -> None:
-    draw, run_dir, killed = random.Random(1), tmp_path / "run", 0
-    while killed < KILLS:
+def test_a_run_killed_at_any_moment_resumes_exactly(data, expected, tmp_path) -> None:
+    rng, run_dir, num_killed = random.Random(1), tmp_path / "run", 0
+    while num_killed < NUM_KILLS:
         arguments = next_arguments(data, run_dir)
-        if draw.random() < 0.7:
-            done = run(arguments, fatal_write=draw.randint(1, 70))
+        if rng.random() < 0.7:
+            done = run(arguments, fatal_write=rng.randint(1, 70))
             returncode, output = done.returncode, done.stderr
         else:
-            returncode, output = kill_after(arguments, draw.uniform(0.2, 4.0)), ""
+            returncode, output = kill_after(arguments, rng.uniform(0.2, 4.0)), ""
         if returncode == 0:  # the run ended before it was killed, so start another one
-            assert_same(end_of(run_dir), wanted)
+            assert_same(end_of(run_dir), expected)
             shutil.rmtree(run_dir)
         else:
             assert returncode == -signal.SIGKILL, output
-            killed += 1
+            num_killed += 1
     done = run(next_arguments(data, run_dir))
     assert done.returncode == 0, done.stderr
-    assert_same(end_of(run_dir), wanted)
-    assert not [path for path in run_dir.rglob(".*") if path.is_file()]  # leftovers are removed
+    assert_same(end_of(run_dir), expected)
+    # No temporary files are left.
+    assert not [path for path in run_dir.rglob(".*") if path.is_file()]
 
 
 def kill_after(arguments: list[str], seconds: float) -> int:
@@ -169,10 +171,10 @@ def interrupt(data: Path, folder: Path) -> None:
     resume = ["train", f"--resume={run_dir}"]
     steps = {"SIGTERM": stop(train_flags(data, run_dir), "epoch 1/", signal.SIGTERM)}
     shutil.copytree(run_dir / "state", folder / "before")
-    full = start(resume)
+    on_full_disk = start(resume)
     # A write beyond 30 kB fails with an OSError, as on a full disk.
-    resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
-    steps["full disk"] = [*full.communicate(), full.returncode]
+    resource.prlimit(on_full_disk.pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
+    steps["full disk"] = [*on_full_disk.communicate(), on_full_disk.returncode]
     shutil.copytree(run_dir / "state", folder / "after")
     steps["SIGINT"] = stop(resume, "epoch 2/", signal.SIGINT)
     limited = run([*resume, "--time_limit=0.00001"])
@@ -184,7 +186,7 @@ def interrupt(data: Path, folder: Path) -> None:
     (folder / "steps.json").write_text(json.dumps(steps))
 
 
-def stop(arguments: list[str], line_start: str, number: int) -> list[str | int]:
+def stop(arguments: list[str], line_start: str, signal_number: int) -> list[str | int]:
     """Runs a command and sends a signal when a line of its output begins with ``line_start``.
 
     Returns:
@@ -193,42 +195,45 @@ def stop(arguments: list[str], line_start: str, number: int) -> list[str | int]:
     process = start(arguments)
     for line in process.stdout:
         if line.startswith(line_start):
-            process.send_signal(number)
+            process.send_signal(signal_number)
             break
     return [*process.communicate(timeout=60), process.returncode]
 
 
 def read_step(interrupted: Path, name: str) -> tuple[str, str, int]:
+    """The output, the errors and the exit code of one process of the interrupted run."""
     return tuple(json.loads((interrupted / "steps.json").read_text())[name])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_exits_with_75(interrupted, end_of_interrupted, wanted, number) -> None:
-    _, errors, returncode = read_step(interrupted, number.name)
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_with_75(
+    interrupted, end_of_interrupted, expected, signal_number
+) -> None:
+    _, errors, returncode = read_step(interrupted, signal_number.name)
     assert returncode == 75, errors
     assert f"continue with --resume={interrupted / 'run'}" in errors.splitlines()[-1]
-    assert_same(end_of_interrupted, wanted)
+    assert_same(end_of_interrupted, expected)
 
 
 def test_a_run_stopped_by_a_time_limit_within_an_epoch_resumes_exactly(
-    interrupted, end_of_interrupted, wanted
+    interrupted, end_of_interrupted, expected
 ) -> None:
     output, errors, returncode = read_step(interrupted, "time limit")
     assert returncode == 0, errors
     assert "the time limit" in output
-    assert_same(end_of_interrupted, wanted)
+    assert_same(end_of_interrupted, expected)
 
 
 def test_a_run_resumes_after_its_folder_and_its_data_were_moved(
-    interrupted, end_of_interrupted, wanted
+    interrupted, end_of_interrupted, expected
 ) -> None:
     _, errors, returncode = read_step(interrupted, "moved")
     assert returncode == 0, errors
-    assert_same(end_of_interrupted, wanted)
+    assert_same(end_of_interrupted, expected)
 
 
 def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
-    interrupted, end_of_interrupted, wanted
+    interrupted, end_of_interrupted, expected
 ) -> None:
     output, errors, returncode = read_step(interrupted, "full disk")
     assert returncode == 2, output
@@ -240,7 +245,7 @@ def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
     )
     assert kept
     assert after == kept
-    assert_same(end_of_interrupted, wanted)
+    assert_same(end_of_interrupted, expected)
 
 
 @pytest.fixture
@@ -248,14 +253,16 @@ def finished(undisturbed, tmp_path) -> Path:
     return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
 
 
-def test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning(finished, wanted) -> None:
+def test_if_the_newest_state_is_damaged_the_previous_one_is_used_with_a_warning(
+    finished, expected
+) -> None:
     newest = max((finished / "state").glob("*.state"))
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(bytes(data))
     output = finish(["train", f"--resume={finished}"])
     assert f"{newest.name}: altered: its checksum does not match" in output
-    assert_same(end_of(finished), wanted)
+    assert_same(end_of(finished), expected)
 
 
 def test_writing_states_removes_damaged_ones_of_later_epochs(undisturbed, tmp_path) -> None:
@@ -263,12 +270,12 @@ def test_writing_states_removes_damaged_ones_of_later_epochs(undisturbed, tmp_pa
 
     from seedtf.training.state import StateFolder, load_newest_state, read_state
 
-    whole = read_state(max((undisturbed / "state").glob("*.state")))
+    complete = read_state(max((undisturbed / "state").glob("*.state")))
     for number in (9, 10):
         (tmp_path / f"{number:06d}-00000000.state").write_bytes(b"junk")
     folder = StateFolder(tmp_path)
     for epoch in (1, 2, 3):
-        folder.write(replace(whole, epoch=epoch))
+        folder.write(replace(complete, epoch=epoch))
     assert [path.name[:6] for path in sorted(tmp_path.glob("*.state"))] == ["000002", "000003"]
     assert load_newest_state(tmp_path)[0].epoch == 3
 
@@ -306,7 +313,7 @@ def test_resume_without_a_value_takes_the_newest_run(
     assert '"run_dir": "runs/new"' in capsys.readouterr().out
 
 
-def test_a_run_without_state_starts_again_from_its_pretrained_weights(
+def test_a_run_without_a_state_starts_again_from_its_initial_weights(
     data, undisturbed, tmp_path
 ) -> None:
     run_dir = tmp_path / "run"
@@ -373,8 +380,15 @@ def test_a_run_cannot_be_resumed_while_it_is_training(finished) -> None:
 def test_a_folder_removed_while_running_gives_a_one_line_error(data, tmp_path) -> None:
     run_dir = tmp_path / "run"
     # The run has so many epochs that it does not end before its folder is removed.
-    plain = ["--image_size=16", "--batch_size=16", "--epochs=500", "--augment_impl=tf_image"]
-    process = start([*train_flags(data, run_dir)[:5], *plain])
+    flags = ["--image_size=16", "--batch_size=16", "--epochs=500", "--augment_impl=tf_image"]
+    command = [
+        "train",
+        f"--data_dir={data}",
+        f"--run_dir={run_dir}",
+        "--model=tiny",
+        "--weights=none",
+    ]
+    process = start([*command, *flags])
     for line in process.stdout:
         if line.startswith("epoch   1/"):
             shutil.rmtree(run_dir)

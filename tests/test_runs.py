@@ -1,4 +1,4 @@
-"""``seedtf runs``: every run below a folder, also a half-written one, and the flags that differ."""
+"""``seedtf runs`` lists every run below a folder, also an incomplete one, and the flags that differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAGS = {"model": "ResNet50", "data_dir": "/data/plants", "epochs": 3, "lr": 0.0
 
 
 def make_run(root: Path, name: str, accuracies: list[float], **flags: object) -> RunPaths:
-    """The files of a run whose validation loss falls with every epoch; each epoch took a minute."""
+    """Writes the files of a run with the validation loss 1 / epoch, in which an epoch took 60 s."""
     paths = RunPaths(root / name)
     paths.state.mkdir(parents=True)
     paths.config.write_text(json.dumps({**FLAGS, **flags, "resolved": {"lr": 1}}))
@@ -70,13 +70,13 @@ def test_each_run_is_listed_with_its_best_epoch(root: Path) -> None:
         ("seconds", ["deep/b", "a", "c"]),
     ],
 )
-def test_the_best_quickest_longest_or_last_named_run_comes_first(
-    root: Path, sort: str, names: list[str]
-) -> None:
+def test_the_runs_are_sorted_by_the_requested_key(root: Path, sort: str, names: list[str]) -> None:
     assert [run.name for run in list_runs(root, sort)] == names
 
 
-def test_an_unknown_duration_comes_last_and_is_shown_as_nothing(root: Path, capsys) -> None:
+def test_a_run_of_unknown_duration_comes_last_and_its_duration_is_left_empty(
+    root: Path, capsys
+) -> None:
     make_run(root, "x", [0.5]).timing.unlink()
     make_run(root, "y", [])
     assert [run.name for run in list_runs(root, "seconds")] == ["deep/b", "a", "c", "x", "y"]
@@ -98,14 +98,14 @@ def test_the_duration_of_a_run_that_an_older_version_began_is_the_sum_of_its_epo
     assert list_runs(tmp_path)[0].seconds == 120.0
 
 
-def test_flags_that_differ_are_those_that_change_the_model(root: Path) -> None:
+def test_only_differing_flags_that_change_the_model_are_listed(root: Path) -> None:
     assert differing_flags(list_runs(root)) == ["lr", "mixup"]
 
 
 @pytest.mark.parametrize(
     ("name", "value", "is_compared"),
     [
-        ("check", "sample", True),  # duplicates are not found, so another split is drawn
+        ("check", "sample", True),  # sample may miss duplicates, so another split is drawn
         ("strict", True, False),  # stops a run, or changes nothing
         ("cluster", "slurm", False),
         ("save_minutes", 5.0, False),
@@ -117,18 +117,18 @@ def test_only_a_flag_that_can_change_the_result_is_compared(
 ) -> None:
     make_run(tmp_path, "a", [0.5], **{name: TrainConfig.__dataclass_fields__[name].default})
     make_run(tmp_path, "b", [0.5], **{name: value})
-    assert differing_flags(list_runs(tmp_path)) == [name] * is_compared
+    assert differing_flags(list_runs(tmp_path)) == ([name] if is_compared else [])
 
 
-def test_a_half_written_run_is_listed(root: Path) -> None:
+def test_damaged_stopped_and_new_runs_are_listed(root: Path) -> None:
     paths = make_run(root, "z", [0.5, 0.6])
     paths.history.write_text(paths.history.read_text() + "3,0.01,1.0,")
     RunPaths(root / "y").root.mkdir()
     RunPaths(root / "y").config.write_text('{"model": "Res')
-    x = make_run(root, "x", [])
-    x.history.unlink()
-    x.timing.unlink()
-    with lock_folder(x.state):
+    in_training = make_run(root, "x", [])
+    in_training.history.unlink()
+    in_training.timing.unlink()
+    with lock_folder(in_training.state):
         states = {run.name: (run.state, run.epochs) for run in list_runs(root)}
     assert states["z"] == ("stopped", 2)
     assert states["y"] == ("damaged", 0)
@@ -136,7 +136,7 @@ def test_a_half_written_run_is_listed(root: Path) -> None:
     assert run_command("runs", [str(root)]) == 0
 
 
-def test_the_runs_of_a_user_whose_files_cannot_be_written_are_listed(
+def test_runs_whose_files_cannot_be_written_are_listed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a", "c"):
@@ -150,7 +150,7 @@ def test_the_runs_of_a_user_whose_files_cannot_be_written_are_listed(
         return open_path(path, mode, *arguments, **options)
 
     with lock_folder(RunPaths(root / "c").state):
-        # Files without write permission would not do, because root can write them.
+        # Removing the permission to write would not be enough, because root can still write the files.
         monkeypatch.setattr(Path, "open", open_for_reading)
         states = {run.name: run.state for run in list_runs(root)}
     assert states == {"a": "finished", "c": "training", "deep/b": "stopped"}
@@ -192,7 +192,7 @@ def test_a_click_on_a_heading_sorts_numbers_by_value_and_names_as_text(tmp_path:
     ]
 
 
-def test_json_is_one_line_and_writes_no_page(root: Path, capsys) -> None:
+def test_with_json_the_runs_are_printed_and_no_page_is_written(root: Path, capsys) -> None:
     assert run_command("runs", [str(root), "--json", "--sort=accuracy"]) == 0
     first, *_ = json.loads(capsys.readouterr().out)
     assert first["name"] == "deep/b"

@@ -1,4 +1,4 @@
-"""The sample data: what is drawn, when it is kept, and when a folder is refused."""
+"""The sample data: what is drawn, when an existing sample is kept, and which folders are refused."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ def write_tiny(root: Path, **changes: int) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
+    """The bytes of every file below ``root``, by the path of the file relative to ``root``."""
     files = (path for path in root.rglob("*") if path.is_file())
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def count_leaf_pixels(species_index: int, image: int) -> float:
-    """The number of pixels whose green clearly exceeds red and blue."""
-    rng = np.random.default_rng([0, species_index, image])
+def count_leaf_pixels(species_index: int, image_number: int) -> float:
+    """The number of pixels whose green value exceeds red and blue by more than 12."""
+    rng = np.random.default_rng([0, species_index, image_number])
     red, green, blue = np.moveaxis(draw_seedling(SPECIES[species_index], 64, rng).astype(int), 2, 0)
     return float(np.sum((green > red + 12) & (green > blue + 12)))
 
 
-def test_writes_twelve_class_folders_of_rgb_pngs(tmp_path: Path) -> None:
+def test_a_sample_has_twelve_class_folders_of_rgb_png_files(tmp_path: Path) -> None:
     root = write_tiny(tmp_path / "deep" / "sample")
     folders = sorted(path.name for path in root.iterdir() if path.is_dir())
     assert len(folders) == 12
@@ -70,7 +71,7 @@ def test_the_seed_determines_the_bytes(tmp_path: Path) -> None:
     assert all(first[name] != other[name] for name in first)
 
 
-def test_more_images_per_class_keep_the_first_ones(tmp_path: Path) -> None:
+def test_with_more_images_per_class_the_first_images_stay_the_same(tmp_path: Path) -> None:
     few, more = (
         contents(write_tiny(tmp_path / "a")),
         contents(write_tiny(tmp_path / "b", images_per_class=3)),
@@ -84,17 +85,17 @@ def test_all_images_differ(tmp_path: Path) -> None:
 
 
 def test_every_species_is_drawn_with_leaves_and_species_differ_in_leaf_area() -> None:
-    area = {
-        species.name: np.array([count_leaf_pixels(index, image) for image in range(8)])
+    areas = {
+        species.name: np.array([count_leaf_pixels(index, number) for number in range(8)])
         for index, species in enumerate(SPECIES)
     }
-    assert all(np.median(values) > 20 for values in area.values())
-    assert np.median(area["Charlock"]) > 3 * np.median(area["Loose Silky-bent"])
-    assert np.median(area["Maize"]) > 2 * np.median(area["Black-grass"])
-    assert all(values.std() > 0 for values in area.values())
+    assert all(np.median(values) > 20 for values in areas.values())
+    assert np.median(areas["Charlock"]) > 3 * np.median(areas["Loose Silky-bent"])
+    assert np.median(areas["Maize"]) > 2 * np.median(areas["Black-grass"])
+    assert all(values.std() > 0 for values in areas.values())
 
 
-def test_a_complete_sample_is_kept_even_if_files_were_added(tmp_path: Path) -> None:
+def test_a_complete_sample_is_kept_even_if_files_were_changed_or_added(tmp_path: Path) -> None:
     root = write_tiny(tmp_path / "a")
     added = root / "Maize" / "mine.png"
     added.write_bytes(b"mine")
@@ -111,7 +112,9 @@ def test_an_incomplete_sample_is_drawn_again(tmp_path: Path) -> None:
     assert contents(write_tiny(root)) == before
 
 
-def test_other_arguments_replace_a_sample_but_never_a_file_of_the_user(tmp_path: Path) -> None:
+def test_with_other_arguments_a_sample_is_replaced_but_never_a_file_of_the_user(
+    tmp_path: Path,
+) -> None:
     root = write_tiny(tmp_path / "a")
     write_tiny(root, images_per_class=1)
     assert not (root / "Maize" / "0001.png").exists()
@@ -144,7 +147,7 @@ def test_a_file_at_the_path_is_refused(tmp_path: Path) -> None:
         write_tiny(tmp_path / "sample")
 
 
-def test_interrupted_drawing_leaves_nothing(
+def test_interrupted_drawing_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(species: Any, *others: Any) -> Any:
@@ -162,11 +165,11 @@ def test_interrupted_drawing_leaves_nothing(
 def test_a_sample_that_another_process_wrote_first_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sample._draw_all
+    draw_all = sample._draw_all
 
     def draw_after_another_process(root: Path, *others: object) -> None:
-        original(root, *others)  # type: ignore[arg-type]
-        monkeypatch.setattr(sample, "_draw_all", original)
+        draw_all(root, *others)  # type: ignore[arg-type]
+        monkeypatch.setattr(sample, "_draw_all", draw_all)
         write_tiny(tmp_path / "a")
         (tmp_path / "a" / "Maize" / "0000.png").write_bytes(b"theirs")
 

@@ -1,4 +1,4 @@
-"""Checkpoints and states are written in order during training; each has the weights of one step."""
+"""Checkpoints and states are written in order while training continues; each is of a single step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def set_weights_to_zero(trainer: Trainer) -> None:
         variable.assign(tf.zeros_like(variable))
 
 
-def values(trainer: Trainer) -> list[np.ndarray]:
+def copy_weights(trainer: Trainer) -> list[np.ndarray]:
     return [each.numpy() for each in trainer.network.variables]
 
 
@@ -43,10 +43,10 @@ def save(saver: Saver, trainer: Trainer, *paths: Path) -> None:
     saver.save_state(trainer, epoch=1, step=0, facts={})
 
 
-def test_files_hold_the_weights_at_the_save_call_though_training_continues(
+def test_files_have_the_weights_of_the_save_call_even_if_training_continues(
     trainer, tmp_path
 ) -> None:
-    saver, expected = Saver(StateFolder(tmp_path / "state")), values(trainer)
+    saver, expected = Saver(StateFolder(tmp_path / "state")), copy_weights(trainer)
     best, last = tmp_path / "best.keras", tmp_path / "last.keras"
     saver.save_checkpoint(trainer.network, best)
     saver.save_checkpoint(trainer.network, last)
@@ -66,9 +66,9 @@ def test_files_hold_the_weights_at_the_save_call_though_training_continues(
 
 def test_with_averaged_checkpoints_the_state_holds_the_trained_weights(trainer, tmp_path) -> None:
     saver = Saver(StateFolder(tmp_path / "state"), averaged=True)
-    averaged = values(trainer)
+    averaged = copy_weights(trainer)
     saver.save_checkpoint(trainer.network, tmp_path / "last.keras")
-    set_weights_to_zero(trainer)  # as if these were the trained weights
+    set_weights_to_zero(trainer)  # in place of trained weights
     saver.save_state(trainer, epoch=1, step=0, facts={})
     saver.wait()
     saver.close()
@@ -79,15 +79,15 @@ def test_with_averaged_checkpoints_the_state_holds_the_trained_weights(trainer, 
 
 def test_the_state_is_written_after_its_checkpoints(trainer, tmp_path, monkeypatch) -> None:
     best, last = tmp_path / "best.keras", tmp_path / "last.keras"
-    folder, existing = StateFolder(tmp_path / "state"), []
+    folder, existing_at_write = StateFolder(tmp_path / "state"), []
     monkeypatch.setattr(
-        folder, "write", lambda state: existing.append([best.exists(), last.exists()])
+        folder, "write", lambda state: existing_at_write.append([best.exists(), last.exists()])
     )
     saver = Saver(folder)
     save(saver, trainer, best, last)
     saver.wait()
     saver.close()
-    assert existing == [[True, True]]
+    assert existing_at_write == [[True, True]]
 
 
 def test_a_failed_write_is_raised_by_the_next_call_and_no_state_follows(trainer, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: values worked out by hand, properties for any settings, refused settings."""
+"""Learning-rate schedules: values computed by hand, properties for any settings, refused settings."""
 
 from __future__ import annotations
 
@@ -37,52 +37,56 @@ def settings_of_a_schedule(draw):
     }
 
 
-def values(schedule, epochs):
+def rates_at(schedule, epochs):
     return [schedule(epoch) for epoch in epochs]
 
 
-def test_cyclic_decay_at_some_epochs():
+def test_cyclic_decay_has_the_values_computed_by_hand():
     def rate(epoch):
         return cyclic_decay(epoch, lr=1.0, min_lr=0.2, cycle_epochs=10, cycle_decay=0.5)
 
     # The peaks are 1.0, 0.5, 0.25 and then min_lr, 0.2. Half-way through a cycle, the rate is half-way
     # between its peak and min_lr.
-    assert values(rate, [0, 5, 10, 15, 20, 25, 30, 35]) == pytest.approx(
+    assert rates_at(rate, [0, 5, 10, 15, 20, 25, 30, 35]) == pytest.approx(
         [1.0, 0.6, 0.5, 0.35, 0.25, 0.225, 0.2, 0.2]
     )
     assert rate(2.5) == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
     assert rate(9.999) == pytest.approx(0.2, abs=1e-6)
 
 
-def test_smooth_decay_at_some_epochs():
+def test_smooth_decay_has_the_values_computed_by_hand():
     def rate(epoch):
         return smooth_decay(epoch, lr=1.0, min_lr=0.01, epochs=10)
 
-    assert values(rate, [0, 2.5, 5, 7.5, 10]) == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
+    assert rates_at(rate, [0, 2.5, 5, 7.5, 10]) == pytest.approx(
+        [1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01]
+    )
 
 
-def test_one_cycle_at_some_epochs():
+def test_one_cycle_has_the_values_computed_by_hand():
     def rate(epoch):
         return one_cycle(epoch, lr=1.0, min_lr=0.0, epochs=10)
 
-    assert values(rate, [0, 1.5, 3, 6.5, 10]) == pytest.approx([0.04, 0.52, 1.0, 0.5, 0.0])
+    # The rate rises linearly from lr / 25 to lr in the first 30 % of the epochs, and then falls as a
+    # cosine does.
+    assert rates_at(rate, [0, 1.5, 3, 6.5, 10]) == pytest.approx([0.04, 0.52, 1.0, 0.5, 0.0])
 
 
-def test_cosine_at_some_epochs():
+def test_cosine_has_the_values_computed_by_hand():
     def rate(epoch):
         return cosine(epoch, lr=1.0, min_lr=0.2, epochs=4)
 
-    assert values(rate, [0, 2, 4]) == pytest.approx([1.0, 0.6, 0.2])
+    assert rates_at(rate, [0, 2, 4]) == pytest.approx([1.0, 0.6, 0.2])
 
 
-def test_warmup_is_a_straight_ramp_that_never_starts_at_zero():
+def test_warmup_is_linear_and_starts_at_a_hundredth_of_the_rate_at_its_end():
     rate = with_warmup(lambda epoch: 1.0 if epoch < 4 else 0.5, 2)
-    assert values(rate, [0, 1, 2, 3, 4]) == pytest.approx([0.01, 0.505, 1.0, 1.0, 0.5])
+    assert rates_at(rate, [0, 1, 2, 3, 4]) == pytest.approx([0.01, 0.505, 1.0, 1.0, 0.5])
 
 
 def test_warmup_rises_to_the_rate_of_the_schedule_at_the_end_of_the_warmup():
     rate = make_schedule("cosine", lr=1.0, min_lr=0.0, epochs=10, warmup_epochs=5)
-    assert values(rate, [0, 2.5, 5, 10]) == pytest.approx([0.005, 0.2525, 0.5, 0.0], abs=1e-12)
+    assert rates_at(rate, [0, 2.5, 5, 10]) == pytest.approx([0.005, 0.2525, 0.5, 0.0], abs=1e-12)
 
 
 def test_no_warmup_returns_the_schedule_itself():
@@ -91,7 +95,7 @@ def test_no_warmup_returns_the_schedule_itself():
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "last"),
+    ("name", "first_rate", "last_rate"),
     [
         ("cyclic", 1.0, 0.1),
         ("smooth", 1.0, 0.1),
@@ -100,17 +104,17 @@ def test_no_warmup_returns_the_schedule_itself():
         ("constant", 1.0, 1.0),
     ],
 )
-def test_epochs_outside_of_training_are_clamped(name, first, last):
+def test_outside_of_training_the_rate_is_the_first_or_the_last_one(name, first_rate, last_rate):
     rate = make_schedule(name, lr=1.0, min_lr=0.1, epochs=10, cycle_epochs=5, cycle_decay=0.5)
-    assert values(rate, [-3, 0]) == pytest.approx([first, first])
-    assert values(rate, [10, 11, 1000]) == pytest.approx([last, last, last])
+    assert rates_at(rate, [-3, 0]) == pytest.approx([first_rate, first_rate])
+    assert rates_at(rate, [10, 11, 1000]) == pytest.approx([last_rate, last_rate, last_rate])
 
 
 def test_make_schedule_forwards_the_cycle_settings():
     rate = make_schedule(
         "cyclic", lr=1.0, min_lr=0.0, epochs=20, warmup_epochs=1, cycle_epochs=4, cycle_decay=0.5
     )
-    assert values(rate, [4, 6, 8]) == pytest.approx([0.5, 0.25, 0.25])
+    assert rates_at(rate, [4, 6, 8]) == pytest.approx([0.5, 0.25, 0.25])
     assert rate(0) < 0.01
 
 
@@ -130,10 +134,12 @@ def test_a_rate_with_warmup_is_above_zero_and_at_most_lr(name, settings, epoch, 
 def test_a_cycle_is_continuous_and_falls(settings, cycle, fraction):
     del settings["epochs"]
     length = settings["cycle_epochs"]
-    here = cyclic_decay((cycle + fraction) * length, **settings)
-    soon = cyclic_decay((cycle + fraction + 1e-4) * length, **settings)
+    rate = cyclic_decay((cycle + fraction) * length, **settings)
+    later_rate = cyclic_decay((cycle + fraction + 1e-4) * length, **settings)
     # The slope of the cosine over [0, 1] is at most pi / 2; the added term allows for rounding.
-    assert -1e-9 * settings["lr"] <= here - soon <= settings["lr"] * (math.pi / 2 * 1e-4 + 1e-9)
+    assert (
+        -1e-9 * settings["lr"] <= rate - later_rate <= settings["lr"] * (math.pi / 2 * 1e-4 + 1e-9)
+    )
 
 
 @given(
@@ -159,7 +165,7 @@ def test_schedules_without_cycles_never_jump(name, settings, fraction, warmup):
         ({"warmup_epochs": 10}, "--warmup_epochs=10"),
     ],
 )
-def test_values_that_do_not_fit_together_are_named(change, flag):
+def test_the_error_for_flags_that_contradict_each_other_names_one_of_them(change, flag):
     settings = {"name": "cyclic", "lr": 1.0, "min_lr": 0.1, "epochs": 10} | change
     with pytest.raises(UserError, match=flag):
         make_schedule(settings.pop("name"), **settings)
@@ -178,11 +184,11 @@ def test_values_that_do_not_fit_together_are_named(change, flag):
         ({"cycle_decay": 1.5}, "--cycle_decay=1.5"),
     ],
 )
-def test_a_value_out_of_range_is_named(change, flag):
+def test_the_error_for_a_value_out_of_range_names_the_flag(change, flag):
     with pytest.raises(UserError, match=flag):
         TrainConfig(data_dir="images", **change)
 
 
-def test_schedules_need_no_tensorflow():
+def test_schedules_do_not_import_tensorflow():
     code = "import sys, seedtf.training.optim.schedules; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -68,7 +68,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_signal_saves_and_exits_with_75",
         ),
         "A damaged state is skipped, and the one before it is complete.": (
-            "test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning",
+            "test_if_the_newest_state_is_damaged_the_previous_one_is_used_with_a_warning",
             "test_writing_states_removes_damaged_ones_of_later_epochs",
         ),
         "A full disk or a removed folder gives a one-line error, and the last good state is kept.": (
@@ -172,7 +172,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_decisions_by_key_survive_a_reload_and_are_saved",
         ),
         "Images with predicted labels are used only for training, and do not change the split.": (
-            "test_confident_images_train_and_the_split_stays",
+            "test_confident_images_train_and_the_split_does_not_change",
         ),
         "Each fault of an image is reported by name; what many images share is no fault.": (
             "test_each_fault_is_reported_under_its_name",
