@@ -1,4 +1,7 @@
-"""The hash of each image's random numbers never changes, is the same with XLA, and has GPU kernels."""
+"""The hash from which the random numbers of an image are drawn has fixed values, with and without XLA.
+
+Each of its operations has a GPU kernel.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def test_draws_compiled_by_xla_are_the_same_bits(
 
 
 def test_the_hash_has_no_successive_additions() -> None:
-    """TensorFlow's graph optimizer would join them to ``AddN``, which has no GPU kernel for uint64."""
+    """TensorFlow's optimizer would replace them by ``AddN``, which has no GPU kernel for uint64."""
     records = tf.TensorSpec([8], tf.int64)
     function = tf.function(lambda records: uniform(SEED_7_EPOCH_3, records, 12))
     graph = function.get_concrete_function(records).graph

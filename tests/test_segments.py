@@ -1,6 +1,7 @@
-"""The segments of a run, one ``fit`` call each: image size, frozen body, start of a resumed run.
+"""A run is divided into segments, in each of which the image size and the trained layers are fixed.
 
-A size stage is a range of epochs with one image size, from ``--progressive_sizes``.
+Each segment is one ``fit`` call. A resumed run starts with the segment of its epoch and step. A size
+stage is a range of epochs with one image size, from ``--progressive_sizes``.
 """
 
 import pytest
@@ -11,7 +12,7 @@ from seedtf.errors import UserError
 from seedtf.training.segments import SizeStage, parse_size_stages, plan_segments
 
 
-def test_off_is_one_stage() -> None:
+def test_with_off_there_is_one_size_stage() -> None:
     assert parse_size_stages("off", 64, 7, 32) == [SizeStage(64, 0, 7)]
 
 
@@ -20,11 +21,11 @@ def test_auto_trains_the_first_half_at_about_two_thirds_of_the_size() -> None:
     assert parse_size_stages("auto", 48, 12, 32) == [SizeStage(32, 0, 6), SizeStage(48, 6, 12)]
 
 
-def test_auto_is_one_stage_if_two_thirds_are_too_small_for_the_network() -> None:
+def test_auto_gives_one_stage_if_two_thirds_of_the_size_are_too_small_for_the_network() -> None:
     assert parse_size_stages("auto", 40, 12, 32) == [SizeStage(40, 0, 12)]
 
 
-def test_named_sizes_share_the_epochs() -> None:
+def test_given_sizes_divide_the_epochs_evenly() -> None:
     stages = parse_size_stages("32,48", 64, 9, 32)
     assert stages == [SizeStage(32, 0, 3), SizeStage(48, 3, 6), SizeStage(64, 6, 9)]
 
@@ -53,7 +54,7 @@ def segments_from(**position: int) -> list[tuple[int, int, int, int, bool]]:
     return [(s.first_epoch, s.end_epoch, s.start_step, s.image_size, s.train_body) for s in found]
 
 
-def test_segments_end_where_size_or_trained_layers_change() -> None:
+def test_a_segment_ends_where_the_image_size_or_the_trained_layers_change() -> None:
     assert segments_from() == [(0, 2, 0, 32, False), (2, 3, 0, 32, True), (3, 6, 0, 64, True)]
 
 
@@ -73,14 +74,14 @@ def test_what_is_restored_depends_on_the_epoch_and_step_of_the_state() -> None:
 
     assert restored(0) == [(), (), ()]
     assert restored(1) == [("optimizer",), (), ()]
-    # The head alone is trained first, then all layers. At the start of this second phase, the state
-    # still holds the optimizer of the first one, which is not restored.
+    # The first two epochs train the head alone, the later ones all layers. The state after two epochs
+    # has the optimizer of the head alone, so this optimizer is not restored.
     assert restored(2) == [(), ()]
     assert restored(2, 4) == [("optimizer", "metrics"), ()]
     assert restored(4) == [("optimizer",)]
 
 
-def test_even_one_epoch_trains_at_the_full_size() -> None:
+def test_a_run_of_one_epoch_trains_at_the_full_size() -> None:
     assert parse_size_stages("32,33", 100, 1, 32) == [SizeStage(100, 0, 1)]
 
 
@@ -89,14 +90,14 @@ def test_even_one_epoch_trains_at_the_full_size() -> None:
     freeze=st.integers(0, 11),
     num_sizes=st.integers(0, 3),
     every_epoch=st.booleans(),
-    done=st.integers(0, 12),
+    epochs_done=st.integers(0, 12),
     step=st.integers(0, 3),
 )
-def test_segments_cover_every_epoch_that_is_left_once_in_order(
-    *, epochs: int, freeze: int, num_sizes: int, every_epoch: bool, done: int, step: int
+def test_segments_cover_each_remaining_epoch_once_and_in_order(
+    *, epochs: int, freeze: int, num_sizes: int, every_epoch: bool, epochs_done: int, step: int
 ) -> None:
-    freeze, done = min(freeze, epochs - 1), min(done, epochs)
-    step = step if done < epochs else 0
+    freeze, epochs_done = min(freeze, epochs - 1), min(epochs_done, epochs)
+    step = step if epochs_done < epochs else 0
     text = ",".join(str(16 * (n + 1)) for n in range(num_sizes)) or "off"
     stages = parse_size_stages(text, 100, epochs, 8)
     found = plan_segments(
@@ -104,11 +105,11 @@ def test_segments_cover_every_epoch_that_is_left_once_in_order(
         epochs=epochs,
         freeze_epochs=freeze,
         every_epoch=every_epoch,
-        epoch=done,
+        epoch=epochs_done,
         step=step,
     )
     covered = [epoch for s in found for epoch in range(s.first_epoch, s.end_epoch)]
-    assert covered == list(range(done, epochs))
+    assert covered == list(range(epochs_done, epochs))
     assert [s.start_step for s in found] == [step, *[0] * (len(found) - 1)][: len(found)]
     for segment in found:
         assert segment.train_body == (segment.first_epoch >= freeze)

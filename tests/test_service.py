@@ -1,4 +1,4 @@
-"""Batches from a tf.data service: the same as without it, in the same order, even if workers fail."""
+"""A tf.data service gives the batches that training gets without it, in order, even if workers fail."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ ORDER = BatchIndices(30, 4, seed=5)
 def wait_for_clients(
     seconds: float = 20.0, ignore: frozenset[threading.Thread] = frozenset()
 ) -> None:
-    """Waits, for a limited time, until no client is left.
+    """Waits for at most ``seconds`` until no client of a service is left in this process.
 
-    Stopping a server that has a client would take minutes. Threads in ``ignore`` are not counted.
+    A client is a thread with the name "data service" that is not in ``ignore``. Stopping a server that
+    has a client would take minutes.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -53,11 +54,11 @@ def wait_for_clients(
 class Cluster:
     """A dispatcher and workers on loopback, in this process."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, num_workers: int) -> None:
         self._dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
         self.address = self._dispatcher.target.removeprefix("grpc://")
         config = service.WorkerConfig(self.address, heartbeat_interval_ms=100)
-        self.workers = [service.WorkerServer(config) for _ in range(workers)]
+        self.workers = [service.WorkerServer(config) for _ in range(num_workers)]
 
     def stop(self) -> None:
         wait_for_clients(1.0)
@@ -78,7 +79,7 @@ class ClusterProcess:
         os.close(reading)
         self.address = self._process.stdout.readline().strip()
 
-    def tasks(self) -> list[int]:
+    def task_counts(self) -> list[int]:
         """The number of datasets that each worker is processing."""
         os.write(self._requests, b"\n")
         return [int(count) for count in self._process.stdout.readline().split()]
@@ -133,7 +134,7 @@ def test_an_epoch_has_every_record_once_in_training_order(two_workers: ClusterPr
     assert batches == local_batches(order, 0, 300)
 
 
-def test_a_resumed_run_continues_at_its_step(two_workers: ClusterProcess) -> None:
+def test_batches_can_start_at_the_step_of_a_resumed_run(two_workers: ClusterProcess) -> None:
     assert take_batches(served_indices(two_workers.address, 10), 12) == local_batches(ORDER, 10, 12)
 
 
@@ -151,7 +152,7 @@ def test_the_batches_of_a_shard_are_numbered_from_its_first_step(shard: Shard) -
 
 def test_both_workers_process_the_dataset(two_workers: ClusterProcess) -> None:
     take_batches(served_indices(two_workers.address, 0), 50)
-    assert all(count >= 1 for count in two_workers.tasks())
+    assert all(count >= 1 for count in two_workers.task_counts())
 
 
 def test_no_batch_is_lost_when_workers_stop(
@@ -218,7 +219,7 @@ def test_a_finished_dataset_leaves_no_thread(two_workers: ClusterProcess) -> Non
     assert not {*threading.enumerate()} - before
 
 
-# Images
+# The images that workers read
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("varied") / "two words é"
     noise = np.random.default_rng(0).integers(0, 256, (6, 31, 17, 4)).astype(np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # the orientation: rotated by 90°
     for label in ("a", "b"):
         (root / label).mkdir(parents=True)
     Image.fromarray(noise[0]).save(root / "a" / "0.png")
@@ -246,7 +247,7 @@ def store(request: pytest.FixtureRequest, varied: Path, tmp_path: Path) -> Store
     return make_store(varied, request.param, tmp_path)
 
 
-def test_a_worker_makes_the_same_pixels(
+def test_a_worker_makes_the_same_pixels_as_this_process(
     varied: Path, tmp_path: Path, two_workers: ClusterProcess
 ) -> None:
     store = make_store(varied, "disk", tmp_path)
@@ -285,6 +286,7 @@ def test_what_is_sent_to_a_worker_holds_no_images(store: Store) -> None:
 def test_a_worker_refuses_what_training_refuses(tiny_copy: Path, tmp_path: Path) -> None:
     store = make_store(tiny_copy, "off", tmp_path, sample=1, max_pixels=400)
     (tiny_copy / "alder" / "1.png").write_bytes(b"no image")
+    # 21 × 20 pixels are more than max_pixels.
     Image.new("RGB", (21, 20)).save(tiny_copy / "alder" / "2.png")
     read = portable_reader(store)
     assert np.array_equal(read(tf.constant([0, 3])), store.read(tf.constant([0, 3], tf.int64)))
@@ -302,7 +304,7 @@ def test_images_in_memory_are_refused_for_a_service(tiny_folder: Path, tmp_path:
     assert plan_cache("auto", 2, 8, tmp_path, shared=True).mode == "disk"
 
 
-# Flags and commands
+# The flag --data_service and the command seedtf data_service
 
 
 @pytest.mark.parametrize(
@@ -355,7 +357,8 @@ def test_only_an_error_about_the_port_names_the_port(monkeypatch: pytest.MonkeyP
             command._start(tf, command.DataServiceConfig(role="dispatcher", port=port))
 
     def refuse(*_: object) -> None:
-        raise NotImplementedError("unknown service")  # as TensorFlow, if another server answers
+        # TensorFlow raises this error if another kind of server answers.
+        raise NotImplementedError("unknown service")
 
     monkeypatch.setattr(command, "_start_worker", refuse)
     config = command.DataServiceConfig(role="worker", dispatcher="h:1")

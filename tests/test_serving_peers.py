@@ -1,5 +1,8 @@
-"""scripts/benchmark_serving_peers.py takes medians over rounds, compares seedtf with the faster bare
-``tf.function``, and ends with an error if two runtimes with the same weights predict differently."""
+"""scripts/benchmark_serving_peers.py compares the speed of an export of seedtf with other runtimes.
+
+It reports medians over rounds and compares seedtf with the faster of two ``tf.function`` runtimes. It
+ends with an error if two runtimes with the same weights predict differently.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +55,14 @@ def test_the_reported_speeds_are_medians_over_the_rounds(
     turns = script.measure({"seedtf": FakeWorker()}, ["256"], arguments)
     (row,) = script.summarize(turns)
     assert (row["kind"], row["runtime"], row["batch_size"]) == ("256", "seedtf", 4)
+    # The median is the second round: 10 ms per image, 4 images per request, 2 callers.
     assert (row["p50_ms"], row["p99_ms"]) == (40.0, 80.0)
     assert row["images_per_second"] == 200.0
 
 
-def make_row(runtime: str, size: int, rate: float, kind: str = "256") -> dict[str, Any]:
+def make_row(runtime: str, batch_size: int, rate: float, kind: str = "256") -> dict[str, Any]:
     figures = {"images_per_second": rate, "p50_ms": 12.34, "p99_ms": 56.78}
-    return {"kind": kind, "runtime": runtime, "batch_size": size, **figures}
+    return {"kind": kind, "runtime": runtime, "batch_size": batch_size, **figures}
 
 
 def test_the_table_compares_seedtf_with_the_faster_tf_function(script: ModuleType) -> None:
@@ -68,7 +72,11 @@ def test_the_table_compares_seedtf_with_the_faster_tf_function(script: ModuleTyp
         "frozen": (60.0, 160.0),
         "timm": (500.0, 500.0),
     }
-    rows = [make_row(name, (1, 8)[i], pair[i]) for name, pair in rates.items() for i in (0, 1)]
+    rows = [
+        make_row(name, batch_size, rate)
+        for name, pair in rates.items()
+        for batch_size, rate in zip((1, 8), pair, strict=True)
+    ]
     lines = script.table([*rows, make_row("timm", 1, 7.0, "leaves")])
     assert lines[0].split() == ["JPEG", "256²", "requests", "of", "1", "requests", "of", "8"]
     assert lines[2].split()[-6:] == ["90.0", "12.3", "56.8", "200.0", "12.3", "56.8"]
@@ -88,7 +96,7 @@ def test_equal_weights_must_give_equal_probabilities(script: ModuleType) -> None
         script.check({**probabilities, "onnxruntime": [0.2012, 0.7988]})
 
 
-def test_a_worker_answers_and_is_paused_in_between(script: ModuleType) -> None:
+def test_a_worker_answers_and_is_paused_between_two_requests(script: ModuleType) -> None:
     worker = script.Worker("echo", [sys.executable, "-c", ECHO], 1)
     process = psutil.Process(worker._process.pid)
     try:
@@ -139,10 +147,10 @@ def test_a_worker_fills_each_request_with_images_of_its_kind(
     setup = runtimes.Setup(tmp_path, runtimes.NETWORKS["resnet50"], 2)
     runtimes.worker_loop("stub", setup, batch_sizes=[1])
     ready, *answers = capsys.readouterr().out.splitlines()
-    first, load = map(json.loads, answers)
+    check_answer, load_answer = map(json.loads, answers)
     assert ready == "ready"
-    assert first == {"versions": {"numpy": np.__version__}, "probabilities": [0.5, 0.5]}
-    assert (load["batch_size"], load["callers"]) == (4, 2)
+    assert check_answer == {"versions": {"numpy": np.__version__}, "probabilities": [0.5, 0.5]}
+    assert (load_answer["batch_size"], load_answer["callers"]) == (4, 2)
     assert len(requests[0]) == 1  # the warm-up
     assert requests[1] == [b"check"]
     assert requests[-1] == [b"leaves0", b"leaves1", b"leaves2", b"leaves0"]

@@ -1,4 +1,4 @@
-"""Snapshots are saved where a cycle's learning rate is lowest; their probabilities are averaged."""
+"""Snapshots: models saved at the lowest rate of each cycle, whose probabilities are averaged."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from seedtf.training.callbacks.checkpoints import Snapshots, snapshot_epochs
 from seedtf.training.optim.schedules import cyclic_decay
 
 pytestmark = pytest.mark.usefixtures("module_without_figures")
-EPOCHS = (4, 10)
+SNAPSHOT_EPOCHS = (4, 10)
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, tiny_folder):
-    """A run with two snapshots, a best model that is neither, and two files that are no snapshots."""
+    """A run with two snapshots, another best model, and two files that are named like snapshots."""
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
-    for epoch in EPOCHS:
+    for epoch in SNAPSHOT_EPOCHS:
         keras.utils.set_random_seed(epoch)
         network = build_network(model="tiny", num_classes=3, image_size=IMAGE_SIZE, weights="none")
         save_model(network, run / "checkpoints" / f"snapshot-{epoch:04d}.keras")
@@ -44,7 +44,7 @@ def run_dir(tmp_path_factory, tiny_folder):
 
 
 def saved_names(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
-    """The files that the callback saves from epoch ``first`` on."""
+    """The names of the files that the callback saves from epoch ``first`` to the end of the run."""
     saved: list[Path] = []
     ends = snapshot_epochs(cycle_epochs, epochs, per_step=True)
     callback = Snapshots(RunPaths(Path("c")), lambda _, path: saved.append(path), ends)
@@ -99,20 +99,23 @@ def test_a_resumed_run_saves_the_missing_snapshots(cycle_epochs, epochs, data):
     done = data.draw(st.integers(0, epochs))
     uninterrupted = saved_names(cycle_epochs, epochs)
     assert uninterrupted == sorted(set(uninterrupted))
-    rest = saved_names(cycle_epochs, epochs, first=done)
-    assert rest == [name for name in uninterrupted if int(name[9:13]) > done]
+    missing = saved_names(cycle_epochs, epochs, first=done)
+    # Characters 9 to 12 of snapshot-0004.keras are the number of the epoch.
+    assert missing == [name for name in uninterrupted if int(name[9:13]) > done]
 
 
 def test_several_models_predict_the_mean_of_their_probabilities(run_dir):
-    models = [load_model(run_dir / "checkpoints" / f"snapshot-{e:04d}.keras") for e in EPOCHS]
+    models = [
+        load_model(run_dir / "checkpoints" / f"snapshot-{e:04d}.keras") for e in SNAPSHOT_EPOCHS
+    ]
     pixels = np.random.default_rng(0).uniform(0, 255, (5, IMAGE_SIZE, IMAGE_SIZE, 3))
     images = tf.constant(pixels, tf.float32)
-    members = [make_predict_fn(model)(images) for model in models]
-    found = make_mean_predict_fn(models)(images)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.mean(members, axis=0), atol=1e-7)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
-    assert all(np.abs(found - member).max() > 1e-3 for member in members)
+    separate = [make_predict_fn(model)(images) for model in models]
+    mean = make_mean_predict_fn(models)(images)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, np.mean(separate, axis=0), atol=1e-7)
+    np.testing.assert_allclose(mean.sum(axis=1), 1, atol=1e-6)
+    assert all(np.abs(mean - probabilities).max() > 1e-3 for probabilities in separate)
     alone = make_mean_predict_fn(models[:1])(images)
     np.testing.assert_array_equal(alone, make_predict_fn(models[0])(images))
 
@@ -146,7 +149,7 @@ def test_evaluate_and_predict_use_all_snapshots(run_dir, tiny_folder, tmp_path, 
     assert len(set(confidences)) == 3
 
 
-def test_snapshots_use_the_temperature_fitted_on_their_mean(run_dir, tiny_folder, tmp_path):
+def test_the_temperature_of_snapshots_is_that_of_their_own_report(run_dir, tiny_folder, tmp_path):
     run = copy_run(run_dir, tmp_path / "run")
     for name, temperature in (("report", 0.5), ("report-snapshots", 1.5)):
         (run / name).mkdir()

@@ -1,4 +1,7 @@
-"""The split is stratified, exactly without duplicates, divides none, and is read back as written."""
+"""The split of the images: stratified by class, without identical files on two sides, and repeatable.
+
+A split that is written to split.csv is read back unchanged.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def make_catalog(counts: list[int], root: Path = Path("/data")) -> Catalog:
     return Catalog(root, paths, labels, tuple(f"c{k}" for k in range(len(counts))))
 
 
-def unique_groups(catalog: Catalog) -> np.ndarray:
+def one_group_per_file(catalog: Catalog) -> np.ndarray:
     return np.arange(len(catalog), dtype=np.int64)
 
 
@@ -51,9 +54,9 @@ def test_without_duplicates_every_class_gives_its_exact_fraction(
     counts: list[int], fraction: float, seed: int
 ) -> None:
     catalog = make_catalog(counts)
-    split = split_catalog(catalog, fraction, seed, unique_groups(catalog))
-    both = np.concatenate([split.train, split.val])
-    assert np.array_equal(np.sort(both), np.arange(len(catalog)))
+    split = split_catalog(catalog, fraction, seed, one_group_per_file(catalog))
+    indices = np.concatenate([split.train, split.val])
+    assert np.array_equal(np.sort(indices), np.arange(len(catalog)))
     assert np.array_equal(split.train, np.sort(split.train))
     assert np.array_equal(split.val, np.sort(split.val))
     assert split.train.dtype == split.val.dtype == np.int64
@@ -66,40 +69,40 @@ def test_identical_files_stay_on_one_side(
     counts: list[int], fraction: float, seed: int, data: st.DataObject
 ) -> None:
     catalog = make_catalog(counts)
-    n = len(catalog)
-    groups = np.array(data.draw(st.lists(st.integers(0, n), min_size=n, max_size=n)), np.int64)
+    num_files = len(catalog)
+    lists = st.lists(st.integers(0, num_files), min_size=num_files, max_size=num_files)
+    groups = np.array(data.draw(lists), np.int64)
     split = split_catalog(catalog, fraction, seed, groups)
     again = split_catalog(catalog, fraction, seed, groups)
     assert np.array_equal(split.val, again.val)
     assert np.array_equal(split.train, again.train)
-    assert len(split.train) + len(split.val) == n
+    assert len(split.train) + len(split.val) == num_files
     assert not np.intersect1d(groups[split.train], groups[split.val]).size
     val_counts = np.bincount(catalog.labels[split.val], minlength=len(counts))
-    assert all(
-        v <= expected_val_count(fraction, c) for v, c in zip(val_counts, counts, strict=True)
-    )
+    for val_count, count in zip(val_counts, counts, strict=True):
+        assert val_count <= expected_val_count(fraction, count)
     # Groups with two labels are used for training only.
-    with_two_labels = {g for g in groups if len(set(catalog.labels[groups == g])) > 1}
+    with_two_labels = {group for group in groups if len(set(catalog.labels[groups == group])) > 1}
     assert not with_two_labels & set(groups[split.val])
 
 
 def test_another_seed_draws_another_split() -> None:
     catalog = make_catalog([30, 30])
-    groups = unique_groups(catalog)
+    groups = one_group_per_file(catalog)
     splits = {tuple(split_catalog(catalog, 0.3, seed, groups).val) for seed in range(5)}
     assert len(splits) == 5
 
 
-def test_a_new_class_does_not_change_the_draw_of_earlier_ones() -> None:
+def test_a_new_class_does_not_change_the_split_of_the_other_classes() -> None:
     small, large = make_catalog([9, 9]), make_catalog([9, 9, 20])
-    val = [split_catalog(c, 0.3, 1, unique_groups(c)).val for c in (small, large)]
+    val = [split_catalog(c, 0.3, 1, one_group_per_file(c)).val for c in (small, large)]
     assert val[0].tolist() == [i for i in val[1].tolist() if i < 18]
 
 
 def test_the_split_of_seed_seven_stays_the_same() -> None:
     """Runs of earlier versions can be resumed only if these numbers stay the same."""
     catalog = make_catalog([10, 12])
-    split = split_catalog(catalog, 0.25, 7, unique_groups(catalog))
+    split = split_catalog(catalog, 0.25, 7, one_group_per_file(catalog))
     assert split.val.tolist() == [0, 8, 13, 14, 18]
 
 
@@ -120,7 +123,7 @@ def test_files_that_cannot_be_read_are_not_duplicates() -> None:
     assert len(set(find_duplicates(catalog).tolist())) == 4
 
 
-def test_files_larger_than_a_chunk_are_compared_to_their_end(tmp_path: Path) -> None:
+def test_large_files_that_differ_only_at_their_ends_are_not_identical(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     start = bytes((1 << 20) + 10)
     for name, end in (("1", b"x"), ("2", b"y"), ("3", b"x")):
@@ -137,13 +140,13 @@ def test_files_larger_than_a_chunk_are_compared_to_their_end(tmp_path: Path) -> 
         ([5, 0], "class 'c1' has 0 usable images; add images (at least two) or remove the class"),
     ],
 )
-def test_too_little_to_train_on_is_refused(counts: list[int], message: str) -> None:
+def test_too_few_classes_or_images_to_train_are_refused(counts: list[int], message: str) -> None:
     catalog = make_catalog(counts)
     with pytest.raises(UserError) as error:
         check_trainable(catalog)
     assert str(error.value) == f"--data_dir=/data: {message}"
     with pytest.raises(UserError):
-        split_catalog(catalog, 0.2, 0, unique_groups(catalog))
+        split_catalog(catalog, 0.2, 0, one_group_per_file(catalog))
 
 
 class_names = st.lists(
@@ -155,13 +158,13 @@ class_names = st.lists(
 
 
 @given(class_names, seeds)
-def test_a_written_split_reads_back_whatever_the_names(names: list[str], seed: int) -> None:
+def test_a_written_split_is_read_back_with_any_class_names(names: list[str], seed: int) -> None:
     plain = make_catalog([4] * len(names))
     paths = tuple(
         f"{names[label]}/{path}" for path, label in zip(plain.paths, plain.labels, strict=True)
     )
     catalog = Catalog(plain.root, paths, plain.labels, tuple(names))
-    split = split_catalog(catalog, 0.4, seed, unique_groups(catalog))
+    split = split_catalog(catalog, 0.4, seed, one_group_per_file(catalog))
     with tempfile.TemporaryDirectory() as folder:
         write_split_csv(Path(folder) / "split.csv", catalog, split)
         back = read_split_csv(Path(folder) / "split.csv", catalog)
@@ -215,7 +218,7 @@ def test_a_split_table_without_its_columns_is_refused(tmp_path: Path) -> None:
         read_split_csv(tmp_path / "split.csv", make_catalog([2, 2]))
 
 
-def test_a_file_that_was_refused_may_stay_in_the_table(tmp_path: Path) -> None:
+def test_a_split_table_can_contain_a_file_that_was_refused(tmp_path: Path) -> None:
     plain = make_catalog([2, 2])
     faults = (Fault("c1/bad.png", "corrupt", ""),)
     catalog = Catalog(plain.root, plain.paths, plain.labels, plain.class_names, faults)
@@ -230,7 +233,7 @@ def test_two_folders_are_joined_under_their_parent(tiny_folder: Path, tmp_path: 
     (tmp_path / "held out" / "x.jpg").touch()
     (tmp_path / "held out" / "x.txt").touch()
     train, val = scan_folder(tmp_path / "train"), scan_folder(tmp_path / "held out")
-    labels = val.labels + 1
+    labels = val.labels + 1  # "two words" is class 1 of the training folder.
     val = Catalog(val.root, val.paths, labels, train.class_names, val.faults, val.others)
     joined, split = join_catalogs(train, val)
     assert all(Path(path).is_file() for path in joined.absolute_paths())
@@ -244,7 +247,7 @@ def test_two_folders_are_joined_under_their_parent(tiny_folder: Path, tmp_path: 
     check_split(joined, split, "--val_dir")
 
 
-def test_a_folder_inside_the_other_is_joined_too(tiny_copy: Path) -> None:
+def test_a_folder_and_its_parent_can_be_joined(tiny_copy: Path) -> None:
     train = scan_folder(tiny_copy)
     joined, _ = join_catalogs(train, scan_folder(tiny_copy.parent))
     assert all(Path(path).is_file() for path in joined.absolute_paths())
