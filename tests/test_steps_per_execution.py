@@ -1,6 +1,7 @@
-"""Several steps in one call train as single steps do; resume and the check for NaN see each step.
+"""``--steps_per_execution``: several steps in one call of the train function train as single steps do.
 
-A chunk holds the batches of one call of the train function.
+A run can be resumed from each step of a call, and the check for a loss of NaN names the step. A chunk
+holds the batches of one call.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ FLAGS: dict[str, Any] = {
 }
 
 
-def test_chunks_are_the_batches_in_order_and_end_with_their_epoch() -> None:
+def test_chunks_have_the_batches_in_order_and_end_at_the_end_of_an_epoch() -> None:
     order = BatchIndices(17, 3, seed=4)  # five batches in an epoch
     batches = [(int(epoch), rows.numpy().tolist()) for epoch, rows in order.dataset().take(20)]
-    for length, start in ((1, 0), (2, 3), (9, 1), (4, 12)):
+    for length, first_step in ((1, 0), (2, 3), (9, 1), (4, 12)):
         found: list[tuple[int, list[int]]] = []
-        for epoch, indices, count in order.chunks(length, start):
+        for epoch, indices, count in order.chunks(length, first_step):
             assert indices.shape == (length, 3)
-            assert int(count) == min(length, 5 - (start + len(found)) % 5)
+            assert int(count) == min(length, 5 - (first_step + len(found)) % 5)
             found += [(int(epoch), rows) for rows in indices.numpy().tolist()[: int(count)]]
             if len(found) >= 8:
                 break
-        assert found == batches[start : start + len(found)]
+        assert found == batches[first_step : first_step + len(found)]
 
 
 def test_chunks_have_the_labels_of_single_batches() -> None:
@@ -73,7 +74,7 @@ def test_chunks_have_the_labels_of_single_batches() -> None:
 def train(
     tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Path]]:
-    """A function that trains with ``FLAGS`` and others, or resumes, and returns the run folder."""
+    """A function that trains with ``FLAGS`` and others, or resumes a run; returns the run folder."""
 
     def train_tiny(resume: str = "", **flags: Any) -> Path:
         folder = tmp_path_factory.mktemp("runs") / "run"
@@ -87,7 +88,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def whole(train: Callable[..., Path]) -> Path:
-    """A run with two steps per call and five per epoch, so the third call of an epoch has one step."""
+    """An uninterrupted run with two steps per call and five per epoch; the third call has one step."""
     return train(steps_per_execution=2)
 
 
@@ -142,15 +143,15 @@ def dataset_of(elements: list[Any]) -> tf.data.Dataset:
 def test_a_run_that_was_stopped_between_two_calls_resumes_exactly(
     train: Callable[..., Path], whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = SaveState.on_train_batch_begin
+    original = SaveState.on_train_batch_begin
 
-    def stopping(self: SaveState, batch: int, logs: Any = None) -> None:
+    def stop_in_epoch_2(self: SaveState, batch: int, logs: Any = None) -> None:
         if (self._position.epoch, batch) == (1, 2):
             signal.raise_signal(signal.SIGTERM)
-        real(self, batch, logs)
+        original(self, batch, logs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SaveState, "on_train_batch_begin", stopping)
+        patch.setattr(SaveState, "on_train_batch_begin", stop_in_epoch_2)
         with pytest.raises(StoppedError, match="step 2 of epoch 2") as stopped:
             train(steps_per_execution=2)
     resumed = train(resume=str(stopped.value).rpartition("--resume=")[2])
@@ -162,7 +163,7 @@ def test_a_run_that_was_stopped_between_two_calls_resumes_exactly(
             np.testing.assert_array_equal(found, expected)
 
 
-def test_callbacks_see_each_step_of_a_call_and_no_filler_after_the_last_step() -> None:
+def test_callbacks_see_each_step_of_a_call_and_no_padding_after_the_last_step() -> None:
     seen: list[Any] = []
     position = Position(resumed_epoch=1, resumed_step=3)
     watch = keras.callbacks.LambdaCallback(
@@ -175,7 +176,7 @@ def test_callbacks_see_each_step_of_a_call_and_no_filler_after_the_last_step() -
     each.on_train_batch_begin(0)
     each.on_train_batch_end(0, {"loss": tf.constant([0.5, 0.25])})
     each.on_train_batch_begin(1)
-    each.on_train_batch_end(1, {"loss": tf.constant([0.125, 9.0])})
+    each.on_train_batch_end(1, {"loss": tf.constant([0.125, 9.0])})  # 9.0 is padding
     each.on_epoch_end(1, {"loss": 1.0})
     assert seen == [
         *[("begin", 3), (3, 0.5), (4, 0.25)],
@@ -193,7 +194,7 @@ def test_the_step_of_the_first_non_finite_loss_in_a_call_is_named() -> None:
         each.on_train_batch_end(1, {"loss": np.float32([1.0, 1.0, np.nan, np.nan])})
 
 
-def test_a_third_call_waits_for_the_metrics_of_the_first_and_errors_are_raised() -> None:
+def test_a_third_call_waits_for_the_metrics_of_the_first_call() -> None:
     computed = [threading.Event() for _ in range(3)]
     seen: list[float] = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: record(logs["loss"]))
@@ -243,8 +244,10 @@ def test_keras_leaves_lazy_metrics_on_the_device() -> None:
     assert all(np.isfinite(logs[name]).all() for name in ("loss", "val_loss", "val_accuracy"))
 
 
-@pytest.mark.skipif(KERAS_2, reason="with Keras 2.15, Keras 3 is what is needed")
-def test_several_steps_with_batches_from_the_host_are_refused(train: Callable[..., Path]) -> None:
+@pytest.mark.skipif(KERAS_2, reason="with Keras 2.15 the error asks for Keras 3")
+def test_several_steps_per_call_with_images_from_the_host_are_refused(
+    train: Callable[..., Path],
+) -> None:
     for flags in ({"placement": "host"}, {"cache": "off"}):
         with pytest.raises(
             UserError, match="--steps_per_execution=2: needs a train step that looks up its images"
@@ -272,9 +275,9 @@ def test_a_short_validation_batch_is_filled_up_without_changing_the_result() -> 
     )
     network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
     results = []
-    for padded in (0, 4):
+    for padded_size in (0, 4):
         trainer = Trainer(network)
-        trainer.pad_validation_to = padded
+        trainer.pad_validation_to = padded_size
         trainer.compile_for(keras.optimizers.SGD(0.1), jit_compile=True)
         results.append(trainer.evaluate(batches, verbose=0, return_dict=True))
     assert results[1] == pytest.approx(results[0], rel=1e-5)

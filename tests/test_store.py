@@ -1,7 +1,11 @@
-"""Images in memory, in a cache file, or decoded at each read: equal pixels, and bad files left out."""
+"""A store reads images from memory, from a cache file or from the image files, with the same pixels.
+
+Files that cannot be used are left out.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -62,7 +66,7 @@ def test_images_keep_their_known_colors(
 def test_all_modes_give_identical_pixels(tmp_path: Path, cache: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, 31, 17, 4)).astype(np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # the orientation: rotated by 90°
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
     Image.fromarray(noise[0]).save(tmp_path / "a" / "0.png")
@@ -88,7 +92,7 @@ def test_any_indices_can_be_read_in_any_order(mode: str, tiny_folder: Path, cach
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_bad_files_are_named_and_labels_stay_right(
+def test_bad_files_are_reported_and_the_others_keep_their_labels(
     mode: str,
     damaged: Path,
     tiny_colors: dict[str, tuple[int, int, int]],
@@ -161,31 +165,33 @@ def test_the_cache_key_depends_on_files_and_size(tiny_copy: Path) -> None:
     assert len(set(keys)) == 6
 
 
-def remove_json(data: Path, meta: Path) -> None:
-    meta.unlink()
+def remove_json(pixels: Path, metadata: Path) -> None:
+    metadata.unlink()
 
 
-def cut_json(data: Path, meta: Path) -> None:
-    meta.write_text(meta.read_text()[:10])
+def cut_json(pixels: Path, metadata: Path) -> None:
+    metadata.write_text(metadata.read_text()[:10])
 
 
-def foreign_json(data: Path, meta: Path) -> None:
-    meta.write_text(json.dumps([1, 2]))
+def write_other_json(pixels: Path, metadata: Path) -> None:
+    metadata.write_text(json.dumps([1, 2]))
 
 
-def cut_data(data: Path, meta: Path) -> None:
-    os.truncate(data, data.stat().st_size - 1)
+def cut_pixels(pixels: Path, metadata: Path) -> None:
+    os.truncate(pixels, pixels.stat().st_size - 1)
 
 
-def remove_data(data: Path, meta: Path) -> None:
-    data.unlink()
+def remove_pixels(pixels: Path, metadata: Path) -> None:
+    pixels.unlink()
 
 
-@pytest.mark.parametrize("damage", [remove_json, cut_json, foreign_json, cut_data, remove_data])
+@pytest.mark.parametrize(
+    "damage", [remove_json, cut_json, write_other_json, cut_pixels, remove_pixels]
+)
 def test_a_damaged_cache_is_built_again(damage, tiny_folder: Path, cache: Path) -> None:
     whole = read_all(build(tiny_folder, "disk", cache))
-    (data,), (meta,) = cache.glob("*.u8"), cache.glob("*.json")
-    damage(data, meta)
+    (pixels,), (metadata,) = cache.glob("*.u8"), cache.glob("*.json")
+    damage(pixels, metadata)
     again = build(tiny_folder, "disk", cache)
     assert not again.from_cache
     assert np.array_equal(read_all(again), whole)
@@ -196,7 +202,7 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_no_file(
     tiny_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disk_full(*_: int) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", disk_full)
     with pytest.raises(UserError) as error:
@@ -219,7 +225,7 @@ def test_an_interrupted_build_leaves_no_file(
     assert list(cache.iterdir()) == []
 
 
-def test_the_error_names_the_flag_if_the_cache_folder_is_a_file(
+def test_the_error_for_a_cache_folder_that_is_a_file_names_the_flag(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "cache").touch()
@@ -243,11 +249,11 @@ def set_free_space(monkeypatch: pytest.MonkeyPatch, *, ram: int, disk: int) -> N
     monkeypatch.setattr(free_space.shutil, "disk_usage", lambda _: space)
 
 
-NEEDED = 10 * 20 * 20 * 3
+NEEDED = 10 * 20 * 20 * 3  # the bytes of ten RGB images of 20 × 20 pixels
 
 
 @pytest.mark.parametrize(
-    ("requested", "free", "mode"),
+    ("requested", "free_ram_and_disk", "mode"),
     [
         ("auto", (2 * NEEDED, 0), "ram"),
         ("auto", (2 * NEEDED - 2, 2 * NEEDED), "disk"),
@@ -261,10 +267,11 @@ def test_the_cache_mode_follows_from_the_free_space(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     requested: str,
-    free: tuple[int, int],
+    free_ram_and_disk: tuple[int, int],
     mode: str,
 ) -> None:
-    set_free_space(monkeypatch, ram=free[0], disk=free[1])
+    ram, disk = free_ram_and_disk
+    set_free_space(monkeypatch, ram=ram, disk=disk)
     plan = plan_cache(requested, 10, 20, tmp_path / "not" / "yet" / "there")
     assert (plan.mode, plan.bytes_needed) == (mode, NEEDED)
     assert "GiB" in plan.sizes
@@ -284,7 +291,7 @@ def test_a_cache_without_enough_space_is_refused(
 
 
 @pytest.mark.parametrize("requested", ["auto", "disk"])
-def test_a_finished_cache_needs_no_free_disk(
+def test_an_existing_cache_needs_no_free_disk_space(
     requested: str, tiny_copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_free_space(monkeypatch, ram=0, disk=10**9)

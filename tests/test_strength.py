@@ -1,7 +1,8 @@
-"""The rule of --augment_strength=auto: bounded, monotone, robust to noise, convergent.
+"""``--augment_strength=auto``: the rule is bounded, monotone and robust to noise, and it converges.
 
-The dead zone is a range of differences between train and validation accuracy that do not change the
-strength, unless the losses diverge. The push, from -1 to 1, is the part of a full step that is made.
+The dead zone is the range of differences between train and validation accuracy that do not change the
+strength, unless the losses diverge. The push is a fraction of a full step, from -1 (weaker) to 1
+(stronger).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from seedtf.augment.strength import INITIAL_STRENGTH, MAX_STRENGTH, MIN_STRENGTH, next_strength
 
-many = settings(max_examples=100)  # which is quick, because the rule is plain arithmetic
+with_100_examples = settings(max_examples=100)  # quick, because the rule is plain arithmetic
 
 EPOCHS = 12
 STEP = math.exp(3.3 / EPOCHS)  # the factor by which a full step changes the strength
@@ -33,7 +34,7 @@ def make_row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
 
 
 def constant_rows(accuracy, val_accuracy, epochs=6, strength=1.0):
-    """The history of a converged run; as it has no noise, the dead zone is narrow from 4 epochs on."""
+    """A history of equal epochs. It has no noise, so the dead zone is narrow from 4 epochs on."""
     return [make_row(accuracy, val_accuracy, strength)] * epochs
 
 
@@ -48,7 +49,7 @@ histories = st.lists(st.builds(make_row, fraction, fraction, strength, loss, los
 # --- invariants ------------------------------------------------------------------------------
 
 
-@many
+@with_100_examples
 @given(histories, st.integers(0, 300), st.booleans())
 def test_any_history_gives_a_bounded_step_and_is_not_modified(rows, epochs, mixed):
     before = copy.deepcopy(rows)
@@ -63,7 +64,7 @@ def test_any_history_gives_a_bounded_step_and_is_not_modified(rows, epochs, mixe
     assert abs(math.log(strength / used)) <= 0.35 + 0.001
 
 
-@many
+@with_100_examples
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8),
     st.floats(0, 1),
@@ -81,14 +82,14 @@ def test_more_train_accuracy_never_means_less_strength(accuracies, more, divergi
     assert strength(0) <= strength(more)
 
 
-@many
+@with_100_examples
 @given(st.floats(0, 1), st.floats(-0.0049, 0.0199), st.floats(MIN_STRENGTH, MAX_STRENGTH))
 def test_strength_does_not_change_inside_the_dead_zone(validation, gap, strength):
     rows = constant_rows(validation + gap, validation, strength=strength)
     assert next_strength(rows, EPOCHS) == pytest.approx(strength, abs=5.1e-5)
 
 
-@many
+@with_100_examples
 @given(st.lists(st.builds(make_row, fraction, fraction), max_size=2), st.integers(1, 300))
 def test_strength_does_not_change_before_three_epochs(rows, epochs):
     assert next_strength(rows, epochs) == INITIAL_STRENGTH
@@ -104,13 +105,13 @@ def test_strength_can_rise_after_three_epochs_and_fall_after_six():
 
 
 def test_train_accuracy_above_validation_raises_the_strength_and_below_lowers_it():
-    # Ahead of validation, the dead zone ends at 0.02, and the push is (0.095 - 0.02) / 0.15 = 0.5
+    # If train accuracy is higher, the dead zone ends at 0.02. The push is (0.095 - 0.02) / 0.15 = 0.5.
     assert next_strength(constant_rows(0.895, 0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
-    # Behind it, the dead zone ends at 0.02 / 4, and the push is (0.025 - 0.005) / 0.04 = 0.5
+    # If it is lower, the dead zone ends at 0.02 / 4. The push is -(0.025 - 0.005) / 0.04 = -0.5.
     assert next_strength(constant_rows(0.775, 0.8), EPOCHS) == pytest.approx(STEP**-0.5, abs=1e-4)
 
 
-def test_a_wide_gap_makes_a_full_step_within_the_limits():
+def test_a_large_difference_of_the_accuracies_makes_a_full_step_within_the_limits():
     assert next_strength(constant_rows(0.99, 0.5), EPOCHS) == pytest.approx(STEP, abs=1e-4)
     assert next_strength(constant_rows(0.99, 0.5), 1) == pytest.approx(math.exp(0.35), abs=1e-4)
     assert next_strength(constant_rows(0.99, 0.5), 200) == pytest.approx(math.exp(0.03), abs=1e-4)
@@ -118,24 +119,24 @@ def test_a_wide_gap_makes_a_full_step_within_the_limits():
     assert next_strength(constant_rows(0.5, 0.99, strength=0.11), EPOCHS) == MIN_STRENGTH
 
 
-def test_the_lag_of_a_mean_over_the_epoch_does_not_lower_the_strength():
+def test_the_lag_of_train_accuracy_does_not_lower_the_strength():
     """Train accuracy is a mean over the epoch, so it lags validation by half an epoch's progress."""
     rows = [make_row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
     assert next_strength(rows, EPOCHS) == 1.0
 
 
-@many
+@with_100_examples
 @given(st.integers(0, 5), st.floats(0, 1))
-def test_one_unusual_validation_changes_nothing(when, value):
+def test_one_unusual_validation_accuracy_does_not_change_the_strength(when, value):
     rows = constant_rows(0.8, 0.8)
     rows[when] = make_row(0.8, value)
     assert next_strength(rows, EPOCHS) == 1.0
 
 
 def test_the_dead_zone_grows_with_the_noise_of_validation():
-    noisy = [make_row(0.87, 0.8 + wiggle) for wiggle in (0, 0.03, 0, 0.03, 0, 0.03)]
+    noisy = [make_row(0.87, accuracy) for accuracy in (0.8, 0.83) * 3]
     # Second differences of 0.06 mean a noise of 0.0363 and a dead zone of 0.0514. Train accuracy is
-    # ahead of the best validation by 0.04.
+    # inside the dead zone, because it is only 0.04 above the best validation accuracy.
     assert next_strength(noisy, EPOCHS) == 1.0
     assert next_strength(constant_rows(0.87, 0.83), EPOCHS) > 1.0
     ahead = [each | {"accuracy": 0.9} for each in noisy]
@@ -180,7 +181,7 @@ def test_an_epoch_without_accuracy_keeps_the_strength_and_does_not_stop_the_rule
     assert next_strength([*unknown, rows[-1]], EPOCHS) > 1.5
 
 
-def test_a_history_without_strengths_starts_at_one():
+def test_a_history_without_strengths_starts_at_the_initial_strength():
     rows = [
         {k: v for k, v in each.items() if k != "augment_strength"}
         for each in constant_rows(0.8, 0.8)
@@ -215,8 +216,9 @@ def simulate(epochs, target, *, noise=0.0, seed=0, sensitivity=0.15):
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_the_strength_converges_near_the_target(epochs, target, noise):
     strengths = simulate(epochs, target, noise=noise)
-    # Without noise, the dead zone is in log strength 0.02 / 0.15 wide ahead of validation, and a
-    # quarter of this behind it. It grows with the noise.
+    # The strength does not change inside the dead zone. Without noise, the dead zone begins where
+    # log(target / strength) is 0.02 / 0.15 or, for a falling strength, a quarter of this. Noise widens
+    # the dead zone.
     error = abs(math.log(strengths[-1] / target))
     if target == 1.0:
         assert error <= 0.1

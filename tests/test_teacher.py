@@ -63,7 +63,7 @@ def test_only_training_images_get_soft_labels(
     store = with_teacher(make_config(tiny_folder, teacher, **flags), dataset).store
     soft, labels = store.soft_labels, dataset.store.catalog.labels
     one_hot = np.eye(3, dtype=np.float32)[labels]
-    # Temperature 2 takes the square root of the probabilities.
+    # Temperature 2 takes the square roots of the probabilities and divides them by their sum.
     teacher_row = np.sqrt([0.7, 0.2, 0.1]) / np.sqrt([0.7, 0.2, 0.1]).sum()
     train = dataset.split.train
     np.testing.assert_allclose(
@@ -74,7 +74,7 @@ def test_only_training_images_get_soft_labels(
     assert "11 of 12 training images have soft labels" in capsys.readouterr().out
 
 
-def test_batches_carry_the_soft_labels_and_mix_them(
+def test_batches_have_the_soft_labels_and_mixup_mixes_them(
     dataset: Dataset, teacher: Path, tiny_folder: Path
 ) -> None:
     store = with_teacher(make_config(tiny_folder, teacher), dataset).store
@@ -109,7 +109,7 @@ def test_a_wrong_teacher_folder_raises_a_user_error(
         with_teacher(make_config(tiny_folder, teacher), dataset)
 
 
-def test_a_state_saved_before_a_flag_existed_resumes_with_its_default() -> None:
+def test_a_state_saved_before_a_flag_existed_resumes_only_with_the_default_of_the_flag() -> None:
     saved = {"--lr": 0.1}
     check_identity("r", saved, {"--lr": 0.1, "--teacher_weight": 0.5})
     with pytest.raises(UserError, match=r"--teacher_weight was 0\.5 and is now 0\.7"):

@@ -1,4 +1,4 @@
-"""The import of TensorFlow: environment variables before it, hidden logs and packages during it."""
+"""Importing TensorFlow: variables that are set before, and log lines and packages that are hidden."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from seedtf.compat import tensorflow_env
 
-CHOSEN = {
+VALUES_OF_SEEDTF = {
     "TF_ENABLE_ONEDNN_OPTS": "1",
     "TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT": "1",
     "XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"
@@ -21,15 +21,16 @@ CHOSEN = {
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in CHOSEN:
-        monkeypatch.setenv(name, "")  # recorded first, so that monkeypatch restores it
+    for name in VALUES_OF_SEEDTF:
+        # delenv alone would not make monkeypatch restore a variable that is not set now.
+        monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(tensorflow_env, "_tensorflow_version", lambda: "2.21.0")
 
 
 def test_variables_that_are_not_set_get_the_values_of_seedtf() -> None:
     tensorflow_env.import_tensorflow()
-    assert {name: os.environ.get(name) for name in CHOSEN} == CHOSEN
+    assert {name: os.environ.get(name) for name in VALUES_OF_SEEDTF} == VALUES_OF_SEEDTF
 
 
 def test_variables_that_the_user_has_set_remain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,8 +56,8 @@ def test_a_version_that_may_not_know_the_xla_flags_does_not_get_them(
 
 def test_xla_writes_its_modules_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     tensorflow_env.write_xla_modules("folder")
-    written = "--xla_dump_to=folder --xla_dump_hlo_as_text"
-    assert os.environ["XLA_FLAGS"] == f"{CHOSEN['XLA_FLAGS']} {written}"
+    dump_flags = "--xla_dump_to=folder --xla_dump_hlo_as_text"
+    assert os.environ["XLA_FLAGS"] == f"{VALUES_OF_SEEDTF['XLA_FLAGS']} {dump_flags}"
     monkeypatch.setattr(tensorflow_env, "_tensorflow_version", lambda: "2.22.0")
     monkeypatch.delenv("XLA_FLAGS")
     tensorflow_env.write_xla_modules("folder")
@@ -77,7 +78,8 @@ def test_stderr_is_hidden_during_the_start_and_shown_if_it_fails(
 
 
 def test_a_package_is_missing_only_while_it_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wave", sys)  # recorded first, so that monkeypatch restores it
+    # delitem alone would not make monkeypatch restore a module that is not imported now.
+    monkeypatch.setitem(sys.modules, "wave", sys)
     monkeypatch.delitem(sys.modules, "wave")
     with tensorflow_env._without_packages(["wave", "os"]):
         assert importlib.import_module("os") is os  # a package that is in use stays available

@@ -1,7 +1,7 @@
-"""Trackers: a resumed run is one tracked run with every epoch once; no failing tracker ends a training.
+"""In each tracker, a resumed run is one run with every epoch once; a failing tracker ends no training.
 
-MLflow, Weights & Biases and TensorBoard are the real packages with local stores. Trackio needs an
-older Pillow than the other tests, so its test is skipped where Trackio is not installed.
+The tests use the real packages of MLflow, Weights & Biases and TensorBoard, with local stores. Trackio
+needs an older Pillow than the other tests, so its test is skipped if Trackio is not installed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ EPOCHS = 3
 
 
 def local_store_variables(folder: Path) -> dict[str, str]:
+    """Environment variables that make MLflow and Weights & Biases write below ``folder``."""
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "WANDB_MODE": "offline"}
     return {**store, "WANDB_SILENT": "true", "WANDB_CACHE_DIR": f"{folder}/cache"}
 
@@ -112,17 +113,20 @@ def wandb_records(folder: Path) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("*.wandb")
-    data, position, whole = path.read_bytes(), 7, b""
+    # The file begins with 7 bytes of its own. Parts of records follow, each after a header of 7 bytes
+    # (checksum, size and kind). A header is never divided between two blocks of 32,768 bytes: if fewer
+    # than 7 bytes of a block are left, they are not used.
+    data, position, record = path.read_bytes(), 7, b""
     while position + 7 <= len(data):
-        if (left := -position % 32768) and left < 7:
-            position += left
+        if 0 < (rest_of_block := -position % 32768) < 7:
+            position += rest_of_block
             continue
         _, size, kind = struct.unpack_from("<IHB", data, position)
-        whole += data[position + 7 : position + 7 + size]
+        record += data[position + 7 : position + 7 + size]
         position += 7 + size
         if kind in (1, 4):  # a whole record, or the last part of one
-            yield Record.FromString(whole)
-            whole = b""
+            yield Record.FromString(record)
+            record = b""
 
 
 def test_wandb_has_one_run_with_every_epoch_once(tracked) -> None:
@@ -220,7 +224,7 @@ def test_a_report_is_added_to_the_run_that_has_ended(tracked, monkeypatch) -> No
 
     trial, _ = tracked
     saved = json.loads(RunPaths(trial).trackers.read_text())
-    # As if wandb and x were trackers that this version of seedtf does not have.
+    # These two patches make wandb and x trackers that this version of seedtf does not have.
     monkeypatch.setattr(group_module, "_read_saved", lambda file: {**saved, "wandb": {}, "x": {}})
     monkeypatch.setattr(
         group_module, "_CLASSES", {k: v for k, v in group_module._CLASSES.items() if k != "wandb"}
@@ -238,14 +242,15 @@ def test_a_report_is_added_to_the_run_that_has_ended(tracked, monkeypatch) -> No
     assert client.get_run(identity).info.status == "FINISHED"
     described = yaml.safe_load((trial / "dvclive" / "dvc.yaml").read_text())
     assert described["artifacts"] == {"report": {"path": "../report"}}
-    test_tensorboard_shows_every_epoch_once_and_the_flags(tracked)  # as before the report was added
+    # The report has not changed the epochs and flags that TensorBoard shows.
+    test_tensorboard_shows_every_epoch_once_and_the_flags(tracked)
 
 
 # failures
 
 
 class FakeTracker(Tracker):
-    """Records its calls; the call named ``failing`` raises ``error``, or hangs if that is None."""
+    """Records its calls. The call named ``failing`` raises ``error``, or hangs if ``error`` is None."""
 
     def __init__(self, failing: str = "", error: BaseException | None = None) -> None:
         self.failing, self.error, self.calls = failing, error, []
@@ -273,7 +278,9 @@ class FakeTracker(Tracker):
 
 @pytest.mark.parametrize("failing", ["start", "log", "files", "finish"])
 @pytest.mark.parametrize("error", [RuntimeError("no route\nto host"), SystemExit(1)])
-def test_a_failing_tracker_warns_once_and_others_continue(tmp_path, capsys, failing, error) -> None:
+def test_a_failing_tracker_gives_one_warning_and_the_others_continue(
+    tmp_path, capsys, failing, error
+) -> None:
     bad, good = FakeTracker(failing, error), FakeTracker()
     trackers = {"mlflow": bad, "dvclive": good}
     group = TrackerGroup(tuple(trackers), TrackedRun(tmp_path, "oak"), trackers.get)
@@ -324,7 +331,7 @@ def test_epochs_that_a_tracker_lacks_are_added_when_a_run_is_resumed(tmp_path) -
 
 @pytest.mark.parametrize("tracker_class", [DvcliveTracker, TensorBoardTracker])
 @pytest.mark.parametrize(("last", "expected"), [(1, 1), (3, 2)])
-def test_local_files_get_the_epochs_after_the_last_logged_one(
+def test_a_local_tracker_adds_the_epochs_after_its_last_one_when_it_starts(
     tmp_path, tracker_class, last: int, expected: int
 ) -> None:
     if tracker_class is TensorBoardTracker:
@@ -335,7 +342,7 @@ def test_local_files_get_the_epochs_after_the_last_logged_one(
     tracker.finish("")
 
 
-def test_with_a_damaged_trackers_json_a_new_run_begins(tmp_path) -> None:
+def test_with_a_damaged_trackers_json_a_new_tracked_run_begins(tmp_path) -> None:
     RunPaths(tmp_path).trackers.write_text("{")
     tracker = FakeTracker()
     TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: tracker).start()
@@ -404,8 +411,9 @@ def test_the_former_flag_tensorboard_is_accepted_but_not_in_the_help(capsys) -> 
     assert "--tensorboard" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("chief", [True, False])
-def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
+@pytest.mark.parametrize("is_chief", [True, False])
+def test_only_the_chief_has_trackers(tmp_path, is_chief: bool) -> None:
+    """The chief is the worker of a distributed run that writes the run folder."""
     import tensorflow as tf
 
     from seedtf.training.callback_list import SessionHooks, make_callbacks
@@ -422,14 +430,14 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
         SessionHooks(*[lambda *_: None] * 8),
         strength_variable=tf.Variable(1.0),
         state=None,
-        chief=chief,
+        chief=is_chief,
         average=None,
         stop=StopSignal(),
         sync=None,
         resume_dir="",
     )
-    assert any(isinstance(each, Track) for each in callbacks.all_callbacks) is chief
-    assert (callbacks.track is not None) is chief
+    assert any(isinstance(each, Track) for each in callbacks.all_callbacks) is is_chief
+    assert (callbacks.track is not None) is is_chief
 
 
 # the search

@@ -1,6 +1,6 @@
 """``seedtf train`` as a whole: files, output, errors and exit codes, with synthetic seedlings.
 
-The first run is a new process, as from a shell; most others are forked, or run in this process.
+The first run is a new process, as from a shell. Most other runs are in forked processes or in this one.
 """
 
 import csv
@@ -53,9 +53,9 @@ def seedlings(shared) -> Path:
     return shared("train-seedlings", draw) / "s"
 
 
-def train_flags(data: Path, run_dir: Path, *more: str) -> list[str]:
+def train_flags(data: Path, run_dir: Path, *extra_flags: str) -> list[str]:
     settings = "--model=tiny --weights=none --image_size=16 --epochs=2 --batch_size=16 --lr=0.01"
-    return [f"--data_dir={data}", f"--run_dir={run_dir}", *settings.split(), *more]
+    return [f"--data_dir={data}", f"--run_dir={run_dir}", *settings.split(), *extra_flags]
 
 
 def seedtf(*arguments: str) -> subprocess.CompletedProcess:
@@ -105,7 +105,7 @@ def test_a_run_exits_with_0_and_leaves_all_its_files(finished) -> None:
     assert not [path for path in run_dir.rglob(".*") if path.is_file()]  # no temporary files
 
 
-def test_the_next_commands_are_ready_to_paste(finished) -> None:
+def test_the_output_lists_the_next_commands(finished) -> None:
     done, run_dir = finished
     lines = done.stdout.splitlines()
     first = lines.index(f"next      seedtf evaluate {run_dir}")
@@ -135,7 +135,7 @@ def test_without_a_terminal_there_is_one_line_per_epoch_and_no_control_code(fini
     assert done.stderr == ""
 
 
-def test_the_first_lines_list_the_data_and_the_settings(finished) -> None:
+def test_the_first_lines_of_the_output_list_the_data_and_the_settings(finished) -> None:
     done, run_dir = finished
     heads = [line.split()[0] for line in done.stdout.splitlines()]
     expected = [
@@ -186,7 +186,9 @@ def test_the_flagfile_repeats_the_run_exactly(finished, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_python_does_what_the_command_does(finished, faulty, tmp_path, capsys) -> None:
+def test_a_run_from_python_has_the_history_of_the_command(
+    finished, faulty, tmp_path, capsys
+) -> None:
     from seedtf.training.train import TrainConfig, train_and_evaluate
 
     _, run_dir = finished
@@ -206,7 +208,7 @@ def test_python_does_what_the_command_does(finished, faulty, tmp_path, capsys) -
     assert result.val_loss == min(float(row["val_loss"]) for row in read_history(run_dir))
 
 
-def test_the_best_checkpoint_predicts_as_in_training(finished, faulty) -> None:
+def test_the_best_checkpoint_has_the_validation_accuracy_of_the_training(finished, faulty) -> None:
     from seedtf.data.catalog import scan_folder
     from seedtf.data.split import read_split_csv
     from seedtf.data.store import CachePlan, build_store
@@ -239,10 +241,15 @@ def test_an_existing_run_folder_is_refused_and_kept(finished, faulty) -> None:
 @pytest.fixture(scope="module")
 def on_terminal(seedlings, shared) -> tuple[Path, str]:
     """The folder of a run with one frozen epoch, and its output on a terminal of 100 columns."""
-    more = ("--freeze_epochs=1", "--augment_impl=tf_image", "--schedule=one_cycle", "--cache=disk")
+    extra_flags = (
+        "--freeze_epochs=1",
+        "--augment_impl=tf_image",
+        "--schedule=one_cycle",
+        "--cache=disk",
+    )
 
     def train(folder: Path) -> None:
-        arguments = train_flags(seedlings, folder / "run", *more, "--schedule_per_step")
+        arguments = train_flags(seedlings, folder / "run", *extra_flags, "--schedule_per_step")
         leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         process = forked.Process("killed_run:main", [NEVER, "train", *arguments], terminal=follower)
@@ -277,15 +284,15 @@ def test_the_numbers_of_epochs_continue_from_frozen_to_full_training(on_terminal
 def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
     seedlings, tmp_path, capsys
 ) -> None:
-    more = ("--time_limit=0.00001", "--augment_impl=tf_image")
-    assert main(["train", *train_flags(seedlings, tmp_path / "run", *more)]) == 0
+    extra_flags = ("--time_limit=0.00001", "--augment_impl=tf_image")
+    assert main(["train", *train_flags(seedlings, tmp_path / "run", *extra_flags)]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert result["epochs"] == 1
     assert "time limit" in result["stopped"]
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("extra_flags", "message"),
     [
         (["--batch_size=1000"], "--batch_size=1000: more than the 84 training images"),
         (["--model=resnet5"], "did you mean"),
@@ -297,9 +304,9 @@ def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
     ],
 )
 def test_wrong_flags_give_a_one_line_error_and_exit_code_2(
-    seedlings, tmp_path, capfd, more, message
+    seedlings, tmp_path, capfd, extra_flags, message
 ) -> None:
-    assert main(["train", *train_flags(seedlings, tmp_path / "run", *more)]) == 2
+    assert main(["train", *train_flags(seedlings, tmp_path / "run", *extra_flags)]) == 2
     stderr = capfd.readouterr().err
     assert stderr.startswith("seedtf train: ")
     assert len(stderr.splitlines()) == 1, stderr
@@ -308,16 +315,18 @@ def test_wrong_flags_give_a_one_line_error_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    ("more", "run"), [("--batch_size=1000", seedtf), ("--model=resnet5", forked.seedtf)]
+    ("flag", "run"), [("--batch_size=1000", seedtf), ("--model=resnet5", forked.seedtf)]
 )
-def test_in_its_own_process_stderr_is_the_error_line_alone(seedlings, tmp_path, more, run) -> None:
-    done = run("train", *train_flags(seedlings, tmp_path / "run", more))
+def test_in_a_process_of_its_own_the_command_writes_one_error_line_to_stderr(
+    seedlings, tmp_path, flag, run
+) -> None:
+    done = run("train", *train_flags(seedlings, tmp_path / "run", flag))
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"seedtf train: {more}")
+    assert done.stderr.startswith(f"seedtf train: {flag}")
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_preview_takes_the_flagfile_of_a_run(finished, tmp_path) -> None:
+def test_preview_accepts_the_flagfile_of_a_run(finished, tmp_path) -> None:
     from PIL import Image
 
     _, run_dir = finished
@@ -337,19 +346,19 @@ def test_preview_takes_the_flagfile_of_a_run(finished, tmp_path) -> None:
 def test_the_history_does_not_depend_on_the_number_of_cores(
     finished, faulty, tmp_path, monkeypatch
 ) -> None:
-    """On one core, with another thread count in the environment; also with ``--deterministic``."""
+    """A run on one core has the same history, with and without ``--deterministic``."""
     _, run_dir = finished
 
-    def train(name: str, *more: str) -> bytes:
-        arguments = [NEVER, "train", *train_flags(faulty, tmp_path / name), *more]
+    def train(name: str, *extra_flags: str) -> bytes:
+        arguments = [NEVER, "train", *train_flags(faulty, tmp_path / name), *extra_flags]
         done = forked.run("killed_run:main", arguments)
         assert done.returncode == 0, done.stderr
-        assert ("determinism" in done.stdout) == bool(more)
+        assert ("determinism" in done.stdout) == bool(extra_flags)
         return (tmp_path / name / "history.csv").read_bytes()
 
     deterministic = train("deterministic", "--deterministic")
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})  # a forked process inherits it
+    os.sched_setaffinity(0, {min(cores)})  # The forked process gets the same cores.
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     try:
         assert train("one_core") == (run_dir / "history.csv").read_bytes()

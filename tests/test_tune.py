@@ -49,6 +49,7 @@ def _skip_fsync(connection, _) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
+    """Makes searches skip fsync, poll often and draw no figure."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seedtf.files.fsync", lambda path: None)
         patch.setattr(search_module, "POLL_SECONDS", 0.01)
@@ -127,7 +128,7 @@ def test_a_given_flag_is_not_searched() -> None:
         ("", SEARCHED_BY_DEFAULT, "nothing is left to search"),
     ],
 )
-def test_what_cannot_be_searched_is_refused_in_one_line(text, given_flags, message) -> None:
+def test_flags_that_cannot_be_searched_are_refused(text, given_flags, message) -> None:
     with pytest.raises(UserError, match=message):
         choose_space(text, given_flags, fixed_flags())
 
@@ -215,26 +216,26 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize(("error", "saved"), [(RuntimeError, True), (KeyboardInterrupt, False)])
+@pytest.mark.parametrize(("error", "is_saved"), [(RuntimeError, True), (KeyboardInterrupt, False)])
 def test_after_an_error_a_process_can_save_and_after_ctrl_c_it_is_killed_at_once(
-    tmp_path, monkeypatch, error, saved
+    tmp_path, monkeypatch, error, is_saved
 ) -> None:
     monkeypatch.chdir(tmp_path)
     log, code = tmp_path / "log", SAVES_AND_STOPS
-    if not saved:
+    if not is_saved:
         code = SAVES_AND_STOPS.replace("def save(*_):", "def save(*_):\n    time.sleep(60)")
     with pytest.raises(error), TrainProcess([sys.executable, "-c", code], log) as process:
         while not log.read_text():
             assert process.poll() is None
         raise error
-    assert process.poll() == (75 if saved else -signal.SIGKILL)
-    assert Path("saved").exists() == saved
+    assert process.poll() == (75 if is_saved else -signal.SIGKILL)
+    assert Path("saved").exists() == is_saved
 
 
 # the search
 
 
-def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) -> None:
+def test_a_search_writes_a_table_a_flagfile_and_a_figure(tmp_path, capsys, monkeypatch) -> None:
     drawn = []
     monkeypatch.setattr(
         records, "draw_importance", lambda *arguments, **_: drawn.append(arguments) or Figure()
@@ -252,8 +253,9 @@ def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) 
     assert f"--crop={best.values['crop']}" in written
     assert not any(line.startswith("--run_dir") for line in written)
     assert (folder / "importance.png").read_bytes().startswith(b"\x89PNG")
-    assert sum(drawn[-1][3].values()) == pytest.approx(1)
-    assert set(drawn[-1][3]) == {"lr", "crop"}
+    importances = drawn[-1][3]
+    assert sum(importances.values()) == pytest.approx(1)
+    assert set(importances) == {"lr", "crop"}
     assert [row["trial"] for row in read_table(folder)] == list("012345")
     kept = [path.parent.parent.name for path in folder.glob("*/checkpoints/best.keras")]
     assert kept == [f"trial-{best.number:04d}"]
@@ -264,7 +266,7 @@ def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) 
     assert (result["best_trial"], result["done"]) == (best.number, 6)
 
 
-def test_the_best_is_that_of_the_trials_that_did_not_fail(tmp_path) -> None:
+def test_the_output_counts_only_the_trials_that_did_not_fail(tmp_path) -> None:
     outcomes = ("done", "failed", "pruned", "diverged", "failed")
     rows = [TrialRow(n, outcome, 0.5, 0.9, 4, 1.0, {}) for n, outcome in enumerate(outcomes)]
     (tmp_path / "best.txt").write_text("--lr=0.1\n")
@@ -311,25 +313,25 @@ def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_or_stopped_search_ends_with_the_same_result(
-    tmp_path, number, uninterrupted
+    tmp_path, signal_number, uninterrupted
 ) -> None:
     folder = tmp_path / "killed"
-    done = tune_process(folder, "--trials=4", "--pruner=none", signal=[2, 3, int(number)])
-    if number == signal.SIGKILL:
+    done = tune_process(folder, "--trials=4", "--pruner=none", signal=[2, 3, int(signal_number)])
+    if signal_number == signal.SIGKILL:
         assert done.returncode == -signal.SIGKILL
     else:
         assert done.returncode == 75
         assert done.stderr.splitlines()[-1] == (
-            f"seedtf tune: {signal.Signals(number).name}: stopped in trial 2, whose first 3 of 4 "
-            "epochs are kept; repeat the same command to continue"
+            f"seedtf tune: {signal.Signals(signal_number).name}: stopped in trial 2, whose first 3 of "
+            "4 epochs are kept; repeat the same command to continue"
         )
     assert "Traceback" not in done.stderr
     rows = search(make_search(folder, 4), command=FAKE)
     assert len(rows) == 4
     assert read_table(folder) == uninterrupted
-    # Trial 2 was resumed, not started again.
+    # Trial 2 was resumed and not started again, so its history has each epoch once.
     assert len((folder / "trial-0002" / "history.csv").read_text().splitlines()) == EPOCHS + 1
 
 
@@ -367,7 +369,8 @@ def test_the_pruners_end_some_trials_and_never_the_best(tmp_path, pruner) -> Non
 def test_a_trial_that_diverges_or_breaks_does_not_end_the_search(
     tmp_path, monkeypatch, capsys
 ) -> None:
-    misbehave(monkeypatch, exit={"1": 4, "2": 2, "3": -9 % 256})
+    # The exit codes of trials: 4 means diverged, 2 is an error of the user, and 247 any other failure.
+    misbehave(monkeypatch, exit={"1": 4, "2": 2, "3": 247})
     rows = search(make_search(tmp_path, 4), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "diverged", "failed", "failed", "done", "done"]
     assert "failed    trial 2: --model=oak: no such network (see " in capsys.readouterr().out
@@ -378,19 +381,19 @@ def test_the_search_ends_at_once_if_its_first_trial_cannot_train(tmp_path, monke
     misbehave(monkeypatch, exit={"0": 2})
     with pytest.raises(UserError, match="trial 0 could not train: --model=oak: no such network"):
         search(make_search(tmp_path, 3), command=FAKE)
-    # With a corrected flag the same study starts again, with the defaults first.
+    # With another flag the study starts again, and its first trial has the default values.
     rows = search(make_search(tmp_path, 1, config=fixed_flags(image_size=32)), command=FAKE)
     assert [row.outcome for row in rows] == ["failed", "done"]
     assert rows[1].values == rows[0].values
 
 
-def test_failures_in_a_row_end_the_search(tmp_path, monkeypatch) -> None:
+def test_three_failures_in_a_row_end_the_search(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit=dict.fromkeys("123456789", 2))
     with pytest.raises(UserError, match="3 trials failed in a row"):
         search(make_search(tmp_path, 9), command=FAKE)
 
 
-def test_a_study_continues_only_with_its_own_flags(tmp_path) -> None:
+def test_a_study_refuses_other_values_of_flags_that_change_its_result(tmp_path) -> None:
     search(make_search(tmp_path, 1), command=FAKE)
     with pytest.raises(UserError, match=r"--batch_size=8: the study 's' has 32"):
         search(make_search(tmp_path, 2, config=fixed_flags(batch_size=8)), command=FAKE)
@@ -401,7 +404,7 @@ def test_a_study_continues_only_with_its_own_flags(tmp_path) -> None:
     search(make_search(tmp_path, 1, config=fixed_flags(cache="ram")), command=FAKE)
 
 
-def test_two_folders_use_one_study_in_a_database(tmp_path) -> None:
+def test_searches_in_two_folders_can_share_a_study_in_a_database(tmp_path) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
     search(make_search(tmp_path / "a", 2, storage=storage), command=FAKE)
     rows = search(make_search(tmp_path / "b", 4, storage=storage), command=FAKE)
@@ -453,11 +456,11 @@ def test_a_database_failure_is_a_one_line_error_and_the_search_can_continue(
     change("ALTER TABLE away_too RENAME TO trial_intermediate_values")
     rows = search(make_search(folder, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "done", "done"]
-    # The process of trial 1 was ended, and its run resumed.
+    # The process of trial 1 was ended, and its run was resumed.
     assert len((folder / "trial-0001" / "history.csv").read_text().splitlines()) == EPOCHS + 1
 
 
-def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
+def test_a_second_search_in_a_folder_is_refused_while_one_is_running(tmp_path) -> None:
     with (
         search_module._lock_tune_dir(tmp_path),
         pytest.raises(UserError, match="another search is running there"),
@@ -465,13 +468,13 @@ def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
         search(make_search(tmp_path, 1), command=FAKE)
 
 
-def test_a_signal_to_the_trial_alone_stops_the_search(tmp_path, monkeypatch) -> None:
+def test_a_trial_that_was_stopped_by_a_signal_stops_the_search(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"1": 75})
     with pytest.raises(StoppedError, match="stopped in trial 1, whose first 4 of 4 epochs"):
         search(make_search(tmp_path, 3), command=FAKE)
 
 
-def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
+def test_the_figure_has_a_bar_and_a_panel_for_every_searched_flag() -> None:
     space = choose_space("lr,rotate,flip", (), fixed_flags())
     values = {"lr": 0.001, "rotate": 15.0, "flip": "both"}
     rows = [
@@ -510,7 +513,7 @@ def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
         ("--crop=2", "--crop=2.0: out of range"),
     ],
 )
-def test_bad_flags_give_a_one_line_error(tmp_path, flag, message, capsys) -> None:
+def test_wrong_flags_of_tune_give_a_one_line_error(tmp_path, flag, message, capsys) -> None:
     flags = ["--data_dir=data", f"--out={tmp_path / 't'}", flag]
     assert main(["tune", *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -576,7 +579,9 @@ def popen_that_forks_later_trials() -> Callable[..., subprocess.Popen | forked.P
     return start
 
 
-def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys, monkeypatch) -> None:
+def test_a_search_with_real_trainings_writes_the_flags_of_the_best_trial(
+    tiny_folder, tmp_path, capsys, monkeypatch
+) -> None:
     monkeypatch.setattr(subprocess, "Popen", popen_that_forks_later_trials())
     folder = tmp_path / "tune"
     flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]

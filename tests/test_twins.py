@@ -50,33 +50,30 @@ def sides_of_twins(dataset: Dataset) -> set[str]:
 
 
 def test_twins_stay_together_unless_they_are_ignored(photos: Path, tmp_path: Path) -> None:
-    were_divided = []
+    divided_by_seed = []
     for seed in range(6):
         kept = load(photos, tmp_path, seed=seed)
         assert len(sides_of_twins(kept)) == 1
-        assert (kept.near_duplicates, kept.duplicates, kept.near_duplicates_across_split) == (
-            2,
-            0,
-            0,
-        )
+        assert (kept.near_duplicates, kept.duplicates) == (2, 0)
+        assert kept.near_duplicates_across_split == 0
         ignored = load(photos, tmp_path, seed=seed, twins="ignore")
         assert ignored.near_duplicates == 0
-        were_divided.append(len(sides_of_twins(ignored)) == 2)
-    assert any(were_divided)
+        divided_by_seed.append(len(sides_of_twins(ignored)) == 2)
+    assert any(divided_by_seed)
 
 
-def test_the_result_of_the_search_is_cached_for_the_same_files(
+def test_for_the_same_files_the_search_for_twins_is_cached(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog, searches = scan_folder(photos), []
     first = related.search_near_duplicates(catalog, tmp_path / "c", max_pixels=10**6)
-    search = related._fingerprints
+    compute_fingerprints = related._fingerprints
 
-    def counted(*arguments: object) -> object:
+    def count_and_compute(*arguments: object) -> object:
         searches.append(1)
-        return search(*arguments)
+        return compute_fingerprints(*arguments)
 
-    monkeypatch.setattr(related, "_fingerprints", counted)
+    monkeypatch.setattr(related, "_fingerprints", count_and_compute)
     again = related.search_near_duplicates(catalog, tmp_path / "c", max_pixels=10**6)
     assert np.array_equal(first, again)
     assert not searches
@@ -85,7 +82,7 @@ def test_the_result_of_the_search_is_cached_for_the_same_files(
 
 
 @pytest.mark.parametrize("twins", ["auto", "together", "ignore"])
-def test_twins_at_a_url_are_not_searched_for_and_a_line_says_so_unless_ignored(
+def test_twins_at_a_url_are_not_searched_for_and_a_line_says_so_unless_twins_is_ignore(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], twins: str
 ) -> None:
     labels = np.zeros(related.MAX_SEARCHED + 1, np.int32)
@@ -103,7 +100,7 @@ def test_twins_at_a_url_are_not_searched_for_and_a_line_says_so_unless_ignored(
     assert "--twins" not in printed
 
 
-def test_twins_on_both_sides_of_a_given_split_are_a_warning(photos: Path, tmp_path: Path) -> None:
+def test_twins_on_two_sides_of_a_given_split_give_a_warning(photos: Path, tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
     files = [f"{label}/{number}.png" for label in ("elm", "oak") for number in range(12)]
     lines = ["file,label,split"]
@@ -140,6 +137,6 @@ def test_groups_stay_on_one_side_and_a_split_with_test_images_reads_back(
     assert RunPaths(run_dir).split_summary.is_file()
 
 
-def test_a_run_of_an_older_release_resumes_without_the_search(tmp_path: Path) -> None:
+def test_a_run_of_an_older_release_resumes_without_the_search_for_twins(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"data_dir": "d", "model": "tiny"}')
     assert resumed_config(str(tmp_path), {}).twins == "ignore"

@@ -51,31 +51,31 @@ def test_a_variable_is_created_for_each_call() -> None:
     assert tf.reduce_all(through_variable(tf.constant(3.0)) == _filled(tf.constant(3.0)))
 
 
-def test_parallel_and_earlier_results_are_not_overwritten() -> None:
+def test_results_of_parallel_and_earlier_calls_are_not_overwritten() -> None:
     values = tf.data.Dataset.range(400).map(lambda i: tf.cast(i, tf.float32))
     results = [*values.map(through_variable, num_parallel_calls=8, deterministic=True)]
     for value, result in enumerate(results):
         assert tf.reduce_all(result == float(value))
 
 
-def test_the_memory_is_released() -> None:
+def test_the_memory_of_unused_results_is_released() -> None:
     through_variable(tf.constant(0.0))
     before = psutil.Process().memory_info().rss
-    for value in range(300):  # each has 1 MiB
+    for value in range(300):  # Each result takes 1 MiB.
         through_variable(tf.constant(float(value)))
     assert psutil.Process().memory_info().rss - before < 60 << 20
 
 
-def test_if_calls_would_share_a_variable_the_result_is_returned(ordinary_name) -> None:
-    arguments = []
+def test_if_calls_would_share_a_variable_the_result_is_not_written_into_one(ordinary_name) -> None:
+    handles = []
     returned = uninitialized_output(
-        lambda result: arguments.append(result) or tf.zeros([2, 2]), [2, 2]
+        lambda result: handles.append(result) or tf.zeros([2, 2]), [2, 2]
     )
-    assert arguments == [None]
+    assert handles == [None]  # None means that there is no variable to write to.
     assert returned.shape == [2, 2]
 
 
-def test_a_result_of_unknown_size_is_returned() -> None:
-    arguments = []
-    uninitialized_output(lambda result: arguments.append(result) or tf.zeros([2, 2]), [None, 2])
-    assert arguments == [None]
+def test_a_result_of_unknown_size_is_not_written_into_a_variable() -> None:
+    handles = []
+    uninitialized_output(lambda result: handles.append(result) or tf.zeros([2, 2]), [None, 2])
+    assert handles == [None]

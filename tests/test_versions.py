@@ -27,7 +27,7 @@ def write_version(folder: Path) -> int:
     return version.number
 
 
-def test_versions_count_up_over_gaps_and_leading_zeros(tmp_path: Path) -> None:
+def test_a_new_version_has_the_number_after_the_highest_one(tmp_path: Path) -> None:
     assert write_version(tmp_path / "new" / "deep") == 1
     for name in ("2", "007", "draft", "9.5", "-12"):
         (tmp_path / name).mkdir()
@@ -60,14 +60,14 @@ def test_the_folder_can_be_read_by_another_user(tmp_path: Path) -> None:
     assert (tmp_path / "1").stat().st_mode & 0o777 == 0o755
 
 
-def test_only_one_export_at_a_time(tmp_path: Path) -> None:
+def test_a_second_export_into_a_folder_is_refused_while_one_is_running(tmp_path: Path) -> None:
     with new_version(tmp_path), pytest.raises(UserError, match="another export"):
         write_version(tmp_path)
     assert list_versions(tmp_path) == ["1"]
     assert write_version(tmp_path) == 2
 
 
-def test_a_file_in_the_way_is_a_user_error(tmp_path: Path) -> None:
+def test_a_file_at_the_path_of_the_folder_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match=r"--out=.*out: .*pass a folder"):
         write_version(tmp_path / "out")
@@ -75,21 +75,21 @@ def test_a_file_in_the_way_is_a_user_error(tmp_path: Path) -> None:
 
 def test_killed_exports_leave_only_complete_versions(tmp_path: Path) -> None:
     rng = random.Random(0)
-    killed_midway = 0
+    num_killed_midway = 0
     for _ in range(8):
         writer = forked.Process("version_writer:main", [str(tmp_path)])
         writer.stdout.readline()
-        until = time.monotonic() + rng.uniform(0.0, 0.12)
-        while time.monotonic() < until:  # polls as a server does
+        deadline = time.monotonic() + rng.uniform(0.0, 0.12)
+        while time.monotonic() < deadline:  # looks for new versions as a server does
             for name in list_versions(tmp_path):
                 assert len(list((tmp_path / name).iterdir())) == NUM_FILES
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        killed_midway += any(entry.name.startswith(".") for entry in tmp_path.iterdir())
+        num_killed_midway += any(entry.name.startswith(".") for entry in tmp_path.iterdir())
         for name in list_versions(tmp_path):
             assert {file.read_text() for file in (tmp_path / name).iterdir()} == {name}
-    assert killed_midway  # otherwise the test would prove nothing
+    assert num_killed_midway  # At least one process was killed while it wrote a version.
     number = write_version(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {str(n + 1) for n in range(number)}
 

@@ -1,6 +1,7 @@
-"""``seedtf`` in a process that kills itself when its trackers have an epoch that its state lacks.
+"""Runs ``seedtf`` in a process that kills itself after its trackers have logged a certain epoch.
 
-``KILL_AFTER`` in the environment is this epoch, counted from 1; without it, the process ends as usual.
+The state of the run does not have this epoch yet. The environment variable ``KILL_AFTER`` is the number
+of the epoch, from 1. If the variable is not set, the process ends as usual.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ def main(arguments: list[str]) -> int:
 
     fatal_epoch, log_epoch = int(os.environ.get("KILL_AFTER", "0")), Track.on_epoch_end
 
-    def log_and_die(track: Track, epoch: int, logs: Any = None) -> None:
+    def log_and_kill(track: Track, epoch: int, logs: Any = None) -> None:
         log_epoch(track, epoch, logs)
         if epoch + 1 == fatal_epoch:
             track._group._wait(60)
             os.kill(os.getpid(), signal.SIGKILL)
 
     replace_figures()
-    Track.on_epoch_end = log_and_die  # type: ignore[method-assign]
+    Track.on_epoch_end = log_and_kill  # type: ignore[method-assign]
     return run_command_line(arguments)

@@ -1,8 +1,9 @@
-"""One process of a distributed run, called with CPUS WEIGHTS ARGUMENT….
+"""Runs one process of a distributed run; the arguments are CPUS WEIGHTS ARGUMENT….
 
-Splits the CPU into CPUS logical devices, runs ``seedtf ARGUMENT…`` and, after training, writes this
-process's copy of the network's variables to the file WEIGHTS. If PROBE is in the environment, it also
-writes what ``fault_of_keras`` and ``statistics_of_replicas`` find to WEIGHTS with the suffix ``.json``.
+The process splits the CPU into CPUS logical devices and runs ``seedtf ARGUMENT…``. After training it
+writes its copy of the network's variables to the file WEIGHTS. If PROBE is in the environment, it also
+writes the results of ``fault_of_keras`` and ``statistics_of_replicas`` to a file with the name of
+WEIGHTS and the suffix ``.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from seedtf.training.distributed.devices import DistributedTrainer
 from seedtf.training.session import Session
 from seedtf.training.trainer import Trainer
 
-train = Session.train
+original_train = Session.train
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     )
 
     def train_and_write(session: Session) -> str:
-        stopped = train(session)
+        stopped = original_train(session)
         np.savez(weights, *(variable.numpy() for variable in session.network.variables))
         if "PROBE" in os.environ:
             probes = {name: fault_of_keras(session, name) for name in ("metrics", "logs")}
@@ -55,7 +56,10 @@ def small_network() -> keras.Model:
 
 
 def fault_of_keras(session: Session, part: str) -> str:
-    """The error of a step without the workaround for ``metrics`` or ``logs``; empty if none."""
+    """The error that Keras raises in a step without seedtf's workaround; empty if it raises none.
+
+    ``part`` is ``metrics`` or ``logs``, the part of Keras that needs the workaround.
+    """
     method = "_maybe_symbolic_build" if part == "metrics" else "train_step"
     methods: dict[str, Any] = {method: getattr(Trainer, method)}
     with session.devices.scope():
