@@ -1,4 +1,4 @@
-"""Folders at URLs that TensorFlow reads, such as gs://; the tests use its in-memory ram://."""
+"""Folders at URLs that TensorFlow reads, such as gs://; the tests use ram://, which is in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of training and augmentation show the given values, also short, long or unusual ones."""
+"""The figures of training and augmentation show the given values, also of unusual runs."""
 
 from __future__ import annotations
 

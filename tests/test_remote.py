@@ -1,4 +1,4 @@
-"""Folders at URLs that only fsspec reads, such as s3://; the tests use its in-memory memory://."""
+"""Folders at URLs that only fsspec reads, such as s3://; the tests use fsspec's memory://."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints and states are written in order while training continues; each is of a single step."""
+"""Checkpoints and states are written in order while training continues; each has one step's values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tf.data service gives the batches that training gets without it, in order, even if workers fail."""
+"""A tf.data service gives the batches of the local pipeline in the same order, even if workers fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots: models saved at the lowest rate of each cycle, whose probabilities are averaged."""
+"""Snapshots: models saved at the lowest learning rate of each cycle; their predictions are averaged."""
 
 from __future__ import annotations
 

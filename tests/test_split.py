@@ -1,4 +1,4 @@
-"""The split of the images: stratified by class, without identical files on two sides, and repeatable.
+"""The split is stratified by class, repeatable, and has identical files on one side.
 
 A split that is written to split.csv is read back unchanged.
 """

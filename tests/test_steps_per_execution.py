@@ -1,7 +1,7 @@
 """``--steps_per_execution``: several steps in one call of the train function train as single steps do.
 
-A run can be resumed from each step of a call, and the check for a loss of NaN names the step. A chunk
-holds the batches of one call.
+A run that was stopped between two calls resumes exactly, and the check for a loss of NaN names the step
+within a call. A chunk holds the batches of one call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The structure of the package: imports point down, files are short, private names stay in compat/."""
+"""The structure of the package: the order of imports, the length of files, and private names.
+
+Each module has a floor and imports from no higher floor. Private names of libraries are used only in
+compat/.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seedtf"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# The parts of seedtf from the lowest floor up: a module imports from its own floor or a lower one.
+# The sub-packages and modules of seedtf by floor, the lowest first. A module may import from its own
+# floor and from lower ones.
 FLOORS = (
     ("errors", "files", "intervals", "report"),
     ("compat", "seeds"),
@@ -84,7 +89,7 @@ def test_every_sub_package_has_a_floor():
     assert folders == FLOOR_OF.keys()
 
 
-def test_imports_point_down():
+def test_no_module_imports_from_a_higher_floor():
     upward = [
         f"{name} imports {other}"
         for name, path in MODULES.items()
@@ -121,11 +126,11 @@ def test_the_length_of_a_file_is_within_limits(path):
         assert lines >= MIN_LINES
 
 
-def test_every_module_with_a_progress_bar_asks_whether_the_output_is_off():
+def test_every_module_with_a_progress_bar_calls_is_silent():
     texts = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items()}
-    with_bar = {name for name, text in texts.items() if "from tqdm import" in text}
-    assert {name for name in with_bar if "is_silent()" not in texts[name]} == set()
-    assert len(with_bar) > 5
+    modules_with_bar = {name for name, text in texts.items() if "from tqdm import" in text}
+    assert {name for name in modules_with_bar if "is_silent()" not in texts[name]} == set()
+    assert len(modules_with_bar) > 5
 
 
 RUN_FILES = re.compile(
@@ -158,7 +163,7 @@ def code_strings(path: Path) -> list[str]:
     ]
 
 
-def test_only_runs_knows_the_file_names_of_a_run_folder():
+def test_only_the_package_runs_has_the_file_names_of_a_run_folder():
     elsewhere = [
         f"{path.relative_to(PACKAGE)}: {text}"
         for path in SOURCES
@@ -169,7 +174,7 @@ def test_only_runs_knows_the_file_names_of_a_run_folder():
     assert [place for place in elsewhere if place not in NOT_OF_A_RUN] == []
 
 
-def test_only_report_prints():
+def test_only_report_py_calls_print():
     printing = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in SOURCES
@@ -180,8 +185,8 @@ def test_only_report_prints():
     assert printing == []
 
 
-# Private names of a library may be used in compat/ alone, where each public function or class
-# states the versions with which it was tried.
+# Private names of a library may be used only in compat/, where each public function or class states the
+# versions with which it was tried.
 
 DOCUMENTED = {
     "os._exit": "Python documents it",
@@ -215,11 +220,11 @@ def private_uses(path: Path) -> list[str]:
         if isinstance(node, ast.Attribute):
             owner = ast.unparse(node.value)
             text = f"{owner}.{node.attr}"
-            assigned = node.attr in ("__class__", "__name__") and isinstance(node.ctx, ast.Store)
-            of_a_library = is_private(node.attr) and (
+            is_assigned = node.attr in ("__class__", "__name__") and isinstance(node.ctx, ast.Store)
+            is_of_a_library = is_private(node.attr) and (
                 owner not in ("self", "cls", "super()") or node.attr not in own
             )
-            if text in DOCUMENTED or not (assigned or of_a_library):
+            if text in DOCUMENTED or not (is_assigned or is_of_a_library):
                 text = ""
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "getattr",

@@ -381,7 +381,7 @@ def test_the_search_ends_at_once_if_its_first_trial_cannot_train(tmp_path, monke
     misbehave(monkeypatch, exit={"0": 2})
     with pytest.raises(UserError, match="trial 0 could not train: --model=oak: no such network"):
         search(make_search(tmp_path, 3), command=FAKE)
-    # With another flag the study starts again, and its first trial has the default values.
+    # With a corrected flag, the same study starts again. Its next trial has the default values again.
     rows = search(make_search(tmp_path, 1, config=fixed_flags(image_size=32)), command=FAKE)
     assert [row.outcome for row in rows] == ["failed", "done"]
     assert rows[1].values == rows[0].values

@@ -1,7 +1,7 @@
 """Writes tests/README.md: what seedtf promises, and the tests that check it. Run by ``make promises``.
 
-The promises are listed here, each with its tests. ``reported_cases.py`` lists the cases that people
-have reported. The last table has the first paragraph of every test module's docstring.
+``PROMISES`` lists the promises with their tests, ``reported_cases.py`` the cases that people have
+reported. The last table of the page has the first paragraph of every test module's docstring.
 ``test_docs.py`` fails if the page is not up to date.
 """
 
@@ -20,8 +20,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "A preset gives the features that KerasHub gives, with its input scaling inside the model.": (
             "test_features_equal_those_of_keras_hub_behind_its_own_scaling",
         ),
-        "Training continues from a saved state with the same bits, and a run is resumed without the "
-        "preset's files.": (
+        "A resumed run trains to the same bits, even if the preset's files are gone.": (
             "test_a_restored_state_trains_on_with_the_same_bits",
             "test_a_run_resumes_exactly_without_its_preset",
         ),
@@ -32,8 +31,8 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "LiteRT and ONNX files of these networks predict as the network does.": (
             "test_converted_networks_predict_the_same",
         ),
-        "What is in the caches of Hugging Face and Kaggle needs no internet; a failed download gives "
-        "a one-line error.": (
+        "A preset in the cache of Hugging Face or Kaggle needs no internet; a failed download gives a "
+        "one-line error.": (
             "test_a_preset_by_name_comes_from_the_cache_of_kaggle",
             "test_files_of_hugging_face_come_from_its_cache",
             "test_a_failed_download_gives_a_one_line_error",
@@ -43,11 +42,12 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Features of images": {
-        "The features of a run are what its head reads, and a second call computes nothing.": (
+        "The features of a run are the inputs of its head; a second call reads them from a cache.": (
             "test_the_features_are_what_the_head_of_the_run_reads",
             "test_a_second_call_builds_no_network_and_decodes_nothing",
         ),
-        "A probe fits as scikit-learn does and never on the fold it predicts; twins share a fold.": (
+        "The heads of a probe predict as scikit-learn does. No head is fitted on the images that it "
+        "predicts, or on their near duplicates.": (
             "test_each_fold_is_predicted_from_the_others_as_scikit_learn_does",
             "test_the_images_of_a_fold_do_not_change_the_head_that_predicts_them",
             "test_twins_are_in_one_fold_and_every_image_counts_once",
@@ -60,14 +60,14 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "A run that is killed at any moment and resumed ends with the same bytes.": (
             "test_a_run_killed_at_any_moment_resumes_exactly",
         ),
-        "Best model, patience, learning rate and curves survive a resume.": (
+        "A resumed run keeps its best model, patience, learning rate and curves.": (
             "test_a_run_killed_at_any_moment_resumes_exactly",
             "test_a_run_stopped_by_a_time_limit_within_an_epoch_resumes_exactly",
         ),
         "SIGTERM and Ctrl-C save and exit with code 75.": (
             "test_a_signal_saves_and_exits_with_75",
         ),
-        "A damaged state is skipped, and the one before it is complete.": (
+        "If the newest state is damaged, a run resumes from the complete state before it.": (
             "test_if_the_newest_state_is_damaged_the_previous_one_is_used_with_a_warning",
             "test_writing_states_removes_damaged_ones_of_later_epochs",
         ),
@@ -79,7 +79,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_flags_that_change_the_run_are_refused_by_name",
             "test_changed_data_is_refused_with_the_difference",
         ),
-        "A cross-validation that is killed or shared by machines ends with the same bytes.": (
+        "A cross-validation that is killed or shared by several machines ends with the same bytes.": (
             "test_folds_killed_at_any_moment_end_with_the_same_bytes",
             "test_real_trainings_killed_at_any_moment_end_with_the_same_bytes",
             "test_machines_share_the_folds_and_train_each_once",
@@ -88,19 +88,19 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Two processes cannot train the same run.": (
             "test_a_run_cannot_be_resumed_while_it_is_training",
         ),
-        "Checkpoints and state are of the same step, and are written in the background.": (
+        "A state and its checkpoints are of the same step, and are written in the background.": (
             "test_saver.py",
         ),
     },
     "Same flags, same numbers": {
-        "A packed folder trains to the same history, split and report as the folder.": (
+        "Training on a packed folder gives the history, split and report of training on the folder.": (
             "test_a_pack_trains_to_the_same_history",
         ),
-        "The tables of all shards of a prediction, one after the other, are the whole table.": (
+        "The tables of all shards of a prediction, one after another, equal the whole table.": (
             "test_the_shards_in_order_are_the_whole_table",
         ),
-        "Without --sampler=balanced, an epoch has no image twice and leaves out only those of an "
-        "incomplete last batch, whatever step it starts from.": (
+        "Without --sampler=balanced, an epoch has no image twice and leaves out only the images of an "
+        "incomplete last batch, also if a run is resumed within the epoch.": (
             "test_every_epoch_holds_each_index_once",
             "test_starting_at_any_step_continues_the_run",
         ),
@@ -108,17 +108,19 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_flagfile_repeats_the_run_exactly",
             "test_the_history_does_not_depend_on_the_number_of_cores",
         ),
-        "Augmenting on the device gives the pixels of the host.": ("test_placement.py",),
+        "Augmentation on the device gives the same pixels as on the host.": ("test_placement.py",),
         "Random numbers are the same bits on every device, with and without XLA.": (
             "test_seeds.py",
         ),
-        "Several devices or workers train as one does, and a lost worker stops the others.": (
+        "Several devices or workers train as one device does, and a lost worker stops the others.": (
             "test_distribute.py",
         ),
-        "A tf.data service loses no batch, repeats none and keeps their order.": (
+        "A tf.data service loses no batch, repeats no batch and keeps the order of the batches.": (
             "test_service.py",
         ),
-        "The augmentation equals the ops of TensorFlow Addons.": ("test_addons.py",),
+        "The augmentation gives the pixels that the operations of TensorFlow Addons give.": (
+            "test_addons.py",
+        ),
     },
     "Training on a GPU": {
         "Every operation of a train step without XLA has a GPU kernel.": ("test_gpu_kernels.py",),
@@ -128,11 +130,11 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "The training thread waits for nothing between two steps.": (
             "test_the_training_thread_waits_for_nothing_between_two_steps",
         ),
-        "Several steps in one call train, resume and report as single steps do.": (
+        "Several steps in one call train as single steps do, also after a resume. Each is reported.": (
             "test_steps_per_execution.py",
         ),
     },
-    "Files that are not what they seem": {
+    "Unusable files, duplicates and wrong labels": {
         "A file is decoded as a viewer shows it, or is refused and named.": (
             "test_lossless_files_are_equal_to_pillow",
             "test_lossy_files_are_close_to_pillow",
@@ -150,12 +152,12 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_every_hostile_file_gives_an_image_or_a_refusal",
             "test_decompression_bombs_and_an_empty_file_are_refused_with_the_right_fault",
         ),
-        "A folder is listed in a stable order; hidden entries are skipped, loops are harmless.": (
+        "A folder is listed in a fixed order, without hidden files. Loops of links are not followed.": (
             "test_every_visible_image_is_a_record_or_a_fault",
             "test_a_link_is_followed_and_a_loop_ends",
         ),
-        "No group, no identical file and, by default, no near duplicate among up to 20,000 local files "
-        "is on two sides of a drawn split.": (
+        "A drawn split keeps a group, and identical files, on one side. By default it also keeps near "
+        "duplicates among up to 20,000 local files on one side.": (
             "test_no_group_is_divided_and_every_class_trains_and_validates",
             "test_identical_files_stay_on_one_side",
             "test_twins_stay_together_unless_they_are_ignored",
@@ -174,11 +176,11 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Images with predicted labels are used only for training, and do not change the split.": (
             "test_confident_images_train_and_the_split_does_not_change",
         ),
-        "Each fault of an image is reported by name; what many images share is no fault.": (
+        "A poor image is reported with the name of its fault, unless many images have the fault.": (
             "test_each_fault_is_reported_under_its_name",
             "test_a_property_that_many_images_share_is_not_reported",
         ),
-        "Labels are mended in a table: no file is changed, and every change is listed.": (
+        "Labels are corrected in a table: no image file is changed, and every correction is listed.": (
             "test_exactly_the_named_images_change",
             "test_the_split_stays_and_only_the_labels_change",
         ),
@@ -189,7 +191,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Exports": {
-        "An export sees the pixels that training sees, or is refused.": (
+        "An export gives its network the same pixels as training does, or is refused.": (
             "test_files_are_classified_as_training_sees_the_images",
             "test_an_export_that_sees_other_pixels_is_refused",
         ),
@@ -197,7 +199,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_killed_exports_leave_only_complete_versions",
             "test_an_existing_version_is_never_touched",
         ),
-        "Signatures and names of outputs stay as they are, and an export contains its class names.": (
+        "The signatures and the names of the outputs do not change. An export has its class names.": (
             "test_the_signatures_are_what_clients_rely_on",
             "test_saved_model_cli_shows_the_signature",
             "test_grpc_request_and_response_fit_the_signature",
@@ -206,7 +208,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_bad_files_do_not_fail_the_rest_of_the_batch",
             "test_empty_inputs_and_wrong_shapes_fail_the_whole_request",
         ),
-        "A format that disagrees with the model is not kept.": (
+        "An exported format is not kept if its predictions differ from those of the model.": (
             "test_a_format_that_disagrees_with_the_model_is_left_out_and_the_rest_exported",
             "test_each_format_agrees_in_its_own_runtime",
         ),
@@ -216,18 +218,18 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "The warm-up requests are valid.": ("test_warm_up_requests_run",),
     },
     "Trackers": {
-        "A killed and resumed run is one run in each tracker, with every epoch once.": (
+        "A run that is killed and resumed is one run in each tracker, with every epoch once.": (
             "test_mlflow_has_one_run_with_every_epoch_once",
             "test_wandb_has_one_run_with_every_epoch_once",
             "test_tensorboard_shows_every_epoch_once_and_the_flags",
             "test_dvclive_files_have_every_epoch_once",
             "test_trackio_has_one_run_with_every_epoch_once",
         ),
-        "A failure of a tracker gives a one-line warning, and ends no training.": (
-            "test_a_failing_tracker_warns_once_and_others_continue",
+        "A tracker that fails gives a one-line warning and does not end the training.": (
+            "test_a_failing_tracker_gives_one_warning_and_the_others_continue",
             "test_a_tracker_that_hangs_is_left_out_with_a_warning",
         ),
-        "A search is one parent run, and each of its trials a run below it.": (
+        "A search is one parent run, and each of its trials is a child run.": (
             "test_a_continued_search_remains_one_parent_run",
             "test_mlflow_has_one_run_with_every_epoch_once",
         ),
@@ -236,7 +238,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Commands": {
-        "The notebook that is shipped runs without internet.": (
+        "The notebook of the package runs without internet.": (
             "test_the_shipped_notebook_runs_from_top_to_bottom",
         ),
         "The page of `seedtf demo` has calibrated values, and is local unless a flag says otherwise.": (
@@ -246,7 +248,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "An existing run folder is never overwritten.": (
             "test_an_existing_run_folder_is_refused_and_kept",
         ),
-        "A mistake gives a one-line error and exit code 2.": (
+        "A wrong flag gives a one-line error and exit code 2.": (
             "test_wrong_flags_give_a_one_line_error_and_exit_code_2",
         ),
         "A loss that is not finite stops the run; the error names the step, the files and a remedy.": (
@@ -267,9 +269,14 @@ Written by `make promises` from `tests/write_readme.py` and the docstrings of th
 
 
 def page() -> str:
-    """The text of tests/README.md. Raises ValueError for a promise or case whose test is missing."""
+    """The text of tests/README.md.
+
+    Raises:
+        ValueError: a test of ``PROMISES`` or ``CASES`` does not exist.
+    """
     modules = sorted(TESTS.glob("test_*.py"))
     trees = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in modules}
+    # For each test, the modules that define it; for each module, itself.
     modules_of: dict[str, list[str]] = {name: [name] for name in trees}
     for name, tree in trees.items():
         for node in tree.body:
@@ -289,6 +296,7 @@ def page() -> str:
 def _table(
     heading: str, kind: str, rows: dict[str, tuple[str, ...]], modules_of: dict[str, list[str]]
 ) -> str:
+    """A section with a table that has a row for each key of ``rows``, with links to its tests."""
     lines = [f"{heading}\n\n| {kind} | tests |\n|---|---|"]
     for row, tests in rows.items():
         cells = ", ".join(_links(test, modules_of) for test in tests)
