@@ -1,14 +1,14 @@
 """seedtf: from a folder of labelled images to a served image classifier, in TensorFlow.
 
-An image travels one way through the package::
+The data of an image passes through the package in this order::
 
     files -> images/ and data/ (catalog, split, store) -> order -> augment/ -> batches
           -> model/ -> training/ -> runs/ -> evaluation/ -> export/
 
 Each command has a module in ``commands/`` that reads its flags and calls a function of the library.
 
-``import seedtf`` imports none of these modules. A public name is imported when it is first used (PEP
-562), so a script that needs only ``TrainConfig`` starts without TensorFlow.
+``import seedtf`` alone imports no module of the package. A public name is imported when it is first
+used (PEP 562), so a script that needs only ``TrainConfig`` starts without TensorFlow.
 
 Example:
     >>> import seedtf
@@ -74,13 +74,14 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name at its first use; later uses find it as an ordinary attribute."""
+    """Imports a public name at its first use and stores it as an ordinary attribute."""
     if name not in _PUBLIC:
         close = difflib.get_close_matches(name, _PUBLIC, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     if name != "TrainConfig":
-        # All other names may import Keras and Matplotlib, whose user settings may not suit seedtf.
+        # All names but TrainConfig may import Keras and Matplotlib. The user's settings of these two
+        # libraries may not suit seedtf, so they are checked or overridden first.
         importlib.import_module("seedtf.compat.keras_settings").check_keras_settings()
         importlib.import_module("seedtf.compat.matplotlib").import_matplotlib()
     module_name, attribute = _PUBLIC[name]

@@ -35,7 +35,7 @@ __all__ = ["CyclicDecay", "LearningRate", "LiveCurves", "OneCycle", "SmoothDecay
 
 
 class _FitSchedule(LearningRate):
-    """Sets the learning rate by a schedule that lasts as many epochs as ``fit`` is called with."""
+    """Sets the learning rate by a schedule that ends with the last epoch of ``fit``."""
 
     _schedule_name = ""
 
@@ -48,7 +48,7 @@ class _FitSchedule(LearningRate):
         per_step: bool = True,
         **cycle_options: float,
     ) -> None:
-        # The constant rate is replaced when training begins and the number of epochs is known.
+        # A constant rate stands in for the schedule until ``fit`` says how many epochs there are.
         super().__init__(lambda epoch: lr, per_step=per_step)
         self._options = {
             "lr": lr,
@@ -75,8 +75,8 @@ class CyclicDecay(_FitSchedule):
         cycle_epochs: the length of a cycle in epochs, above 0.
         cycle_decay: the factor from one peak to the next, in (0, 1].
         min_lr: the lowest rate after the warm-up, in [0, lr].
-        warmup_epochs: the length in epochs of a linear rise at the start, to the rate that the cycle
-            has then; 0 for none.
+        warmup_epochs: the length in epochs of a linear rise at the start. It ends at the rate that the
+            cycle has at that epoch. 0 means no warm-up.
         per_step: whether the rate changes at every step; if False, it changes at every epoch.
     """
 
@@ -108,8 +108,8 @@ class SmoothDecay(_FitSchedule):
     Args:
         lr: the first rate without warm-up, above 0.
         min_lr: the last rate, in (0, lr].
-        warmup_epochs: the length in epochs of a linear rise at the start, to the rate that the decay
-            has then; 0 for none.
+        warmup_epochs: the length in epochs of a linear rise at the start. It ends at the rate that the
+            decay has at that epoch. 0 means no warm-up.
         per_step: whether the rate changes at every step; if False, it changes at every epoch.
     """
 
@@ -142,8 +142,8 @@ class LiveCurves(RunCurves):
     ``history.csv`` and ``timing.csv``. Files of an earlier training with these names are replaced. In
     a notebook, the curves also appear below the cell, and each epoch replaces them there.
 
-    The accuracy is the first metric whose name contains ``acc``; if there is none, only loss and rate
-    are drawn. Place this callback after the one that sets the learning rate.
+    The accuracy is the first metric whose name contains ``acc``. Without such a metric, only the loss
+    and the learning rate are drawn. Pass this callback after the one that sets the learning rate.
 
     Args:
         folder: the folder for the files; it is created if it does not exist.
@@ -188,8 +188,9 @@ class LiveCurves(RunCurves):
         self.finish()
 
     def _history_row(self, logs: dict[str, float]) -> dict[str, float]:
-        """The values of the logs by the columns of history.csv; NaN for a value that is missing."""
-        accuracy = next((n for n in logs if "acc" in n and not n.startswith("val_")), "accuracy")
+        """The values of the columns of history.csv; NaN for a value that the logs lack."""
+        names = (name for name in logs if "acc" in name and not name.startswith("val_"))
+        accuracy_name = next(names, "accuracy")
         rate = logs.get("lr", logs.get("learning_rate"))
         if rate is None:
             rate = float(self.model.optimizer.learning_rate)
@@ -197,7 +198,7 @@ class LiveCurves(RunCurves):
         return {
             "lr": rate,
             "loss": logs.get("loss", missing),
-            "accuracy": logs.get(accuracy, missing),
+            "accuracy": logs.get(accuracy_name, missing),
             "val_loss": logs.get("val_loss", missing),
-            "val_accuracy": logs.get(f"val_{accuracy}", missing),
+            "val_accuracy": logs.get(f"val_{accuracy_name}", missing),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import NamedTuple
 
@@ -22,11 +23,13 @@ class ImageDatasets(NamedTuple):
     """The result of ``image_datasets``, a tuple ``(train, val, class_names)``.
 
     Attributes:
-        train: augmented batches of one epoch; each iteration over it yields the next epoch, in another
-            order. Images are float32 ``[B, S, S, 3]`` in 0–255. Labels are int32 ``[B]``, or float32
-            ``[B, K]`` with ``mixing``.
-        val: batches of the validation images, each image once and not augmented; the last batch may
-            be short. Images are float32 ``[B, S, S, 3]`` in 0–255, labels int32 ``[B]``.
+        train: augmented batches of one epoch. The first iteration over the dataset yields the first
+            epoch, the second iteration the second epoch, and so on; each epoch has another order.
+            Images are float32 ``[B, S, S, 3]`` in 0–255. Labels are int32 ``[B]``; with ``mixing``
+            they are probabilities, float32 ``[B, K]``.
+        val: batches of the validation images, which are not augmented. Each image occurs once, so the
+            last batch may be smaller. Images are float32 ``[B, S, S, 3]`` in 0–255, labels int32
+            ``[B]``.
         class_names: the names of the K classes; label i means ``class_names[i]``.
     """
 
@@ -51,19 +54,20 @@ def image_datasets(
     """Makes training and validation batches of a folder of images, as ``seedtf train`` does.
 
     Both datasets have a known cardinality, so ``fit`` needs no ``steps_per_epoch``. The same arguments
-    give the same batches. A training epoch leaves out the images that do not fill a last batch; the
-    order decides which images these are, so they change from epoch to epoch.
+    give the same batches. A training epoch has only full batches. The images that are left over at its
+    end are not used in this epoch; they are other images in each epoch, because the order changes.
 
     Args:
         data_dir: a folder of class folders or one of the other layouts of ``--data_dir``; ``sample``
             for the embedded sample images.
         image_size: S, the side of the square images in pixels, 8 to 2048.
         batch_size: images in a batch.
-        augment: a ``seedtf.Augment``, the range of each random operation; None for no augmentation.
-        mixing: a ``seedtf.Mixing``: MixUp, CutMix and Random Erasing; None for none of them.
+        augment: the ranges of the random operations, a ``seedtf.Augment``; None for no augmentation.
+        mixing: the settings of MixUp, CutMix and random erasing, a ``seedtf.Mixing``; None to use
+            none of the three.
         val_fraction: the fraction of each class that is used for validation, in (0, 1).
-        val_dir: folder of the validation images; ``val_fraction`` is then not used.
-        labels_csv: table of files and labels, instead of class folders.
+        val_dir: folder of the validation images; if it is given, ``val_fraction`` is not used.
+        labels_csv: a table of files and labels, for images that are not in class folders.
         cache: where decoded images are kept: ``auto``, ``ram``, ``disk`` or ``off``.
         seed: the root seed of the split, the order, the augmentation and the mixing.
 
@@ -111,6 +115,6 @@ def image_datasets(
         one_epoch=True,
     )
     val = eval_dataset(store, split.val, batch_size)
-    val_batches = -(-len(split.val) // batch_size)
-    val = val.apply(tf.data.experimental.assert_cardinality(val_batches))
+    num_val_batches = math.ceil(len(split.val) / batch_size)
+    val = val.apply(tf.data.experimental.assert_cardinality(num_val_batches))
     return ImageDatasets(train, val, class_names)

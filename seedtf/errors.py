@@ -24,16 +24,18 @@ class UserError(Exception):
 
 
 class DataConflictError(UserError):
-    """A table and the folders contradict each other, or a row of its split has no side.
+    """A table of labels contradicts the class folders, or a cell of its split column is unusable.
 
-    For other errors, a table that was only detected is not used. This one ends the command.
+    seedtf ignores a table that it found by itself, without a flag, if the table has another fault. With
+    one of these two faults, ignoring the table could train on wrong labels or on test images, so the
+    command ends.
     """
 
 
 class DivergedError(UserError):
-    """The loss, or a value of a state, is not finite; the message names the step and the remedy.
+    """The loss, or a value of a saved state, is NaN or infinite.
 
-    If it is the loss, the message also names the files of the batch.
+    The message names the step and the remedy. For the loss, it also names the files of the batch.
     """
 
     exit_code = 4
@@ -43,8 +45,8 @@ class OutputError(UserError):
     """stdout or stderr cannot be written: the disk is full, or the reader of a pipe has closed it.
 
     Attributes:
-        is_closed: whether the reader of a pipe has closed it, as ``head`` does. The command then ends
-            without a message, because the reader has what it wanted.
+        is_closed: whether the reader of a pipe has closed the pipe, as ``head`` does. The command then
+            ends without a message, because nobody reads its output any more.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -62,7 +64,10 @@ class StoppedError(UserError):
 
 
 class WorkerLostError(UserError):
-    """Another worker of the run was lost; all workers can start again, from the last state if any."""
+    """Another worker of a distributed run was lost.
+
+    All workers can be started again. They continue from the last saved state, if there is one.
+    """
 
     exit_code = 75
 
@@ -90,7 +95,7 @@ def first_line(error: BaseException | str, limit: int = 160) -> str:
 
 
 def missing_addons(wanted: str) -> UserError:
-    """The error for a flag, such as ``--optimizer=radam``, that needs TensorFlow Addons."""
+    """The error for a flag, here ``wanted``, that needs TensorFlow Addons: ``--optimizer=radam``."""
     return UserError(
         f"{wanted}: needs TensorFlow Addons, which is not installed here; in an environment of "
         "Python 3.10 or 3.11: pip install 'seedtf[addons]'"
@@ -98,7 +103,7 @@ def missing_addons(wanted: str) -> UserError:
 
 
 def missing_hub(wanted: str) -> UserError:
-    """The error for a network, such as ``--model=./folder``, that needs KerasHub."""
+    """The error for a flag, here ``wanted``, whose network needs KerasHub: ``--model=./folder``."""
     return UserError(
         f"{wanted}: needs KerasHub, which is not installed here; with Python 3.11 or later: "
         "pip install 'seedtf[hub]'"
@@ -106,7 +111,7 @@ def missing_hub(wanted: str) -> UserError:
 
 
 def missing_sklearn(wanted: str) -> UserError:
-    """The error for a flag or command, such as ``--head=fitted``, that needs scikit-learn."""
+    """The error for a flag or command, here ``wanted``, that needs scikit-learn: ``--head=fitted``."""
     return UserError(
         f"{wanted}: needs scikit-learn, which is not installed here; run: pip install 'seedtf[probe]'"
     )

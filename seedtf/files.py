@@ -1,4 +1,4 @@
-"""Atomic writes (a temporary file, flushed to disk, then renamed), CSV lines, locks, numbered names."""
+"""Atomic writes (to a temporary file that is then renamed), CSV lines, file locks, unused names."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Another process sees the old file or the new one, never a part of it. If the block raises an error,
     the temporary file is removed and ``path`` stays unchanged. The temporary name has the suffix of
-    ``path``, by which writers such as Keras choose the format. It starts with a dot, so that it is
-    hidden and not listed as an image.
+    ``path``, because writers such as Keras choose the format by the suffix. The name starts with a dot,
+    so the file is hidden and is not listed as an image.
 
     Args:
         path: the file to create or replace; its folder must exist.
@@ -67,16 +67,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}{path.suffix}"
     try:
-        # Create it like any other file, so that its permissions follow the umask.
+        # Create the file with ``touch``, so that its permissions follow the umask.
         temporary.touch(exist_ok=False)
         yield temporary
         fsync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):  # If the folder is a file, for example, no temporary file exists.
+        with suppress(OSError):  # There may be no temporary file, for example without the folder.
             temporary.unlink()
-        # Name the path that the user knows, not the temporary file. An error without a number, as h5py
-        # raises, gets no file name, because Python would then print the name without the message.
+        # Name the path that the user knows, not the temporary file. An error of h5py has no number. It
+        # gets no file name, because Python would print that name instead of the message.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
@@ -110,14 +110,16 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def csv_line(*cells: str) -> str:
-    """One line of a CSV table: RFC 4180, except that it ends with ``\\n``; quotes cells if necessary.
+    """One line of a CSV table, in which cells are quoted if necessary.
+
+    The format is that of RFC 4180, except that the line ends with ``\\n``.
 
     Example:
         >>> print(csv_line("oak/1.png", 'an "old" oak'), end="")
         oak/1.png,"an ""old"" oak"
     """
-    # csv.writer is not used, because it took twice as long for a million rows. It also left a cell with
-    # a bare CR unquoted, and csv.reader takes that CR for the end of the row.
+    # csv.writer took twice as long for a million rows. It also does not quote a cell with a carriage
+    # return, which csv.reader takes for the end of the row.
     plain = ",".join(cells)
     if plain.count(",") == len(cells) - 1 and not any(char in plain for char in '"\r\n'):
         return plain + "\n"
@@ -127,13 +129,13 @@ def csv_line(*cells: str) -> str:
 def check_out_folder(
     folder: str | os.PathLike[str], flag: str, *, overwrite: bool | None = False
 ) -> None:
-    """Raises UserError if ``folder`` is a file, or has files that must not be replaced.
+    """Raises UserError if ``folder`` is a file, or contains files that must not be replaced.
 
     Args:
         folder: the folder that will be written; it need not exist.
-        flag: the flag that named it, such as ``--out``.
-        overwrite: whether its files may be replaced. None means no, and that the command has no flag
-            ``--overwrite`` that the message could suggest.
+        flag: the flag that names the folder, such as ``--out``.
+        overwrite: whether the files in the folder may be replaced. None means that they may not, and
+            that the message must not suggest ``--overwrite``, because the command lacks this flag.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -144,13 +146,13 @@ def check_out_folder(
 
 
 def check_parent(path: Path, flag: str) -> None:
-    """Raises UserError unless the folder of ``path`` exists and can be written.
+    """Raises UserError unless the parent folder of ``path`` exists and can be written.
 
-    Commands call it first, so that minutes of work do not end with a result that cannot be written.
+    Commands check this before they begin, so that a result of minutes of work is not lost.
 
     Args:
         path: the file that will be written.
-        flag: the flag that named it, such as ``--out``.
+        flag: the flag that names the file, such as ``--out``.
     """
     if not path.parent.is_dir():
         raise UserError(f"{flag}={path}: no folder {path.parent}; create it or pass another path")
@@ -159,7 +161,7 @@ def check_parent(path: Path, flag: str) -> None:
 
 
 def numbered_names(base: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields ``base``, ``base-2``, ``base-3``, … without end; does not check whether they exist.
+    """Yields the paths ``base``, ``base-2``, ``base-3``, … without end, whether they exist or not.
 
     Example:
         >>> names = numbered_names("runs/oak")
@@ -172,15 +174,15 @@ def numbered_names(base: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def unique_name(stem: str, suffix: str, counts: Counter[str]) -> str:
-    """``stem`` and ``suffix``, with ``~2``, ``~3``, … between them if this name was returned before.
+    """``stem + suffix``, or a numbered name such as ``stem~2`` if earlier calls returned that name.
 
-    A stem may itself end in ``~2``, so numbers are tried until one is free.
+    The first number, from 2, that gives a new name is used.
 
     Args:
         stem: the name without its suffix.
         suffix: the suffix with its dot; may be empty.
-        counts: empty before the first call, and changed by each call. Its keys are the names that were
-            returned; its values are the last numbers that were tried for them.
+        counts: the names that earlier calls returned, each with the last number that was tried for it.
+            Pass the same counter to all calls; it is empty before the first call.
 
     Example:
         >>> counts = Counter()
@@ -197,10 +199,10 @@ def unique_name(stem: str, suffix: str, counts: Counter[str]) -> str:
 
 @contextmanager
 def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
-    """Locks a file of ``folder`` within the ``with`` block, against other processes.
+    """Holds an exclusive lock on a file in ``folder`` during the ``with`` block.
 
-    The kernel releases the lock even if the process is killed. If the file system has no locks, as NFS
-    without its lock service, a warning is printed and nothing is locked.
+    The kernel releases the lock even if the process is killed. Some file systems have no locks, such as
+    NFS without its lock service. There, a warning is printed and nothing is locked.
 
     Args:
         folder: an existing folder.
@@ -230,8 +232,8 @@ def is_locked(folder: Path) -> bool:
     Raises:
         OSError: the user lacks the permission to read the folder or the file.
     """
-    # The file is opened for reading and a shared lock is tried, so that a user who cannot write the
-    # folder gets an answer. An exclusive lock on NFS needs a file that is opened for writing.
+    # Try a shared lock, because it needs only the permission to read the file. An exclusive lock on NFS
+    # needs a file that is opened for writing.
     try:
         file = (folder / LOCK).open()
     except FileNotFoundError:
@@ -248,7 +250,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def fsync(path: str | os.PathLike[str]) -> None:
-    """Flushes a file or folder to disk; a folder is left alone if its file system cannot flush folders.
+    """Flushes a file or folder to disk; does nothing for a folder that cannot be flushed.
 
     Raises:
         OSError: the path is missing, or the disk reports an error.
@@ -257,7 +259,7 @@ def fsync(path: str | os.PathLike[str]) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # VirtualBox's vboxsf and older CIFS cannot flush folders, but files can be renamed in them.
+        # VirtualBox's vboxsf and older CIFS can rename files in a folder, but not flush the folder.
         if error.errno not in _UNSUPPORTED or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise
     finally:

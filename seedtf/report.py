@@ -1,6 +1,7 @@
-"""Prints the console output of seedtf, mostly lines with label and text.
+"""Prints the console output of seedtf: lines that begin with a label, errors, tables and results.
 
-Progress bars and the lines of epochs and trials are printed elsewhere; ``silent`` turns these off too.
+Other modules print the progress bars and the lines of epochs and trials. ``silent`` switches off the
+output of all modules.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def warn(text: str, *, after_progress: bool = False) -> None:
 
 
 def report_error(text: str) -> None:
-    """Prints a line to stderr, which the user sees even if stdout goes to a file."""
+    """Prints a line to stderr, so that the user sees the line even if stdout goes to a file."""
     _print(text, sys.stderr)
 
 
@@ -93,7 +94,7 @@ def report_result(json_text: str) -> None:
 
 
 def is_silent() -> bool:
-    """Whether output is switched off; progress bars ask this, because they print by themselves."""
+    """Whether ``silent`` has switched the output off; code that draws a progress bar has to check."""
     return _silent
 
 
@@ -149,6 +150,6 @@ def _print(line: str, stream: TextIO) -> None:
     try:
         print(line, file=stream, flush=True)
     except OSError as error:
-        # OutputError is no OSError. Otherwise a caller that handles the OSErrors of a file would report
-        # that this file cannot be read or written.
+        # A caller may take any OSError for a fault of the file that it reads or writes. OutputError is
+        # not an OSError, so the caller does not blame the file.
         raise OutputError(error) from error

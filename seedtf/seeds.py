@@ -1,45 +1,47 @@
-"""Random numbers as pure functions of a root seed, a purpose, an epoch and a record.
+"""Random numbers as pure functions of a root seed, a purpose, an epoch and the index of an image.
 
-A record is the index of an image, so the numbers of an image do not depend on its batch.
-No global generator is used, so there is no state to save: a resumed run computes the same numbers.
+The index of an image is called its record. The random numbers of an image do not depend on the other
+images in its batch. There is no global generator and so no state to save: a resumed run computes the
+same numbers.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-__all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "fold_seed", "hash_words", "uniform"]
+__all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "epoch_seed", "hash_words", "uniform"]
 
-# Each purpose has random numbers of its own, independent of the others. Purpose 0 is what NumPy draws:
-# the split (data/split.py), folds (folds/divide.py) and the images that a fitted head holds out.
+# Each purpose has random numbers of its own, independent of the others. Purpose 0 is that of NumPy's
+# generators, which draw the split (data/split.py), the folds of a cross-validation (folds/divide.py) and
+# the images that a fitted head holds out (training/fitted_head.py).
 ORDER = 1
 AUGMENT = 2
 MIX = 3
 BALANCE = 4
 
 
-def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
+def epoch_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
     """The stateless seed of one purpose in one epoch of a run.
 
-    Its first number is a hash of seed and purpose, the second is the epoch. If the epoch were added to
-    the root seed, seed 0 in epoch 1 and seed 1 in epoch 0 would give the same numbers.
+    If the epoch were only added to the root seed, seed 0 in epoch 1 and seed 1 in epoch 0 would give
+    the same numbers. So TensorFlow's ``stateless_fold_in`` combines them.
 
     Args:
         seed: root seed of the run, 0 to 2³¹ − 1.
         purpose: ``ORDER``, ``AUGMENT``, ``MIX`` or ``BALANCE``.
-        epoch: counted from 0; an int or an integer scalar.
+        epoch: number of the epoch, from 0; an int or an integer scalar tensor.
 
     Returns:
         int64 ``[2]``, the ``seed`` of TensorFlow's stateless random ops.
 
     Example:
-        >>> fold_seed(0, ORDER, epoch=1).shape
+        >>> epoch_seed(0, ORDER, epoch=1).shape
         TensorShape([2])
-        >>> bool(tf.reduce_all(fold_seed(0, ORDER, 1) == fold_seed(1, ORDER, 0)))
+        >>> bool(tf.reduce_all(epoch_seed(0, ORDER, 1) == epoch_seed(1, ORDER, 0)))
         False
     """
     root = tf.constant([seed & 0x7FFFFFFF, purpose], tf.int32)
-    # Fix the algorithm, because the default depends on the device and on XLA.
+    # Name the algorithm, because the default algorithm depends on the device and on XLA.
     return tf.random.experimental.stateless_fold_in(root, tf.cast(epoch, tf.int64), alg="philox")
 
 
@@ -49,8 +51,8 @@ def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
     The number in row i is a hash of the seed, the record and i.
 
     Args:
-        seed: the result of ``fold_seed``.
-        records: int64 ``[B]``; the numbers of a record do not depend on the rest of the batch.
+        seed: the result of ``epoch_seed``.
+        records: int64 ``[B]``, the indices of the images.
         count: how many numbers each record gets.
     """
     draws = tf.range(1, count + 1, dtype=tf.int64)[:, None]
@@ -63,22 +65,23 @@ def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
 def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """64 random bits for each pair of a record and a draw.
 
-    TensorFlow's stateless generators take one seed per call. With them, either all records of a batch
-    would share their draws, or a draw would depend on the record's position in the batch. A hash gives
-    every record its own draws. The hash is the output function of SplitMix64 (Steele, Lea and Flood
-    2014) with the constants of Stafford's mix 13.
+    The bits are a hash of the seed, the record and the draw. TensorFlow's stateless generators cannot
+    replace the hash, because they take one seed for a whole batch: the numbers of an image would then
+    depend on its position in the batch. The hash is the output function of SplitMix64 (Steele, Lea and
+    Flood 2014) with the constants of Stafford's mix 13.
 
     Args:
-        seed: the result of ``fold_seed``.
-        records: int64, the indices of the records.
-        draws: int64, the index of each draw; its shape can be broadcast with that of ``records``.
+        seed: the result of ``epoch_seed``.
+        records: int64, the indices of the images.
+        draws: int64, the number of each draw of an image; its shape can be broadcast with that of
+            ``records``.
 
     Returns:
         uint64, in the shape that ``records`` and ``draws`` broadcast to.
     """
     words = tf.cast(tf.cast(seed, tf.uint32), tf.uint64)
-    # Join the two words with a bitwise or: TensorFlow would merge an addition and the next one into the
-    # op AddN, which has no GPU kernel for uint64.
+    # Join the two words with a bitwise or. TensorFlow would merge two additions in a row into the op
+    # AddN, which has no GPU kernel for uint64.
     high = tf.bitwise.left_shift(words[0], tf.constant(32, tf.uint64))
     key = tf.bitwise.bitwise_or(high, words[1])
     record_keys = _mix64(key + tf.cast(records, tf.uint64) * 0x9E3779B97F4A7C15)

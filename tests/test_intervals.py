@@ -40,7 +40,7 @@ def test_more_trials_give_narrower_intervals() -> None:
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 0), (-1, 5), (6, 5)])
 def test_impossible_counts_are_refused(hits: int, n: int) -> None:
-    with pytest.raises(ValueError, match="hits"):
+    with pytest.raises(ValueError, match="num_correct"):
         wilson_interval(hits, n)
 
 

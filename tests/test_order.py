@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedtf.data.order import BalancedIndices, BatchIndices
-from seedtf.seeds import ORDER, fold_seed
+from seedtf.seeds import ORDER, epoch_seed
 
 
 def first_batches(order: BatchIndices, count: int, start_step: int = 0) -> list[list[int]]:
@@ -92,9 +92,9 @@ def test_orders_of_other_seeds_differ() -> None:
 
 
 def test_every_purpose_has_its_own_seed() -> None:
-    seeds = {tuple(fold_seed(0, purpose, 0).numpy()) for purpose in (0, 1, 2)}
+    seeds = {tuple(epoch_seed(0, purpose, 0).numpy()) for purpose in (0, 1, 2)}
     assert len(seeds) == 3
-    assert fold_seed(0, ORDER, 0).shape == [2]
+    assert epoch_seed(0, ORDER, 0).shape == [2]
 
 
 def test_without_shuffle_the_indices_ascend() -> None:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.augment.policy import draw_uniforms
-from seedtf.seeds import AUGMENT, fold_seed, hash_words, uniform
+from seedtf.seeds import AUGMENT, epoch_seed, hash_words, uniform
 
 int64s = st.integers(-(2**63), 2**63 - 1)
-SEED_7_EPOCH_3 = fold_seed(7, AUGMENT, 3)
+SEED_7_EPOCH_3 = epoch_seed(7, AUGMENT, 3)
 
 
 def hash_of_integers(seed: list[int], record: int, draw: int) -> int:

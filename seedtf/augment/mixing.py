@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from seedtf.seeds import MIX, fold_seed, hash_words
+from seedtf.seeds import MIX, epoch_seed, hash_words
 
 __all__ = ["Mixer", "Mixing", "beta_quantiles", "make_mixer", "mix"]
 
@@ -102,7 +102,7 @@ def mix(
     """
     if not mixing.active:
         return images, labels
-    key = fold_seed(seed, MIX, epoch)
+    key = epoch_seed(seed, MIX, epoch)
     uniforms = _integer_uniforms(key, records)
     if mixing.random_erasing > 0:
         images = _erase(images, key, records, uniforms, mixing.random_erasing)

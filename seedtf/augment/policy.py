@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from seedtf.seeds import AUGMENT, fold_seed, uniform
+from seedtf.seeds import AUGMENT, epoch_seed, uniform
 
 __all__ = ["Parameters", "Policy", "draw_parameters", "draw_uniforms", "make_parameters"]
 
@@ -140,7 +140,7 @@ def draw_uniforms(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     The numbers are computed with integers and are multiples of 2⁻²⁴. Every device therefore computes
     the same bits, with and without XLA. See ``draw_parameters`` for the arguments.
     """
-    return uniform(fold_seed(seed, AUGMENT, epoch), records, _NUM_UNIFORMS)
+    return uniform(epoch_seed(seed, AUGMENT, epoch), records, _NUM_UNIFORMS)
 
 
 def make_parameters(policy: Policy, uniforms: tf.Tensor) -> Parameters:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from seedtf.seeds import BALANCE, ORDER, fold_seed, hash_words
+from seedtf.seeds import BALANCE, ORDER, epoch_seed, hash_words
 
 __all__ = ["BalancedIndices", "BatchIndices"]
 
@@ -89,7 +89,9 @@ class BatchIndices:
         indices = tf.range(self.n, dtype=tf.int64)
         if not self.shuffle:
             return indices
-        return tf.random.experimental.stateless_shuffle(indices, fold_seed(self.seed, ORDER, epoch))
+        return tf.random.experimental.stateless_shuffle(
+            indices, epoch_seed(self.seed, ORDER, epoch)
+        )
 
     def dataset(self, start_step: int = 0) -> tf.data.Dataset:
         """An endless dataset of ``(epoch int64 [], indices int64 [B])`` that begins at ``start_step``.
@@ -242,7 +244,7 @@ class BalancedIndices(BatchIndices):
         class_of, position = _segments(after - before)
         records = tf.gather(passes, tf.gather(starts, class_of) + position)
         shuffled = tf.random.experimental.stateless_shuffle(
-            records, fold_seed(self.seed, BALANCE, epoch)
+            records, epoch_seed(self.seed, BALANCE, epoch)
         )
         return tf.ensure_shape(shuffled, [self.n])
 
@@ -272,7 +274,7 @@ class BalancedIndices(BatchIndices):
             self._records_by_class, tf.gather(self._first_of_class, class_of) + position % count
         )
         pass_number = tf.gather(first_pass, class_of) + position // count
-        hashes = hash_words(fold_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
+        hashes = hash_words(epoch_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
         # One sort shuffles all passes. The upper 32 bits of a sort key are the position of the first
         # record of the pass, so that the pass stays together. The lower 32 bits are random.
         pass_start = tf.range(tf.size(record, tf.int64), dtype=tf.int64) - position % count
