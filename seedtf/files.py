@@ -87,18 +87,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replaces the file ``path`` by ``data``, atomically. Raises OSError as ``atomic_path`` does."""
+    """Writes ``data`` to the file ``path``, atomically. Raises OSError as ``atomic_path`` does."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Replaces the file ``path`` by ``text`` in UTF-8, atomically; line ends are not converted."""
+    """Writes ``text`` to the file ``path`` in UTF-8, atomically. Line ends are not converted."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
-    """Replaces the file ``path`` by ``lines`` in UTF-8, atomically; ``lines`` may be a generator."""
+    """Writes the lines, which have their own line ends, to ``path`` in UTF-8, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 __all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "epoch_seed", "hash_words", "uniform"]
 
-# Each purpose has random numbers of its own, independent of the others. Purpose 0 is that of NumPy's
-# generators, which draw the split (data/split.py), the folds of a cross-validation (folds/divide.py) and
-# the images that a fitted head holds out (training/fitted_head.py).
+# Each purpose has random numbers of its own, independent of the others. NumPy's generators have purpose
+# 0. They draw the split (data/split.py), the folds of a cross-validation (folds/divide.py), and the
+# images that a fitted head holds out (training/fitted_head.py).
 ORDER = 1
 AUGMENT = 2
 MIX = 3

@@ -62,7 +62,7 @@ def test_a_part_does_not_start_when_too_little_time_is_left() -> None:
     parts = [Part(name, "speed:measure_card", {"value": 1}, 60) for name in ("first", "second")]
     results = run_parts(parts, seconds=100.0, command=COMMAND, clock=lambda: next(clock))
     assert results["first"]["seconds"] == 90.0
-    assert results["second"]["error"] == "not begun: 5 s were left; raise --seconds"
+    assert results["second"]["error"] == "not started: 5 s were left; raise --seconds"
 
 
 def test_every_part_is_limited_to_five_minutes_and_is_chosen_by_its_name() -> None:
@@ -121,5 +121,5 @@ ENTRY %main.9 (q: f32[8]) -> f32[8] {
 def test_the_parts_that_need_no_training_run_on_the_cpu() -> None:
     results = compare_pixels(image_size=16, count=4)
     assert results["ok"] and results["equal_draws"]
-    limits = measure_card(side=32, copied=1 << 10, times=3)
+    limits = measure_card(side=32, num_bytes=1 << 10, times=3)
     assert limits["device"] == "CPU" and limits["bytes_per_second"] > 0

@@ -1,4 +1,8 @@
-"""Measures where the time of a ``seedtf train`` epoch goes: whole epochs, then steps and host alone."""
+"""Measures how long the parts of an epoch of ``seedtf train`` take.
+
+Whole epochs are measured in a training. Then the train step and the work of the host are each measured
+alone.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,7 @@ ORIGINAL_CARD = "GTX 1080 Ti"
 """The GPU on which ``ORIGINAL_SECONDS`` was measured."""
 
 _MAX_BARE_SECONDS = 120.0
+"""The longest time for which bare train steps are measured."""
 _ROUND_SECONDS, _ROUNDS = 0.3, 3
 
 
@@ -45,14 +50,17 @@ class Epoch:
         steps: training steps per epoch.
         images: training images per epoch.
         seconds: the time from the start of an epoch to the start of the next one.
-        step: the time of ``steps`` bare train steps on a constant batch: ``steps`` times their mean.
-        wait: the time of waiting for data.
-        loop: the rest of the training time, for callbacks at every step and work that slows the steps.
+        step: the time of ``steps`` bare train steps: the mean time of a train step on a constant batch,
+            without input pipeline and callbacks, times ``steps``.
+        wait: the time in which training waits for data.
+        loop: the rest of the time of training. Callbacks at every step take it, and other work of the
+            process that makes steps slower than bare steps.
         validation: the time of evaluating the validation images.
-        callbacks: the time between epochs, for checkpoint, state and curves.
+        callbacks: the time of callbacks at the end of an epoch, which write checkpoint, state and
+            curves.
         read, decode, augment: the times in which the host reads, decodes and augments the images of an
-            epoch. Each is timed alone, but overlaps with training in a run. With a cache, images are
-            decoded at most once per run, not once per epoch.
+            epoch, each measured alone. In a training, they overlap with the steps. With a cache, images
+            are decoded at most once per run, not once per epoch.
         decodes_every_epoch: whether images are decoded in every epoch, because there is no cache.
         device: ``cpu`` or ``gpu``.
         precision: the precision policy of the network.
@@ -78,16 +86,16 @@ class Epoch:
 
     @property
     def training_ratio(self) -> float:
-        """Time of an epoch without validation, relative to its bare steps."""
+        """Time of an epoch without its validation, divided by the time of its bare steps."""
         return (self.seconds - self.validation) / self.step
 
 
 def measure_epoch(config: TrainConfig) -> Epoch:
     """Measures ``config.epochs`` epochs of a training in a temporary run folder.
 
-    Two more epochs are trained. The first one is not counted, because it traces and compiles. The last
-    one is not counted, because the time of its callbacks is unknown: they are timed until the next
-    epoch starts.
+    Two more epochs are trained and not counted. The first epoch also traces and compiles the step. The
+    time of the callbacks after the last epoch is unknown, because it is measured until the next epoch
+    starts.
 
     Raises:
         UserError: as ``train_and_evaluate``.
@@ -113,7 +121,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
     )
     bare_steps = steps * _measure_mean_seconds(make_step(variant), steps)
     decode, read, augment = (num_images * seconds for seconds in _measure_host_seconds(config))
-    # The time between two epochs is in the row of the later epoch.
+    # The row of an epoch has the time between the previous epoch and this one.
     pairs = list(itertools.pairwise(rows))
     seconds, wait, validation = (
         statistics.median(row[name] for row, _ in pairs)
@@ -142,9 +150,12 @@ def measure_epoch(config: TrainConfig) -> Epoch:
 
 
 def best_flag(epoch: Epoch) -> str:
-    """The flag that would probably shorten the epoch most, and the reason, in one line."""
+    """One line with the flag that would probably shorten the epoch most, and the reason.
+
+    The first rule that applies decides. The limits of the rules are rules of thumb.
+    """
     waits = epoch.wait > 0.05 * epoch.seconds
-    side = max(32, epoch.image_size * 2 // 3)
+    smaller = max(32, epoch.image_size * 2 // 3)
     rules = [
         (
             waits and epoch.decodes_every_epoch,
@@ -168,8 +179,8 @@ def best_flag(epoch: Epoch) -> str:
             "--batch_size: raise it; much of the time is spent between the steps.",
         ),
         (
-            side < epoch.image_size,
-            f"--image_size={side}: the steps take most of the time, in proportion to the pixels.",
+            smaller < epoch.image_size,
+            f"--image_size={smaller}: the steps take most of the time, in proportion to the pixels.",
         ),
         (True, "--model: choose a smaller one; the steps take most of the time."),
     ]
@@ -177,10 +188,10 @@ def best_flag(epoch: Epoch) -> str:
 
 
 def _measure_mean_seconds(work: Callable[[], Any], times: int) -> float:
-    """Mean time of a call, over ``times`` calls or over those that start within the limit.
+    """The mean time of ``times`` calls of ``work``, after two calls that are not timed.
 
-    The median of a few calls would be too short on a machine whose speed varies, because an epoch has
-    slow steps as well. Two calls to warm up are not timed.
+    No call starts after ``_MAX_BARE_SECONDS``, so fewer calls may be timed. The result is not a median,
+    which would be too short on a machine whose speed varies: an epoch has slow steps, too.
     """
     for _ in range(2):
         work()
@@ -192,11 +203,11 @@ def _measure_mean_seconds(work: Callable[[], Any], times: int) -> float:
 
 
 def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
-    """Measures the seconds per image to decode, to read from memory and to augment, on all cores."""
+    """The seconds per image to decode, to read from memory, and to augment, on all cores."""
     sample = list_sample(data_folder(config))
-    size, first = config.image_size, np.arange(min(8, len(sample)))
+    size, some = config.image_size, np.arange(min(8, len(sample)))
     # The first build in a process also traces the decoder, so it is not measured.
-    build_store(sample.take(first), size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
+    build_store(sample.take(some), size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     start = time.perf_counter()
     store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     decode = (time.perf_counter() - start) / len(sample)
@@ -204,7 +215,7 @@ def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
 
 
 def _measure_pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
-    """Measures the seconds per image to read from memory and to augment, in the input pipeline."""
+    """The seconds per image to read from memory, and to augment, in the input pipeline."""
     batch, policy = min(config.batch_size, len(store.catalog)), config.make_policy()
     datasets = {
         variant: make_batches(store, config.image_size, batch, policy, variant)

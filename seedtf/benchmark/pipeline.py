@@ -1,6 +1,6 @@
 """Measures the throughput of the input pipeline of ``seedtf train``.
 
-A ``Catalog`` lists labelled image files, and a ``Store`` holds these images decoded.
+A ``Catalog`` lists labelled image files. A ``Store`` holds the decoded images of a catalog.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ IN_MEMORY = CachePlan("ram", 0, "")
 
 _SAMPLE_SIZE, _NOISE_SIDE = 256, 256
 
-# Before each turn, batches are taken for this fraction of its length without being counted: some of
-# them were prefetched during the turns of other datasets.
-_UNCOUNTED = 0.3
+# Before a dataset is measured, its batches are discarded for this fraction of the turn, because some of
+# them were prefetched while other datasets were measured.
+_DISCARDED_FRACTION = 0.3
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Rate:
 
     Attributes:
         way: the name of the dataset in the argument of ``measure_rates``.
-        images_per_second: per second of wall-clock time.
-        images_per_cpu_second: per second of CPU time over all threads, that is, per core.
+        images_per_second: images per second of wall-clock time.
+        images_per_cpu_second: images per second of CPU time, which is summed over all threads. So this
+            is the throughput of one core.
     """
 
     way: str
@@ -57,14 +58,17 @@ class Rate:
 
 
 def list_sample(data_dir: str) -> Catalog:
-    """Lists at most 256 images of a folder, evenly spaced in path order."""
+    """At most 256 images of a folder, evenly spaced in the order of their paths."""
     catalog = scan_folder(data_dir)
     count = len(catalog)
     return catalog.take(np.linspace(0, count - 1, min(_SAMPLE_SIZE, count)).astype(np.int64))
 
 
 def load_sample(data_dir: str, size: int) -> Store:
-    """Decodes ``list_sample`` to ``size``² in memory; without a folder, makes noise of 256²."""
+    """The images of ``list_sample``, decoded and resized to a side of ``size`` pixels.
+
+    If ``data_dir`` is empty, they are 256 images of noise with a side of 256 pixels.
+    """
     if not data_dir:
         shape = (_SAMPLE_SIZE, _NOISE_SIDE, _NOISE_SIDE, 3)
         return store_of_images(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
@@ -72,7 +76,7 @@ def load_sample(data_dir: str, size: int) -> Store:
 
 
 def store_of_images(images: np.ndarray) -> Store:
-    """Makes a store of a copy of ``images``, uint8 ``[N, S, S, 3]``, all of one class."""
+    """A store with a copy of ``images``, uint8 ``[N, S, S, 3]``, all of one class."""
     count = len(images)
     catalog = Catalog(Path(), [""] * count, np.zeros(count, np.int32), ("",))
     return keep_in_memory(catalog, images)
@@ -87,16 +91,16 @@ def make_batches(
     *,
     mixing: Mixing | None = None,
 ) -> tf.data.Dataset:
-    """Makes a dataset that repeats the training batches of a store forever.
+    """A dataset that repeats the training batches of a store without end.
 
     Args:
         store: decoded images.
         out_size: side of the augmented images in pixels.
         batch_size: images per batch.
         policy: the ranges of the augmentation.
-        variant: a value of ``--augment_impl``, with which the host augments; or ``device``, for uint8
-            batches that are not augmented, because the device would do it.
-        mixing: MixUp, CutMix and random erasing of the augmented images; None for none of them.
+        variant: the implementation with which the host augments, a value of ``--augment_impl``; or
+            ``device`` for uint8 batches that the host does not augment.
+        mixing: the settings of MixUp, CutMix and random erasing; None to use none of the three.
     """
     count = len(store.catalog)
     records, order = np.arange(count), BatchIndices(count, batch_size)
@@ -110,13 +114,15 @@ def make_batches(
 def measure_rates(
     datasets: dict[str, tf.data.Dataset], batch_size: int, *, seconds: float, rounds: int
 ) -> list[Rate]:
-    """Measures datasets in turn, so that a change of the machine's load affects all of them.
+    """The throughput of each dataset.
+
+    The datasets are measured in turn, so that a change of the machine's load affects all of them.
 
     Args:
         datasets: datasets without an end, by name.
         batch_size: images per batch.
-        seconds: length of a turn.
-        rounds: turns of each dataset.
+        seconds: the length of a turn.
+        rounds: number of turns of each dataset.
     """
     iterators = {name: iter(dataset) for name, dataset in datasets.items()}
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
@@ -135,7 +141,7 @@ def _measure_turn(
     iterator: tf.data.Iterator, batch_size: int, seconds: float
 ) -> tuple[float, float]:
     """Images per second of wall-clock time, and per second of CPU time."""
-    _take(iterator, _UNCOUNTED * seconds)
+    _take(iterator, _DISCARDED_FRACTION * seconds)
     wall, cpu = time.perf_counter(), _cpu_seconds()
     count = batch_size * _take(iterator, seconds)
     wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
@@ -143,7 +149,7 @@ def _measure_turn(
 
 
 def _take(iterator: tf.data.Iterator, seconds: float) -> int:
-    """Takes batches for ``seconds`` and returns their number."""
+    """The number of batches that the iterator yields in ``seconds``."""
     count, end = 0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         next(iterator)

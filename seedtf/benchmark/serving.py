@@ -1,4 +1,4 @@
-"""Measures throughput and latency of requests to a model."""
+"""Measures throughput and latency of requests to an exported model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ Send = Callable[[], object]
 
 @dataclass(frozen=True)
 class Load:
-    """A batch size and a number of callers, and what was measured with them.
+    """The throughput and latency of one batch size and one number of callers.
 
     Attributes:
         batch_size: images per request.
         callers: number of threads; each sends a request as soon as its previous one is answered.
         requests: number of requests that were answered.
         images_per_second: throughput of all callers together.
-        p50_ms, p99_ms: median and 99th percentile of the latency of a request in milliseconds.
+        p50_ms: median latency of a request in milliseconds.
+        p99_ms: 99th percentile of the latency of a request in milliseconds.
     """
 
     batch_size: int
@@ -43,21 +44,30 @@ def measure_all(
     callers: Sequence[int],
     seconds: float,
 ) -> list[Load]:
-    """Calls ``measure`` for every combination of batch size and number of callers.
+    """The result of ``measure`` for every combination of a batch size and a number of callers.
 
-    ``make_send(batch_size)`` returns the function that sends a request of ``batch_size`` images.
+    Args:
+        make_send: takes a batch size, and returns a function that sends a request of so many images.
+        batch_sizes: the batch sizes.
+        callers: the numbers of callers.
+        seconds: the duration of each measurement.
     """
-    return [measure(make_send(b), b, c, seconds) for b in batch_sizes for c in callers]
+    return [
+        measure(make_send(batch_size), batch_size, num_callers, seconds)
+        for batch_size in batch_sizes
+        for num_callers in callers
+    ]
 
 
 def measure(send: Send, batch_size: int, callers: int, seconds: float) -> Load:
-    """Sends requests for about ``seconds``, after a warm-up.
+    """Sends requests for about ``seconds`` after a warm-up, and measures throughput and latency.
 
     Args:
         send: sends a request and waits for its answer; several threads call it at the same time.
         batch_size: images in a request.
         callers: number of threads that send requests at the same time.
-        seconds: after this time no request starts; each caller sends at least one.
+        seconds: the time after which no caller starts another request. Each caller sends at least one
+            request.
 
     Example:
         >>> load = measure(lambda: time.sleep(0.001), batch_size=8, callers=2, seconds=0.01)
@@ -66,18 +76,21 @@ def measure(send: Send, batch_size: int, callers: int, seconds: float) -> Load:
     """
     for _ in range(_WARM_UP_CALLS):
         send()
-    by_caller: list[list[float]] = [[] for _ in range(callers)]
+    latencies_of_callers: list[list[float]] = [[] for _ in range(callers)]
     barrier = threading.Barrier(callers + 1)  # so that all threads start at the same time
     stop = threading.Event()
 
-    def call(latencies: list[float]) -> None:
+    def send_until_stopped(latencies: list[float]) -> None:
         barrier.wait()
         while not stop.is_set() or not latencies:
             begin = time.perf_counter()
             send()
             latencies.append(time.perf_counter() - begin)
 
-    threads = [threading.Thread(target=call, args=(latencies,)) for latencies in by_caller]
+    threads = [
+        threading.Thread(target=send_until_stopped, args=(latencies,))
+        for latencies in latencies_of_callers
+    ]
     for thread in threads:
         thread.start()
     barrier.wait()
@@ -87,7 +100,9 @@ def measure(send: Send, batch_size: int, callers: int, seconds: float) -> Load:
     for thread in threads:
         thread.join()
     elapsed = time.perf_counter() - begin
-    latencies = np.concatenate([np.array(times) for times in by_caller])
+    latencies = np.concatenate([np.array(times) for times in latencies_of_callers])
     p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
-    rate = len(latencies) * batch_size / elapsed
-    return Load(batch_size, callers, len(latencies), float(rate), float(p50), float(p99))
+    images_per_second = len(latencies) * batch_size / elapsed
+    return Load(
+        batch_size, callers, len(latencies), float(images_per_second), float(p50), float(p99)
+    )

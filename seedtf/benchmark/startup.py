@@ -1,4 +1,7 @@
-"""Measures a run's time to the first step, cost of the cache and memory, in child processes."""
+"""Measures the time to the first step of a run, the cost of its cache, and the growth of its memory.
+
+Each measurement runs in a new process, a program of ``benchmark.children``.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ class StartTimes:
     """Median seconds from the start of a process to the end of its first training step.
 
     Attributes:
-        seedtf: the seconds of ``seedtf train`` with a warm cache.
-        plain: the seconds of a Keras script that imports, builds, compiles and takes one step.
-        ratio: the median over the rounds of ``seedtf / plain``.
+        seedtf: seconds of ``seedtf train``, which finds the decoded images in its cache.
+        plain: seconds of a Keras script that imports, builds, compiles and takes one step.
+        ratio: the ratio ``seedtf / plain`` of each round, as the median over the rounds.
     """
 
     seedtf: float
@@ -46,12 +49,12 @@ class CacheBuild:
     """The cost of building the cache.
 
     Attributes:
-        mode: ``ram`` or ``disk``.
-        seconds: median time to build the cache.
-        pass_seconds: median time that TensorFlow takes to decode each of the same files once, in
-            parallel and without a cache.
-        ratio: the median over the rounds of ``seconds / pass_seconds``.
-        peak_bytes: peak memory of the process, minus its memory before the build.
+        mode: where the cache is kept, ``ram`` or ``disk``.
+        seconds: median seconds to build the cache.
+        pass_seconds: median seconds in which TensorFlow decodes the same files once, in parallel and
+            without a cache.
+        ratio: the ratio ``seconds / pass_seconds`` of each round, as the median over the rounds.
+        peak_bytes: peak memory of the process minus its memory before the build.
         decoded_bytes: size of all decoded images.
     """
 
@@ -73,7 +76,7 @@ class Growth:
     """Resident memory during a training.
 
     Attributes:
-        sizes: bytes at the start of every epoch.
+        sizes: the resident memory in bytes at the start of each epoch.
     """
 
     sizes: tuple[int, ...]
@@ -82,8 +85,8 @@ class Growth:
     def fraction(self) -> float:
         """Relative growth from the second quarter of the epochs to the last quarter; 0.01 means 1 %.
 
-        The medians of the two quarters are compared. The first epoch is left out, because its size
-        was measured before any training. With fewer than four epochs the two quarters do not differ.
+        The medians of the two quarters are compared. The first epoch is left out, because its memory
+        was measured before any training. At least four epochs are needed for two different quarters.
 
         Example:
             >>> round(Growth((100, 900, *[1000] * 7, *[1010] * 3)).fraction, 3)
@@ -98,15 +101,16 @@ class Growth:
 def measure_start(
     flags: Sequence[str], keras_arguments: Sequence[object], rounds: int
 ) -> StartTimes:
-    """Starts ``seedtf train`` and a plain Keras script alternately, ``rounds`` times each.
+    """Measures the time to the first step of ``seedtf train`` and of a plain Keras script.
 
-    One more round comes first. It is not counted, because it fills the caches.
+    The two are started alternately. The first start of each is not counted, because it fills the
+    caches.
 
     Args:
         flags: flags of ``seedtf train``, without ``--run_dir``.
-        keras_arguments: those of the Keras script: name of the network, image size, batch size and
-            number of classes.
-        rounds: how often each is started.
+        keras_arguments: the arguments of the Keras script: name of the network, image size, batch size
+            and number of classes.
+        rounds: how many starts of each are counted.
     """
     times = []
     for number in range(rounds + 1):
@@ -121,9 +125,10 @@ def measure_start(
 
 
 def measure_cache_build(root: str, size: int, mode: str, rounds: int) -> CacheBuild:
-    """Alternately builds a cache of the images below ``root``, and decodes them without a cache.
+    """Measures how long it takes to cache the images below ``root``, and to decode them uncached.
 
-    One more round comes first. It is not counted, because it reads the files into the page cache.
+    The two are done alternately. The first round is not one of ``rounds`` and is not counted, because
+    it reads the files into the page cache of the operating system.
     """
     times, peaks = [], []
     decoded_bytes = 1
@@ -138,20 +143,20 @@ def measure_cache_build(root: str, size: int, mode: str, rounds: int) -> CacheBu
 
 
 def measure_growth(flags: Sequence[str], epochs: int) -> Growth:
-    """Trains for ``epochs`` epochs and records the resident memory at the start of each."""
+    """Trains for ``epochs`` epochs, and measures the resident memory at the start of each epoch."""
     with tempfile.TemporaryDirectory() as folder:
         flags = [*flags, f"--epochs={epochs}", f"--run_dir={folder}/run"]
         return Growth(tuple(_run("train", "memory", *flags)))
 
 
 def _medians(times: list[tuple[float, float]]) -> tuple[float, float, float]:
-    """The medians of the first and second values of the pairs, and of their ratios."""
+    """Three medians over the pairs: of the first value, of the second value, and of their ratio."""
     first, second = (statistics.median(column) for column in zip(*times, strict=True))
     return first, second, statistics.median(a / b for a, b in times)
 
 
 def _seconds_until_result(child: str, *arguments: str) -> float:
-    """Runs a module whose result is a ``time.time()``; returns the seconds until then."""
+    """Runs a module whose result is a ``time.time()``; returns the seconds from the start to it."""
     start = time.time()
     return _run(child, *arguments) - start
 

@@ -1,4 +1,4 @@
-"""Times train steps on a constant batch, without an input pipeline, and compares with plain Keras."""
+"""Times train steps of seedtf and of stock Keras on a constant batch, without an input pipeline."""
 
 from __future__ import annotations
 
@@ -47,11 +47,12 @@ class Variant:
         model: a name of ``available_models()``.
         image_size: side of the images in pixels.
         batch_size: images in a step.
-        precision: a value of ``--precision``; ``auto`` means float32 for the stock network.
-        jit_compile: a value of ``--jit_compile``; ``auto`` is Keras's default for the stock network.
-        stock: whether the network is that of keras.applications, with Keras's ``compile`` and ``fit``.
-        classes: number of outputs.
-        optimizer: a value of ``--optimizer``; the stock network has Adam.
+        precision: a value of ``--precision``. For stock Keras, ``auto`` means float32.
+        jit_compile: a value of ``--jit_compile``. For stock Keras, ``auto`` means Keras's default.
+        stock: whether to time stock Keras instead of seedtf: the network of keras.applications with
+            Keras's own ``compile`` and train step.
+        classes: number of classes.
+        optimizer: a value of ``--optimizer``. Stock Keras always uses Adam.
     """
 
     model: str
@@ -72,14 +73,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class StepTime:
-    """The times of a variant.
+    """The measured times of a variant.
 
     Attributes:
         variant: the name of the variant.
-        milliseconds: median duration of a step, including the time to read its loss.
-        images_per_second: throughput at that median.
-        cpu_milliseconds: median CPU time of the process in a step, summed over all threads.
-        relative: speed relative to the first variant of this image size.
+        milliseconds: median wall-clock time of a step, including the time to read its loss.
+        images_per_second: the batch size divided by the median time.
+        cpu_milliseconds: median CPU time of a step, summed over all threads of the process.
+        relative: speed relative to the first variant with the same image size; 2 is twice as fast.
     """
 
     variant: str
@@ -92,16 +93,19 @@ class StepTime:
 def compare_steps(
     variants: Sequence[Variant], rounds: int, steps: int, stock_environment: Mapping[str, str]
 ) -> list[StepTime]:
-    """In each round, times ``steps`` steps of every variant, one variant after the other.
+    """Times variants of the train step in turn, so that a change of the machine's load affects all.
 
-    Each variant has its own process, which waits while another is timed.
+    Each variant has its own process, which waits while another variant is timed.
 
     Args:
         variants: the variants to time.
-        rounds: number of rounds.
-        steps: steps per variant and round.
-        stock_environment: the environment variables of the stock variants, without those that seedtf
-            sets for TensorFlow.
+        rounds: how often each variant has its turn.
+        steps: number of steps in a turn.
+        stock_environment: the environment variables for the processes of stock Keras, without those
+            that seedtf sets for TensorFlow.
+
+    Returns:
+        The times of each variant, in the order of ``variants``.
 
     Raises:
         UserError: a variant cannot be built.
@@ -115,7 +119,7 @@ def compare_steps(
             )
             for variant in variants
         }
-        # All workers build and trace at the same time, and are warm before the first of them is timed.
+        # All workers build and trace their model before the first one is timed.
         for worker in workers.values():
             request_steps(worker, _WARM_UP_STEPS)
         for _ in range(rounds):
@@ -129,10 +133,10 @@ def compare_steps(
 def start_variant(
     variant: Variant, environment: Mapping[str, str]
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    """Starts a worker process that runs steps of a variant on request."""
+    """A context manager of a worker process that runs steps of a variant on request."""
     command = [sys.executable, "-m", _CHILD, json.dumps(asdict(variant))]
-    # The workers share a GPU. Without TF_FORCE_GPU_ALLOW_GROWTH, the first one would take nearly all
-    # its memory.
+    # The workers share a GPU. Without TF_FORCE_GPU_ALLOW_GROWTH, the first worker would take nearly all
+    # memory of the GPU.
     defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     return start_worker(command, {**defaults, **environment})
 
@@ -141,7 +145,7 @@ def start_variant(
 def start_worker(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen]:
-    """Starts a process that answers requests for steps, and kills it after the ``with`` block."""
+    """Starts a process that ``request_steps`` can use, and kills it after the ``with`` block."""
     with subprocess.Popen(
         command,
         env=environment,
@@ -157,12 +161,12 @@ def start_worker(
 
 
 def request_steps(worker: subprocess.Popen, steps: int) -> list[tuple[float, float]]:
-    """Makes a worker run ``steps`` steps; returns the wall-clock and CPU seconds of each.
+    """The wall-clock and CPU seconds of each of ``steps`` steps, which a worker runs now.
 
     Raises:
         UserError: the worker reported an error, or it has ended.
     """
-    assert worker.stdin is not None and worker.stdout is not None  # both are pipes
+    assert worker.stdin is not None and worker.stdout is not None  # ``start_worker`` makes pipes
     worker.stdin.write(f"{steps}\n")
     worker.stdin.flush()
     reply = json.loads(worker.stdout.readline() or '"a benchmark process ended unexpectedly"')
@@ -172,9 +176,10 @@ def request_steps(worker: subprocess.Popen, steps: int) -> list[tuple[float, flo
 
 
 def make_step(variant: Variant) -> Step:
-    """Builds, compiles and traces a model; returns a function that runs a step and returns its loss.
+    """A function that runs one train step of a variant and returns the loss.
 
-    Sets Keras's global precision policy.
+    The model is built, compiled and traced before this function returns. Keras's global precision
+    policy is changed.
 
     Raises:
         UserError: the network is unknown, or does not support images this small.
@@ -185,7 +190,7 @@ def make_step(variant: Variant) -> Step:
     images = rng.integers(0, 256, shape).astype(np.float32)
     labels = (np.arange(variant.batch_size) % variant.classes).astype(np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
-    if tf.config.list_physical_devices("GPU"):  # the copy of the next batch is not part of a step
+    if tf.config.list_physical_devices("GPU"):  # a step must not wait for the copy of its batch
         batches = batches.apply(tf.data.experimental.prefetch_to_device("/gpu:0"))
     model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
     iterator = iter(batches)

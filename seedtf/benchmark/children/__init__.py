@@ -1,7 +1,8 @@
 """Programs that benchmarks run in processes of their own, with ``python -m``.
 
-A program writes its result to stdout, as a line of ``RESULT_PREFIX`` and JSON; its other output is
-shown only if there is no result. Only ``step`` answers each line of stdin with a line of JSON instead.
+A program writes its result to stdout, as a line of ``RESULT_PREFIX`` and JSON. The other output of a
+program is shown only if there is no result. The program ``step`` writes no such line: it answers each
+line of stdin with a line of JSON.
 """
 
 from __future__ import annotations

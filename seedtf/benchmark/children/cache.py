@@ -1,11 +1,12 @@
-"""Builds a cache of decoded images, or decodes the same images without keeping them.
+"""Measures the build of a cache of decoded images, or the decoding of the images without a cache.
 
     python -m seedtf.benchmark.children.cache build ROOT IMAGE_SIZE MODE CACHE_DIR
     python -m seedtf.benchmark.children.cache decode ROOT IMAGE_SIZE
 
-``build`` writes a list: seconds, peak memory of the process minus its memory before the build, and
-bytes of all decoded images. ``decode`` writes the seconds in which a plain ``tf.data`` pipeline decodes
-and resizes every file, a reference for the time of a build. MODE is ``ram`` or ``disk``.
+MODE is ``ram`` or ``disk``. ``build`` writes a list of three numbers: the seconds; the peak memory of
+the process minus its memory before the build, in bytes; and the bytes of all decoded images. ``decode``
+writes the seconds in which a plain ``tf.data`` pipeline decodes and resizes every file. The time of a
+build is compared with these seconds.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from seedtf.data.store import CachePlan, build_store
 
 
 def build(root: str, image_size: str, mode: str, cache_dir: str) -> None:
-    """Builds the cache of the images below ``root``; ``mode`` is ``ram`` or ``disk``."""
+    """Measures the build of a cache of the images below ``root``, and writes the result."""
     size, catalog = int(image_size), scan_folder(root)
-    make_batch_decoder(size)  # so that tracing, which a process does once, is not measured
+    make_batch_decoder(size)  # traces the decoder, which a process does only once
     decoded_bytes = len(catalog) * size * size * 3
     before, start = _read_memory("VmRSS:"), time.perf_counter()
     build_store(catalog, size, CachePlan(mode, decoded_bytes, ""), Path(cache_dir))
@@ -34,7 +35,7 @@ def build(root: str, image_size: str, mode: str, cache_dir: str) -> None:
 
 
 def decode(root: str, image_size: str) -> None:
-    """Decodes and resizes every image below ``root`` in parallel, and discards it."""
+    """Measures the time to decode and resize all images below ``root``, and writes the result."""
     size, catalog = int(image_size), scan_folder(root)
 
     def load(path: tf.Tensor) -> tf.Tensor:

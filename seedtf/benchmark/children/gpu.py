@@ -18,19 +18,19 @@ from seedtf.errors import first_line
 __all__ = ["find_function", "run_part"]
 
 
-def find_function(function: str) -> Any:
-    """The function that ``Part.function`` names: ``module:name``, below ``seedtf.benchmark.gpu``.
+def find_function(path: str) -> Any:
+    """The function that a part runs, from its name ``module:function`` below ``benchmark.gpu``.
 
     Example:
         >>> find_function("parts:list_parts").__name__
         'list_parts'
     """
-    module, _, name = function.partition(":")
+    module, _, name = path.partition(":")
     return getattr(importlib.import_module(f"seedtf.benchmark.gpu.{module}"), name)
 
 
 def run_part(part_json: str) -> None:
-    """Runs a part, given as JSON, and writes its values, or ``error`` with one line if it fails."""
+    """Runs a part, given as JSON, and writes its result; if the part fails, ``error`` with one line."""
     part = json.loads(part_json)
     write_xla_modules(os.environ["SEEDTF_PART_FOLDER"])
     import_tensorflow()
@@ -44,4 +44,4 @@ def run_part(part_json: str) -> None:
 if __name__ == "__main__":
     run_part(sys.argv[1])
     sys.stdout.flush()
-    os._exit(0)  # in a regular exit, libraries of a GPU may wait for each other forever
+    os._exit(0)  # a regular exit may hang, because libraries of the GPU wait for each other

@@ -2,8 +2,8 @@
 
     python -m seedtf.benchmark.children.plain_keras NETWORK IMAGE_SIZE BATCH_SIZE CLASSES
 
-The network is ``keras.applications.NETWORK`` with random weights and a new head, trained by Adam;
-all other settings are Keras's defaults. Writes the wall-clock time (``time.time()``) at the end of the
+The network is ``keras.applications.NETWORK`` with random weights and a new head. It is trained by Adam
+with Keras's default settings. The result is the wall-clock time (``time.time()``) at the end of the
 step.
 """
 
@@ -23,7 +23,7 @@ from seedtf.benchmark.children import write_result
 
 
 def main(network: str, image_size: int, batch_size: int, num_classes: int) -> None:
-    """Takes one training step on black images and ends the process."""
+    """Takes one training step on black images, writes the time, and ends the process."""
     image = keras.Input((image_size, image_size, 3))
     constructor = getattr(keras.applications, network)
     body = constructor(include_top=False, weights=None, input_tensor=image)
@@ -35,7 +35,7 @@ def main(network: str, image_size: int, batch_size: int, num_classes: int) -> No
     labels = np.zeros(batch_size, np.int32)
     model.fit(tf.data.Dataset.from_tensors((images, labels)), verbose=0)
     write_result(time.time())
-    os._exit(0)  # nothing after the step is measured, so the clean-up of a regular exit is skipped
+    os._exit(0)  # skips the clean-up of a regular exit, because only the time of the step counts
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Builds one variant of the train step; each line of stdin is the number of steps to run next.
+"""Runs steps of one variant of the train step, as many as each line of stdin says.
 
     python -m seedtf.benchmark.children.step VARIANT
 
-VARIANT is a JSON object with the fields of ``benchmark.step.Variant``. For each line, the process
-writes a JSON list with the pair [wall seconds, CPU seconds] of each step. If the variant cannot be
-built, the process writes the reason as a JSON string, and ends.
+VARIANT is a JSON object with the fields of ``benchmark.step.Variant``. For each line of stdin, the
+process writes a JSON list with a pair [wall-clock seconds, CPU seconds] for each step. If the variant
+cannot be built, the process writes the reason as a JSON string, and ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["worker_loop", "worker_main"]
 
 
 def worker_main(variant_json: str) -> None:
-    """Builds the step of a variant, given as JSON, and runs the steps that the parent requests."""
+    """Builds a variant, given as JSON, and runs the steps that the parent process requests."""
     try:
         step = make_step(Variant(**json.loads(variant_json)))
     except UserError as error:

@@ -3,8 +3,8 @@
     python -m seedtf.benchmark.children.train first_step|memory FLAGS...
 
 ``first_step`` writes the wall-clock time (``time.time()``) at the end of the first training step and
-ends the process. ``memory`` trains to the end and writes the resident memory at the start of every
-epoch, as a list of bytes. Both replace a method of ``EpochTimer``, a callback that every run has.
+ends the process. ``memory`` trains to the end, then writes a list: the resident memory in bytes at the
+start of each epoch. Either measurement replaces a method of ``EpochTimer``, a callback of every run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Logs = dict[str, float] | None
 
 
 def stop_after_first_step() -> None:
-    """Replaces a callback method, so that the process writes the time and ends after the first step."""
+    """Replaces a callback method, so that the first step writes the time and ends the process."""
 
     def on_train_batch_end(self: EpochTimer, batch: int, logs: Logs = None) -> None:
         write_result(time.time())
@@ -37,9 +37,10 @@ def stop_after_first_step() -> None:
 
 
 def record_memory() -> list[int]:
-    """Replaces a callback method, so that each epoch appends the resident memory to the returned list.
+    """Replaces a callback method, so that each epoch adds the resident memory to a list.
 
-    The list is empty before the training; its elements are bytes.
+    Returns:
+        The list, with the bytes at the start of each epoch. It is empty until the training begins.
     """
     sizes: list[int] = []
     process = psutil.Process()
@@ -53,11 +54,11 @@ def record_memory() -> list[int]:
 
 
 def _replace_method(replacement: Any) -> Any:
-    """Replaces the method of ``EpochTimer`` with this name; returns the original one."""
-    import_tensorflow()  # as ``seedtf train`` does, before anything else imports TensorFlow
+    """Replaces the method of ``EpochTimer`` that has this name, and returns the original method."""
+    import_tensorflow()  # first, because it sets the environment variables of ``seedtf train``
     from seedtf.training.callbacks.epoch_timer import EpochTimer  # noqa: PLC0415
 
-    # EpochTimer must define the method itself; an inherited one might be called at another time.
+    # This lookup fails if EpochTimer only inherits the method, which might be called at another time.
     original = EpochTimer.__dict__[replacement.__name__]
     setattr(EpochTimer, replacement.__name__, replacement)
     return original

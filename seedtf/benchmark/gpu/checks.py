@@ -1,4 +1,4 @@
-"""Compares a GPU with the CPU: random numbers, augmented pixels, losses and gradients."""
+"""Compares random numbers, augmented pixels, losses and gradients of a GPU with those of the CPU."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ __all__ = ["compare_losses", "compare_pixels"]
 
 _POLICY = Policy(rotate=180.0, shear=20.0, hue=20.0)
 _MAX_LEVELS = 1.0
-"""The largest difference of a pixel must be below this, in grey levels of 0–255."""
+"""The limit of the difference of a pixel, in grey levels of 0–255."""
 _MAX_RELATIVE = {"float32": 1e-3, "mixed_bfloat16": 5e-2, "mixed_float16": 2e-2}
-"""The limit of the loss's relative difference, by precision policy; ten times that for the gradient."""
+"""The limit of the relative difference of the loss, by precision policy.
+
+The limit of the gradient is ten times as high.
+"""
 
 
 def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
     """Compares the random numbers and the augmented pixels of the GPU with those of the CPU.
 
     Returns:
-        ``equal_draws``: whether the random numbers are equal. ``most_levels``, ``mean_levels``: the
+        ``equal_draws``: whether the random numbers are equal. ``most_levels`` and ``mean_levels``: the
         largest and the mean difference of a pixel in grey levels. ``ok``: whether the random numbers
-        are equal and the largest difference is allowed.
+        are equal and the largest difference is below its limit.
     """
     noise = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), np.uint8)
     device = first_device()
 
     def augment_on(device_name: str, whole_batch: bool) -> tuple[np.ndarray, np.ndarray]:
         augment = make_augmentation(_POLICY, 7, image_size, "fused", whole_batch=whole_batch)
-        # As in training, XLA compiles the drawing only if it augments the whole batch at once.
+        # As in training: XLA compiles ``draw_uniforms`` only if it also augments the whole batch.
         draw = tf.function(lambda *given: draw_uniforms(7, *given), jit_compile=whole_batch)
         with tf.device(device_name):
             epoch, records = tf.constant(3, tf.int64), tf.range(count, dtype=tf.int64)
@@ -58,12 +61,12 @@ def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
 def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> dict[str, Any]:
     """Compares the loss and a gradient of one batch on the GPU with those on the CPU in float32.
 
-    The GPU computes them in each precision policy, with and without XLA. The gradient is that of the
-    weights of the last layer, without its bias.
+    The GPU computes them in six cases: in each of three precision policies, with and without XLA. The
+    gradient is with respect to the weights of the last layer, without its bias.
 
     Returns:
-        For each of these cases the relative differences ``loss`` and ``gradient``, or an ``error``.
-        ``ok``: whether all differences are allowed and no case failed.
+        For each case, the relative differences of ``loss`` and ``gradient``, or an ``error``. ``ok``:
+        whether all differences are below their limits and no case failed.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
     rng = np.random.default_rng(1)
@@ -111,7 +114,7 @@ def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> di
             name = f"{precision}{'' if compiled else '_without_xla'}"
             try:
                 loss, gradient = loss_and_gradient(network, first_device(), compiled)
-            except tf.errors.OpError as error:  # the other cases are still tried
+            except tf.errors.OpError as error:  # continue with the next case
                 result |= {name: {"error": str(error)[-300:]}, "ok": False}
                 continue
             differences = {

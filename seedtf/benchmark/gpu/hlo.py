@@ -1,4 +1,7 @@
-"""Counts the kernels of a compiled step, and the bytes that they move, in XLA's dump of the step."""
+"""Counts the kernel launches and the moved bytes of a compiled step in XLA's dump of the step.
+
+XLA can write each program that it has compiled, a module, as text in its language HLO.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ _ELEMENT_BYTES = {
 }
 _ARRAY = re.compile(rf"\b({'|'.join(_ELEMENT_BYTES)})\[([0-9,]*)\]")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
-# Instructions that only name memory: they launch no kernel.
+# Instructions that launch no kernel, because they only name memory.
 _WITHOUT_KERNEL = frozenset({"parameter", "constant", "tuple", "get-tuple-element", "bitcast"})
 
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """What one execution of a compiled module costs.
+    """The cost of executing a compiled module once.
 
     Attributes:
-        kernels: number of kernel launches; a loop counts as one.
-        bytes: bytes that are read and written; each operand and result counts once per kernel.
+        kernels: number of kernel launches; a loop counts as one launch.
+        bytes: bytes that are read and written: the sizes of the operands and results of all kernels.
     """
 
     kernels: int
@@ -35,11 +38,11 @@ class ModuleCost:
 
 
 def parse_module(text: str) -> ModuleCost:
-    """Counts the kernels and bytes of a module after optimization, as XLA dumps it for a GPU.
+    """The cost of a module in XLA's dump for a GPU.
 
-    With several steps per execution, the module is a loop whose body is one step. So if the body of a
-    loop has more kernels than the rest of the module, one execution of this body is counted, not the
-    module.
+    With several steps per execution, the module has a loop whose body is one step. So if the body of a
+    loop has more kernels than the rest of the module, the result is the cost of one step: of executing
+    the body once.
 
     Args:
         text: the content of a file ``*gpu_after_optimizations.txt``.
@@ -67,7 +70,7 @@ def parse_module(text: str) -> ModuleCost:
 
 
 def largest_module(folder: Path) -> ModuleCost | None:
-    """The cost of the module in ``folder`` that has the most kernels; None if XLA dumped no module."""
+    """The cost of the module in ``folder`` with the most kernels; None if there is no module."""
     paths = folder.glob("*gpu_after_optimizations.txt")
     modules = [parse_module(path.read_text(encoding="utf-8")) for path in paths]
     return max(modules, key=lambda module: module.kernels, default=None)
@@ -88,7 +91,7 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 def _cost(lines: list[str]) -> ModuleCost:
     sizes: dict[str, int] = {}
-    kernels = moved = 0
+    num_kernels = num_bytes = 0
     for line in lines:
         instruction = _INSTRUCTION.match(line)
         if instruction is None:
@@ -96,14 +99,14 @@ def _cost(lines: list[str]) -> ModuleCost:
         name, shape, opcode, rest = instruction.groups()
         sizes[name] = _count_bytes(shape)
         if opcode not in _WITHOUT_KERNEL:
-            kernels += 1
+            num_kernels += 1
             operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
-            moved += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
-    return ModuleCost(kernels, moved)
+            num_bytes += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
+    return ModuleCost(num_kernels, num_bytes)
 
 
 def _count_bytes(shape: str) -> int:
-    """The bytes of an array, or of all arrays of a tuple, such as ``(f32[2,3]{1,0}, s8[])``."""
+    """The bytes of an array such as ``f32[2,3]``, or of all arrays of a tuple ``(f32[2,3], s8[])``."""
     return sum(
         _ELEMENT_BYTES[dtype] * math.prod(int(side) for side in filter(None, sides.split(",")))
         for dtype, sides in _ARRAY.findall(shape)

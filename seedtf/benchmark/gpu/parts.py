@@ -1,4 +1,7 @@
-"""Lists the parts of ``seedtf benchmark gpu``, the most important first; imports no TensorFlow."""
+"""Lists the parts of ``seedtf benchmark gpu``, the most important first.
+
+Nothing here imports TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ class Part:
 
     Attributes:
         name: the name of the part, for ``--only``.
-        function: ``module:function`` below ``seedtf.benchmark.gpu``, which returns JSON values.
+        function: the function that the part calls, as ``module:function`` below
+            ``seedtf.benchmark.gpu``. It returns JSON values.
         case: the arguments of the function.
-        seconds: the longest time that the part may take.
+        seconds: the time limit of the part.
     """
 
     name: str
@@ -32,9 +36,10 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
     """All parts, in the order in which they run.
 
     Args:
-        model: the network of all parts but ``card``, ``pixels`` and ``pipeline``.
-        image_size: side in pixels of the images that are timed; the checks have sizes of their own.
-        data_dir: images for the runs of ``seedtf train``, or ``sample``.
+        model: the network of all parts except ``card``, ``pixels`` and ``pipeline``, which use none.
+        image_size: side of the images in pixels in the parts that measure times. The parts that compare
+            results use fixed sizes.
+        data_dir: the folder of images for the runs of ``seedtf train``, or ``sample``.
     """
 
     def step(name: str, seconds: int = 150, **case: Any) -> Part:
@@ -65,13 +70,15 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
         Part(
             "epoch_host", "runs:measure_epoch", {"flags": [*epoch_flags, "--placement=host"]}, 200
         ),
-        # Without --deterministic, as in seedtf train by default.
+        # Without --deterministic, which is the default of seedtf train.
         Part("resume_default", "runs:check_resume", {"flags": resume_flags}, 240),
     ]
 
 
 def choose_parts(parts: Sequence[Part], only: str) -> list[Part]:
-    """The parts in the comma-separated list ``only``, in the order of ``parts``; all if it is empty.
+    """The parts whose names are in the comma-separated list ``only``, in the order of ``parts``.
+
+    If ``only`` is empty, all parts are returned.
 
     Raises:
         UserError: ``only`` has a name that is not a part.

@@ -1,4 +1,4 @@
-"""Measures the epochs of ``seedtf train``, and checks that a run that was stopped resumes exactly."""
+"""Measures epochs of ``seedtf train``, and compares a resumed run with uninterrupted runs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["check_resume", "measure_epoch"]
 
 
 def measure_epoch(flags: Sequence[str]) -> dict[str, Any]:
-    """Measures a run with these flags.
+    """Measures a run of ``seedtf train`` with ``flags``.
 
     Returns:
-        ``epoch_seconds``: the median time from the end of an epoch to the end of the next one.
-        ``images_per_second``: the median over the epochs of the training images per second; time of
-        validation is not counted. Both leave out the first epoch, because it compiles.
+        ``epoch_seconds``: the median time of an epoch, from the end of the previous epoch to its own.
+        ``images_per_second``: the median of an epoch's training images divided by the time of its
+        training, without validation. The first epoch, which compiles, does not count for either median.
         ``run_seconds``: the time of the whole process.
     """
     folder = _part_folder() / "run"
@@ -45,11 +45,12 @@ def measure_epoch(flags: Sequence[str]) -> dict[str, Any]:
 def check_resume(flags: Sequence[str]) -> dict[str, Any]:
     """Compares three runs with the same flags: ``first``, ``again``, and ``resumed``.
 
-    ``resumed`` is stopped by SIGTERM in its second epoch, and then resumed.
+    The run ``resumed`` is stopped by SIGTERM in its second epoch, and then resumed.
 
     Returns:
-        ``again`` and ``resumed``: for each of these runs, whether ``history`` (each byte) and
-        ``weights`` (each number) equal those of ``first``. ``ok``: whether all do.
+        ``again`` and ``resumed``: for each of these two runs, whether its ``history`` has the same
+        bytes as the run ``first``, and whether its ``weights`` are the same numbers. ``ok``: whether
+        everything is the same.
     """
     root = _part_folder()
     first, again, resumed = (root / name for name in ("first", "again", "resumed"))
@@ -70,7 +71,7 @@ def check_resume(flags: Sequence[str]) -> dict[str, Any]:
 
 
 def _part_folder() -> Path:
-    """The temporary folder that ``run_parts`` makes for each part of ``seedtf benchmark gpu``."""
+    """The temporary folder that the benchmark makes for this part."""
     return Path(os.environ["SEEDTF_PART_FOLDER"])
 
 

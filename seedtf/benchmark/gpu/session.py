@@ -20,8 +20,8 @@ from seedtf.files import write_text
 __all__ = ["read_result", "run_parts"]
 
 _CHILD = "seedtf.benchmark.children.gpu"
-# Importing TensorFlow and compiling take this long, so with less time left no part is begun, except one
-# whose own limit is lower.
+# Importing TensorFlow and compiling take about this long, so a part does not start if less time is left.
+# A part whose own limit is lower starts if as much time as its limit is left.
 _MIN_SECONDS = 20.0
 _ERROR_CHARACTERS = 600
 
@@ -35,22 +35,26 @@ def run_parts(
     command: Sequence[str] = (sys.executable, "-m", _CHILD),
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, dict[str, Any]]:
-    """Runs the parts and returns their results by name; a failed part has ``error`` instead of values.
+    """Runs the parts, and returns the result of each part by its name.
 
     Args:
-        parts: the parts in the order in which they run. Each is stopped after ``part.seconds``, or
-            when ``seconds`` are over.
+        parts: the parts in the order in which they run. A part is stopped at its own time limit, or
+            when the time for all parts is over.
         seconds: the time for all parts together.
-        out: a JSON file that is rewritten after each part, so that an abort loses no result; or None.
-        on_result: called with the name and the result of each part.
-        command: the command that runs a part; the part is appended as JSON.
+        out: a JSON file that is rewritten with all results after each part; None to write no file.
+        on_result: called with the name and the result of each part when the part has ended.
+        command: the command that runs a part; the part is appended as a JSON argument.
         clock: a monotonic clock in seconds.
+
+    Returns:
+        The values that each part measured and its ``seconds``. The result of a part that failed or was
+        stopped has ``error`` instead of values; that of a part that did not start has only ``error``.
     """
     end, results = clock() + seconds, dict[str, dict[str, Any]]()
     for part in parts:
         left = end - clock()
         if left < min(_MIN_SECONDS, part.seconds):
-            error = f"not begun: {max(left, 0):.0f} s were left; raise --seconds"
+            error = f"not started: {max(left, 0):.0f} s were left; raise --seconds"
             result: dict[str, Any] = {"error": error}
         else:
             started = clock()
@@ -64,7 +68,7 @@ def run_parts(
 
 
 def read_result(output: str) -> dict[str, Any] | None:
-    """The values that a part wrote to its output, after ``RESULT_PREFIX``; None if it wrote none."""
+    """The JSON values after the last ``RESULT_PREFIX`` in the output of a part; None without one."""
     lines = [line for line in output.splitlines() if line.startswith(RESULT_PREFIX)]
     return json.loads(lines[-1].removeprefix(RESULT_PREFIX)) if lines else None
 

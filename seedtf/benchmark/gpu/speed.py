@@ -32,33 +32,34 @@ from seedtf.training.trainer import Trainer
 __all__ = ["first_device", "measure_card", "measure_pipeline", "measure_step", "training_flops"]
 
 _NUM_CLASSES = 12
-_NUM_IMAGES = 1024
+_MIN_IMAGES = 1024
 _POLICY = Policy(rotate=180.0)
 _PART_FOLDER = "SEEDTF_PART_FOLDER"
 
 
 def first_device() -> str:
-    """The first GPU; on a machine without one the CPU, so that tests can run the parts."""
+    """The first GPU. Without a GPU, it is the CPU, so that tests can run the parts of the benchmark."""
     return "/gpu:0" if tf.config.list_physical_devices("GPU") else "/cpu:0"
 
 
-def measure_card(side: int = 8192, copied: int = 1 << 30, times: int = 12) -> dict[str, Any]:
-    """Names the GPU, and measures the speed of its matrix products and of its memory.
+def measure_card(side: int = 8192, num_bytes: int = 1 << 30, times: int = 12) -> dict[str, Any]:
+    """Measures the speed of the matrix products and of the memory of the GPU.
 
     Args:
-        side: rows and columns of the matrices that are multiplied.
-        copied: number of bytes that are read and written.
-        times: how often each measurement is repeated.
+        side: number of rows and of columns of the matrices that are multiplied.
+        num_bytes: size of the array that is read and written to measure the memory.
+        times: how often each measurement is repeated; the median counts.
 
     Returns:
-        ``device``, ``versions``, ``memory_bytes``, ``bfloat16_flops`` (floating-point operations per
-        second) and ``bytes_per_second``.
+        ``device``: the name of the GPU. ``versions``: of TensorFlow, Keras, NumPy, CUDA and cuDNN.
+        ``memory_bytes``: the memory that TensorFlow may use; 0 without a GPU. ``bfloat16_flops``:
+        floating-point operations per second. ``bytes_per_second``: bytes read plus bytes written.
     """
     product = tf.function(lambda a, b: a @ b, jit_compile=True)
     copy = tf.function(lambda values: values + tf.constant(1, tf.uint8), jit_compile=True)
     with tf.device(first_device()):
         matrix = tf.cast(tf.random.stateless_normal([side, side], [0, 0]), tf.bfloat16)
-        values = tf.zeros([copied], tf.uint8)
+        values = tf.zeros([num_bytes], tf.uint8)
         product_time = median_step(lambda: product(matrix, matrix)[:1, :1], times)
         copy_time = median_step(lambda: copy(values)[:1], times)
     gpus = tf.config.list_physical_devices("GPU")
@@ -70,8 +71,9 @@ def measure_card(side: int = 8192, copied: int = 1 << 30, times: int = 12) -> di
         "device": ", ".join(str(gpu.get("device_name", "a GPU")) for gpu in details) or "CPU",
         "versions": versions,
         "memory_bytes": min(gpu_memory_limits(), default=0),
+        # An element of the product takes ``side`` multiplications and as many additions.
         "bfloat16_flops": 2 * side**3 / product_time,
-        "bytes_per_second": 2 * copied / copy_time,
+        "bytes_per_second": 2 * num_bytes / copy_time,
     }
 
 
@@ -94,19 +96,20 @@ def measure_step(
         batch_size: images in a step.
         precision: a Keras dtype policy.
         xla: whether XLA compiles the step.
-        placement: ``device`` augments in the step, ``host`` before it.
-        steps_per_execution: steps in a call. Without XLA, or if the host augments, it is always 1.
-        steps: number of steps that are timed, in three calls or more.
+        placement: where images are augmented: on the ``device`` in the step, or on the ``host``.
+        steps_per_execution: steps in a call. Without XLA, or if the host augments, a call is one step.
+        steps: number of steps that are timed, in at least three calls.
 
     Returns:
-        ``images_per_second``, ``step_seconds``, ``first_step_seconds`` (of the first call, with its
-        compilation), ``flops`` of a step, ``peak_bytes`` of the device, and with XLA the ``kernels``
-        and ``bytes`` of a step if the folder of the part has XLA's dump of it for a GPU.
+        ``images_per_second``. ``step_seconds``: the median time of a step. ``first_step_seconds``: the
+        time of the first call, which compiles. ``flops``: floating-point operations of a step.
+        ``peak_bytes``: the most GPU memory in use; 0 without a GPU. ``kernels`` and ``bytes``: kernel
+        launches and moved bytes of a step; only if XLA compiled the step for a GPU and dumped it.
     """
     keras.mixed_precision.set_global_policy(precision)
     on_device = placement == "device"
     per_call = steps_per_execution if xla and on_device else 1
-    shape = (max(_NUM_IMAGES, batch_size), image_size, image_size, 3)
+    shape = (max(_MIN_IMAGES, batch_size), image_size, image_size, 3)
     store = store_of_images(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     network = build_network(
         model=model,
@@ -153,12 +156,12 @@ def measure_step(
 def measure_pipeline(
     image_size: int, batch_size: int = 128, seconds: float = 3.0
 ) -> dict[str, Any]:
-    """Measures images per second of the input pipeline, and of the augmentation on the device.
+    """Measures the images per second of the input pipeline, and of the augmentation on the device.
 
     Returns:
-        ``host``: the pipeline with augmentation, on all cores of the host. ``host_uint8``: the pipeline
-        that delivers uint8 images to a step that augments them on the device. ``device``: the
-        augmentation on the device.
+        Images per second: ``host`` of the pipeline that augments on all cores of the host,
+        ``host_uint8`` of the pipeline that yields uint8 images without augmentation, and ``device`` of
+        the augmentation alone on the device.
     """
     side = image_size + 32
     noise = np.random.default_rng(0).integers(0, 256, (512, side, side, 3), np.uint8)
@@ -182,10 +185,10 @@ def measure_pipeline(
 
 
 def training_flops(network: keras.Model) -> int:
-    """Floating-point operations of convolutions and dense layers to train on one image.
+    """The floating-point operations of convolutions and dense layers to train on one image.
 
-    A multiplication and an addition count as two operations, and the backward pass as twice the forward
-    pass. Depthwise and separable convolutions are not counted.
+    A multiplication with an addition counts as two operations. The backward pass counts as twice the
+    forward pass. Depthwise and separable convolutions are not counted.
 
     Example:
         >>> image = keras.Input((8, 8, 3))
@@ -204,6 +207,7 @@ def training_flops(network: keras.Model) -> int:
 
 
 def _compiled_costs() -> dict[str, int]:
+    """``kernels`` and ``bytes`` of a step; empty if XLA dumped no module for a GPU."""
     folder = os.environ.get(_PART_FOLDER)
     module = largest_module(Path(folder)) if folder else None
     return {} if module is None else {"kernels": module.kernels, "bytes": module.bytes}
