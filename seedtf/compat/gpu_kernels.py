@@ -1,8 +1,8 @@
 """Finds the operations of a traced function for which TensorFlow has no GPU kernel.
 
-TensorFlow executes such an operation on the CPU without a warning: at every step it copies the inputs
-from the GPU and the outputs back. TensorFlow is imported inside the functions, so that importing this
-module is fast.
+TensorFlow executes such an operation on the CPU without a warning. At every step it then copies the
+inputs of the operation from the GPU, and the outputs back to the GPU. TensorFlow is imported inside the
+functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _NOT_EXECUTED = frozenset({"Placeholder", "_Arg", "_Retval", "NoOp"})
 
 
 def ops_without_gpu_kernel(function: Any) -> list[str]:
-    """The operations that TensorFlow would execute on the CPU, with their types.
+    """The operations of ``function`` that TensorFlow would execute on the CPU.
 
-    An example is ``"GatherV2(Taxis=int32, Tindices=int64, Tparams=uint8)"``. The functions that
-    ``function`` calls are searched too, unless XLA compiles them. Operations that TensorFlow's graph
-    optimizer adds later are not found. No GPU is needed, but TensorFlow must have been built with GPU
-    kernels.
+    Functions that ``function`` calls are searched, too, unless XLA compiles them. Operations that
+    TensorFlow's graph optimizer adds later are not found. The machine needs no GPU, but TensorFlow must
+    have been built with GPU kernels.
 
     Args:
         function: a ``ConcreteFunction``.
 
     Returns:
-        Each operation and its types once, sorted.
+        Operations with their types, such as ``GatherV2(Taxis=int32, Tindices=int64, Tparams=uint8)``;
+        sorted, and without repetitions.
 
     Tried with TensorFlow 2.21.0; tested by
     ``test_every_operation_of_a_step_without_xla_has_a_gpu_kernel``.
@@ -54,12 +54,12 @@ def _is_compiled(attributes: Any) -> bool:
 
 
 def _is_searched(library: Any, name: str) -> bool:
-    """Whether ``name`` is a function, not an operation, and XLA does not compile it."""
+    """Whether ``name`` is the name of a function that XLA does not compile."""
     return name in library and not _is_compiled(library[name].attr)
 
 
 def _called_functions(node: Any) -> Iterator[str]:
-    """Names that may belong to functions: the node's operation, and names in its attributes."""
+    """The names of the functions that a node calls, and of its operation, which may be a function."""
     yield node.op
     for value in node.attr.values():
         yield from (function.name for function in (value.func, *value.list.func) if function.name)
@@ -83,7 +83,8 @@ def _allows(constraint: Any, node: Any) -> bool:
 def _gpu_kernels(op: str) -> list[Any]:
     from tensorflow.python.framework import kernels
 
-    # A kernel of the device type DEFAULT runs on every device that has no kernel of its own.
+    # A kernel of the device type DEFAULT runs on every device type that has no kernel for the
+    # operation.
     registered = kernels.get_registered_kernels_for_op(op).kernel
     return [kernel for kernel in registered if kernel.device_type in ("GPU", "DEFAULT")]
 

@@ -1,4 +1,4 @@
-"""Keras: what differs between Keras 3 and Keras 2.15, and private names of Keras that seedtf uses.
+"""Hides differences between Keras 3 and Keras 2.15, and wraps private names of Keras.
 
 seedtf runs in two environments. The default one has TensorFlow 2.21 with Keras 3. The other one has
 TensorFlow 2.15 with Keras 2.15, because TensorFlow Addons 0.23 supports no other version.
@@ -45,14 +45,14 @@ __all__ = [
 KERAS_VERSION = importlib.metadata.version("keras")
 
 KERAS_2 = KERAS_VERSION.startswith("2.")
-"""Whether this is the Keras 2.15 environment."""
+"""Whether this environment has Keras 2.15, not Keras 3."""
 
 
 def keep_random_states() -> None:
-    """Makes layers that are built from now on keep their random state in variables, so it can be saved.
+    """Makes layers that are created after this call keep their random state in variables.
 
-    Keras 3 always does so. By default, dropout of Keras 2.15 uses a random state inside TensorFlow's
-    operations, which cannot be read.
+    A random state in variables can be saved and restored. Keras 3 always has such variables. By
+    default, dropout of Keras 2.15 uses a random state inside TensorFlow, which cannot be read.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_the_random_state_of_dropout_can_be_restored``.
@@ -64,7 +64,7 @@ def keep_random_states() -> None:
 
 
 def all_layers(model: Any) -> list[Any]:
-    """Every layer of a model once, also the layers inside other layers.
+    """All layers of a model, including the layers inside other layers. No layer occurs twice.
 
     Keras has no public way to find the layers inside a layer that is not a model.
 
@@ -75,7 +75,7 @@ def all_layers(model: Any) -> list[Any]:
 
 
 def sublayers(layer: Any) -> list[Any]:
-    """The layers directly inside a layer, without the layers that those contain.
+    """The layers directly inside a layer, without the layers inside those layers.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_the_rates_of_a_vision_transformer_rise_by_block``.
@@ -84,10 +84,10 @@ def sublayers(layer: Any) -> list[Any]:
 
 
 def all_variables(model: Any) -> list[Any]:
-    """Weights, moving statistics and random states of a model that contains no other model.
+    """The weights, moving statistics and random states of a model that contains no other model.
 
-    Keras 2.15 leaves the random states out of ``model.variables``; they are read from the layers'
-    private generators.
+    In Keras 2.15, ``model.variables`` lacks the random states, so they are read from the private
+    generators of the layers.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_the_random_state_of_dropout_can_be_restored``.
@@ -115,7 +115,7 @@ def with_values(model: Any, values: Sequence[Any] | None) -> AbstractContextMana
     import keras
     import tensorflow as tf
 
-    # The scope turns the values into tensors. On the CPU, these take no GPU memory.
+    # The scope turns the values into tensors, which must not take GPU memory.
     with tf.device("/cpu:0"):
         return keras.StatelessScope(
             state_mapping=list(zip(all_variables(model), values, strict=True))
@@ -136,9 +136,9 @@ def metrics_variables(model: Any) -> list[Any]:
 def build_metrics(trainer: Any) -> None:
     """Creates the variables of a trainer's metrics before its first step.
 
-    The private method of Keras 3 uses only the shapes of a batch and computes nothing. On a GPU, a real
-    step would have to be compiled first, which takes a minute. Keras 2.15 has no such method and
-    evaluates a batch of zeros.
+    A first step would create them, too, but on a GPU it would have to be compiled, which takes a
+    minute. The private method of Keras 3 uses only the shapes of a batch and computes nothing. Keras
+    2.15 has no such method, so a batch of zeros is evaluated.
 
     Args:
         trainer: a compiled ``training.trainer.Trainer``.
@@ -157,7 +157,7 @@ def build_metrics(trainer: Any) -> None:
 
 
 def innermost_optimizer(optimizer: Any) -> Any:
-    """The optimizer inside Keras's ``LossScaleOptimizer``; any other optimizer itself.
+    """The optimizer inside a ``LossScaleOptimizer``; any other optimizer is returned unchanged.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_the_loss_scale_is_one_of_the_optimizer_variables``.
@@ -168,8 +168,8 @@ def innermost_optimizer(optimizer: Any) -> Any:
 def build_optimizer(optimizer: Any, variables: list[Any]) -> None:
     """Creates the slots and the step count of an optimizer before the first step.
 
-    The optimizers of TensorFlow Addons derive from the optimizer class that Keras 2.11 replaced. In
-    that class, the method for this is private.
+    The optimizers of TensorFlow Addons derive from the legacy optimizer class of Keras 2.10 and
+    earlier, in which the method that creates the slots is private.
 
     Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
     ``test_optimizer_variables_include_the_step_count_and_the_slots``.
@@ -189,17 +189,17 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
     if not KERAS_2:
         return list(optimizer.variables)
     inner = innermost_optimizer(optimizer)
-    # If a legacy optimizer wraps another one, only `weights` includes the slots of both.
+    # If a legacy optimizer wraps another optimizer, only `weights` has the slots of both optimizers.
     own = inner.weights if hasattr(inner, "_create_all_weights") else inner.variables
     scale = getattr(optimizer, "_loss_scale", None)
     return [*own, *(() if scale is None else (scale.current_loss_scale, scale.counter))]
 
 
 def check_keras_version(path: Path) -> None:
-    """Raises UserError when the other environment's Keras wrote the ``.keras`` file ``path``.
+    """Raises UserError if the other environment's version of Keras wrote the ``.keras`` file ``path``.
 
-    Keras 2.15 and Keras 3 name their classes differently, so neither reads files of the other. A file
-    that is damaged or missing is accepted here, because the code that loads it reports the error.
+    Keras 2.15 and Keras 3 name their classes differently, so neither can read files of the other. A
+    damaged or missing file raises no error here, because the code that loads it reports the error.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_a_model_of_the_other_keras_version_is_refused``.
@@ -217,8 +217,8 @@ def check_keras_version(path: Path) -> None:
         )
 
 
-# Keras records each call of a layer (in Keras 3, of an operation) in a private `Node`; there is no
-# public way to walk the graph of layers of a functional model.
+# Keras records each call of a layer in a private `Node`; Keras 3 also records calls of operations.
+# There is no public way to walk the graph of layers of a functional model.
 
 
 def producing_node(tensor: Any) -> Any:
@@ -241,7 +241,7 @@ def node_parents(node: Any) -> Collection[Any]:
 
 
 def node_layer(node: Any) -> Any:
-    """The layer whose call a node records; in Keras 3 it may be an operation.
+    """The layer whose call a node records; with Keras 3 it may be an operation instead of a layer.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_a_branch_is_zeroed_on_either_side_of_its_sum``.
@@ -250,9 +250,9 @@ def node_layer(node: Any) -> Any:
 
 
 def replace_layer_class(layer: Any, new_class: type) -> None:
-    """Turns a built layer into one of ``new_class``, a subclass that adds no attributes.
+    """Changes the class of a built layer to ``new_class``, a subclass that adds no attributes.
 
-    Replacing the layer by a new one would require rebuilding the model's graph of layers.
+    To insert a new layer instead, the model's graph of layers would have to be rebuilt.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_fusing_keeps_names_variables_and_momentum``.
@@ -263,8 +263,8 @@ def replace_layer_class(layer: Any, new_class: type) -> None:
 def set_weights_group_name(layer_class: type, name: str) -> None:
     """Makes Keras store the weights of ``layer_class`` under ``name``, the name of another class.
 
-    Keras names the groups of a weights file after the Python name of the class. If a subclass has the
-    same name as Keras's own layer, each of the two can load the weights files of the other.
+    Keras names the groups in a weights file after the Python names of the classes. With the same name,
+    a subclass and Keras's own layer can load each other's weights files.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_weights_files_of_either_layer_load_into_the_other``.
@@ -273,16 +273,17 @@ def set_weights_group_name(layer_class: type, name: str) -> None:
 
 
 LRScales = Mapping[str, float] | Callable[[Any], float]
-"""The factor on each variable's learning rate: a mapping from paths, or a function of the variable."""
+"""The factor on the learning rate of each variable: by the path of the variable, or as a function."""
 
 
 def layerwise_lr_class(base: type, scales: LRScales) -> type:
-    """Returns a subclass of a Keras optimizer with a factor on the learning rate of each variable.
+    """A subclass of a Keras optimizer with a factor on the learning rate of each variable.
 
-    In every Keras optimizer, the update of a variable, or its velocity, is proportional to the learning
-    rate that is passed to ``update_step``. So the factor multiplies that rate; a factor on the gradient
-    would have no effect with Adam. The subclass also applies the weight decay, because Keras itself
-    would decay all variables at the same rate. The optimizer gets no additional variables.
+    The factor multiplies the learning rate that Keras passes to ``update_step``, because in every Keras
+    optimizer the update of a variable, or its velocity, is proportional to this rate. With Adam, a
+    factor on the gradient would have no effect. The subclass also applies the weight decay of each
+    variable with its own rate; Keras would use the same rate for all variables. The optimizer gets no
+    additional variables.
 
     Args:
         base: a class of ``keras.optimizers``.
@@ -306,6 +307,6 @@ def layerwise_lr_class(base: type, scales: LRScales) -> type:
             super().update_step(gradient, variable, lr)
 
         def _apply_weight_decay(self, variables: list[Any]) -> None:
-            """Does nothing, because ``update_step`` has applied the decay of each variable."""
+            """Does nothing, because ``update_step`` applies the weight decay of each variable."""
 
     return LayerwiseLR

@@ -8,13 +8,15 @@ __all__ = ["shared_bias_correction_class"]
 
 
 def shared_bias_correction_class(base: type) -> type:
-    """Returns a subclass of Adam or AdamW that computes the bias correction once for all variables.
+    """A subclass of Adam or AdamW that computes the bias correction once for all variables.
 
-    For every variable, Keras adds some 20 operations to the graph that compute the same few scalars. In
-    a network with hundreds of variables, tracing them takes seconds. The subclass computes the same
-    values with the same operations. It has the name and the variables of ``base``. Keras's own code
-    runs with ``amsgrad``, for sparse gradients, and for gradients or variables that are not float32.
-    With a distribution strategy, ``base`` itself is returned.
+    Keras computes the same few scalars again for every variable, in about 20 operations of the graph.
+    With hundreds of variables, tracing these operations takes seconds. The subclass updates the weights
+    with the same operations as Keras, so it gives the same values. It has the name and the variables of
+    ``base``.
+
+    With ``amsgrad``, for sparse gradients, and for gradients or variables that are not float32, the
+    subclass runs Keras's own code. With a distribution strategy, ``base`` itself is returned.
 
     Args:
         base: ``keras.optimizers.Adam`` or ``AdamW``.
@@ -39,7 +41,7 @@ def shared_bias_correction_class(base: type) -> type:
             try:
                 super()._backend_apply_gradients(grads, trainable_variables)
             finally:
-                self._root = self._divisor = None  # they belong to the graph that is traced now
+                self._root = self._divisor = None  # they cannot be used in another graph
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             is_dense = isinstance(gradient, tf.Tensor) and gradient.dtype == tf.float32

@@ -14,7 +14,9 @@ __all__ = ["OneReplicaBuild", "run_on_replicas", "updating_one_replica"]
 
 
 def run_on_replicas(strategy: Any, step: Callable[[Any], Any], data: Any) -> Any:
-    """Runs a step on every replica of this process; returns the mean of the results, as ``fit`` does.
+    """Runs a step on every replica of this process, and returns the mean of the results.
+
+    ``fit`` of Keras combines the results in the same way.
 
     Args:
         strategy: a ``tf.distribute.Strategy``.
@@ -35,8 +37,8 @@ def updating_one_replica(optimizer: Any) -> Iterator[None]:
 
     Keras's optimizers for TensorFlow sum the gradients of all replicas and update all replicas.
     TensorFlow refuses that inside ``strategy.extended.update``, which calls a function for one replica
-    after the other. So the methods of the base class, which is common to all backends, are used: they
-    neither sum gradients nor update other replicas.
+    after the other. So the block replaces two methods by those of the optimizer class that is common to
+    all backends. The common methods neither sum gradients nor update other replicas.
 
     Args:
         optimizer: a built optimizer of Keras 3 without loss scaling.
@@ -62,12 +64,12 @@ def updating_one_replica(optimizer: Any) -> Iterator[None]:
 class OneReplicaBuild:
     """A mixin for ``keras.Model`` that creates the variables of metrics from one replica's batch.
 
-    Under a distribution strategy, Keras 3 creates these variables from a distributed batch, whose
-    values are ``PerReplica`` objects. Metrics do not accept these (keras-team/keras issue 20585). Keras
-    also creates the variables again before every validation; this class creates them once.
+    Under a distribution strategy, Keras 3 creates the variables of metrics from a distributed batch,
+    whose values are ``PerReplica`` objects. Metrics do not accept such objects (keras-team/keras issue
+    20585). Keras also creates the variables again before every validation; this class does so once.
 
     Tried with Keras 3.15.1; ``test_keras_still_needs_the_workarounds`` fails when Keras has fixed
-    this.
+    the issue.
     """
 
     _metrics_built = False
@@ -77,7 +79,10 @@ class OneReplicaBuild:
         self._metrics_built = False
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Turns one replica's part of a batch into the inputs of the loss and the metrics."""
+        """The inputs of the loss and the metrics, from one replica's part of a batch.
+
+        A subclass overrides this method if its train step changes the batch first.
+        """
         return batch
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:

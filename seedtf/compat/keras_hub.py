@@ -1,4 +1,7 @@
-"""KerasHub, an optional package: imports it, lists its presets, converts files and repairs DINOv2."""
+"""Imports KerasHub, lists its presets, calls its converters, and corrects its DINOv2 backbone.
+
+KerasHub is an optional package.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ def import_keras_hub(wanted: str) -> Any:
         wanted: the flag or command that needs KerasHub, for the error message.
 
     Raises:
-        UserError: KerasHub is not installed, or it does not fit other installed packages.
+        UserError: KerasHub is not installed, or it cannot be imported with the installed versions of
+            other packages.
 
     Tried with KerasHub 0.32.0; tested by ``test_without_keras_hub_one_line_says_what_to_install``.
     """
@@ -56,7 +60,10 @@ def import_keras_hub(wanted: str) -> Any:
 
 
 def import_hugging_face(wanted: str) -> Any:
-    """The package ``huggingface_hub``; ``wanted`` as for ``import_keras_hub``.
+    """The package ``huggingface_hub``.
+
+    Args:
+        wanted: the flag or command that needs the package, for the error message.
 
     Raises:
         UserError: the package is not installed.
@@ -76,9 +83,9 @@ class BuiltinPreset:
     """A preset that KerasHub offers by name.
 
     Attributes:
-        class_name: the class of its backbone.
+        class_name: the name of the class of its backbone.
         parameters: the number of parameters of the backbone.
-        handle: ``kaggle://…``, the address of its files.
+        handle: the address of its files, ``kaggle://…``.
 
     Tried with KerasHub 0.32.0; tested by ``test_the_presets_of_keras_hub_are_listed``.
     """
@@ -92,12 +99,15 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
     """The image networks that KerasHub offers by name.
 
     The tables of presets are read from KerasHub's files, because importing KerasHub takes ten seconds.
-    A preset is left out if its address belongs to another network: in version 0.32 these are
-    efficientnet_el, _em and _es.
+    In KerasHub 0.32, the presets efficientnet_el, efficientnet_em and efficientnet_es have the address
+    of another network. Such presets are left out.
 
     Args:
         wanted: the flag or command that needs KerasHub, for the error message.
-        packages: the package in KerasHub of each backbone class.
+        packages: for each backbone class, the name of its package in KerasHub.
+
+    Returns:
+        The presets by name.
 
     Raises:
         UserError: KerasHub is not installed.
@@ -119,17 +129,18 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
 
 
 def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
-    """Converts a ``config.json`` of timm or transformers to a backbone class and its arguments.
+    """The backbone class and its arguments for a ``config.json`` of timm or transformers.
 
-    KerasHub's converters are called directly, because ``get_config`` of a converted backbone omits some
-    arguments.
+    KerasHub's converters are called directly, because ``get_config`` of a backbone that KerasHub has
+    converted omits some arguments.
 
     Args:
         folder: the folder that contains ``config.json``.
         wanted: the flag or command that needs KerasHub, for the error message.
 
     Returns:
-        JSON values: ``class_name``, and in ``config`` the arguments of the class.
+        A dictionary of JSON values: ``class_name``, and ``config``, which has the arguments of the
+        class.
 
     Raises:
         UserError: KerasHub has no converter for this network.
@@ -152,10 +163,11 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
 
 
 def find_position_embeddings(backbone: Any) -> tuple[Any, Any] | None:
-    """The two variables with position embeddings of a DINOv2 backbone; None for another backbone.
+    """The two variables with the position embeddings of a DINOv2 backbone; None for other backbones.
 
-    The first variable is for the image size of the weights file; KerasHub only loads and saves it. The
-    second variable holds the same embeddings resized to the image size of the model, which uses them.
+    The first variable has the embeddings for the image size of the pretrained weights. KerasHub loads
+    and saves only this variable. The second variable has these embeddings resized to the image size of
+    the model. The model computes with the second variable.
 
     Tried with KerasHub 0.32.0; tested by ``test_trained_position_embeddings_are_saved_exactly``.
     """
@@ -165,12 +177,12 @@ def find_position_embeddings(backbone: Any) -> tuple[Any, Any] | None:
 
 
 def save_exact_position_embeddings(backbone: Any) -> None:
-    """Makes a DINOv2 backbone save exactly the position embeddings that it uses.
+    """Makes a DINOv2 backbone save exactly the position embeddings with which it computes.
 
-    KerasHub itself would resize them to the image size of the pretrained weights when it saves, and
-    back when it loads. If training has not increased their sum, it would even save the pretrained
-    embeddings. The backbone must have been built with ``position_embedding_shape`` equal to
-    ``image_shape``, so that loading resizes nothing.
+    KerasHub would resize the embeddings to the image size of the pretrained weights to save them, and
+    back to load them. If training has not increased the sum of the embeddings, KerasHub would even save
+    the pretrained embeddings. The backbone must have been built with ``position_embedding_shape`` equal
+    to ``image_shape``, so that loading resizes nothing.
 
     Tried with KerasHub 0.32.0; tested by ``test_trained_position_embeddings_are_saved_exactly``.
     """
@@ -182,9 +194,9 @@ def save_exact_position_embeddings(backbone: Any) -> None:
         def save_own_variables(self, store: Any) -> None:
             variables = self._trainable_variables + self._non_trainable_variables
             for index, variable in enumerate(variables):
-                is_unused = variable is self.position_embeddings
-                used = self.interpolated_position_embeddings if is_unused else variable
-                store[f"{index}"] = used
+                is_pretrained = variable is self.position_embeddings
+                saved = self.interpolated_position_embeddings if is_pretrained else variable
+                store[f"{index}"] = saved
 
     set_weights_group_name(ExactEmbedding, base.__name__)
     replace_layer_class(backbone.embeddings, ExactEmbedding)

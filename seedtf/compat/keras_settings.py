@@ -1,10 +1,10 @@
 """Checks or overrides the user's settings of Keras: backend, image layout, float type, epoch limits.
 
-The settings apply to the whole process. They come from the environment and from
-``~/.keras/keras.json``, where another project may have left them. seedtf needs TensorFlow, channels
-last and float32. A command sets these values, and reports each setting of the user that it ignores. A
-function called from Python raises an error instead, because the caller's own models may need the
-settings.
+The settings apply to the whole process. They come from environment variables and from
+``~/.keras/keras.json``, which may have been written for another project. seedtf needs the backend
+TensorFlow, channels last and float32. A command of seedtf sets these values, and reports each setting
+of the user that it ignores. A public function that is called from Python raises an error instead,
+because other models of the caller may need the user's settings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEEDED = {
     "image_data_format": "channels_last",
     "epsilon": 1e-7,
 }
-# With any other value of these settings, the import of Keras fails.
+# The import of Keras fails if keras.json has another value for one of these settings.
 _KERAS_ACCEPTS = {
     "floatx": ("bfloat16", "float16", "float32", "float64"),
     "image_data_format": ("channels_first", "channels_last"),
@@ -38,11 +38,11 @@ def override_keras_settings() -> list[str]:
     """Makes Keras use the settings that seedtf needs; call it before Keras is imported.
 
     Returns:
-        Messages about the user's settings that are ignored. A backend in keras.json is not among them
-        if ``KERAS_BACKEND`` is set, because Keras itself prefers that variable.
+        A message for each place with settings of the user that are ignored. If ``KERAS_BACKEND`` is
+        set, a backend in keras.json is not reported, because Keras ignores that backend, too.
 
     Raises:
-        UserError: keras.json holds a value with which Keras cannot be imported.
+        UserError: keras.json contains a value with which Keras cannot be imported.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_settings_of_keras_do_not_reach_a_command``.
@@ -67,7 +67,7 @@ def override_keras_settings() -> list[str]:
         found = ", ".join(f"{name} {value}" for name, value in ignored.items())
         needed = ", ".join(str(_NEEDED[name]) for name in ignored)
         notes.append(f"{path}: {found} is ignored; seedtf uses {needed}")
-    if ignored.keys() - {"backend"}:  # KERAS_BACKEND has set the backend already
+    if ignored.keys() - {"backend"}:  # the backend was set above, through KERAS_BACKEND
         _set_needed_values()
     return notes
 
@@ -75,8 +75,9 @@ def override_keras_settings() -> list[str]:
 def check_keras_settings() -> None:
     """Raises UserError if seedtf does not work with the Keras settings of this process.
 
-    Keras is not imported here. If it has not been imported before, the environment and keras.json are
-    checked, because Keras will read them. ``epsilon`` is not checked, because seedtf works with any.
+    This function does not import Keras. If Keras has not been imported yet, the environment and
+    keras.json are checked, because Keras will read them. ``epsilon`` is not checked, because seedtf
+    works with any value of it.
 
     Tried with Keras 3.15.1; tested by
     ``test_a_function_called_from_python_names_the_keras_setting_it_refuses``.
@@ -115,13 +116,13 @@ def _set_needed_values() -> None:
 
 
 def _read_keras_json() -> tuple[Path, dict[str, Any]]:
-    """The path of keras.json, and its settings: ``{}`` if there is no file, or if it is not JSON.
+    """The path of keras.json, and its settings; ``{}`` if the file does not exist or is not JSON.
 
     Raises:
-        UserError: the file holds a value with which Keras cannot be imported.
+        UserError: the file contains a value with which Keras cannot be imported.
     """
     home = os.path.expanduser("~")
-    # Keras looks for its folder in the same places.
+    # Keras looks for its folder in this order, too.
     folder = os.environ.get("KERAS_HOME") or os.path.join(
         home if os.access(home, os.W_OK) else "/tmp", ".keras"
     )

@@ -1,8 +1,9 @@
 """Imports Matplotlib and draws in its default style, independently of the user's settings.
 
-The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend that is not installed here: a
+The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend that is not installed: a
 command that is started from a notebook cell inherits the backend of the notebook. A ``matplotlibrc``
-may request LaTeX. seedtf draws on Agg canvases in Matplotlib's default style, so neither matters.
+may request LaTeX. seedtf ignores these settings: it draws on Agg canvases in Matplotlib's default
+style.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ __all__ = ["default_style", "import_matplotlib"]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# Matplotlib's settings are global, and the curves are drawn in a thread beside the training. So one
-# thread at a time may change the settings.
+# Matplotlib's settings are global, and the curves are drawn in another thread than the training. So
+# only one thread at a time may change the settings.
 _settings_lock = threading.RLock()
-# Drawing does not change these settings, because a change of the backend closes the user's windows.
+# The default style leaves these settings unchanged, because a new backend closes the user's windows.
 _KEPT_SETTINGS = ("backend", "backend_fallback", "interactive", "toolbar")
 
 
 def import_matplotlib() -> None:
     """Imports Matplotlib, whatever backend ``MPLBACKEND`` names.
 
-    With the name of an unknown backend the import would fail. So the variable is removed during the
-    import; afterwards it is set again, and its backend is chosen if Matplotlib knows it. Warnings about
-    the user's matplotlibrc or about Matplotlib's cache folder are hidden, because neither changes a
-    figure.
+    The import would fail if ``MPLBACKEND`` named an unknown backend, so the variable is removed during
+    the import. After the import, the variable is restored, and its backend is chosen if Matplotlib
+    knows it. Warnings about the user's matplotlibrc or about Matplotlib's cache folder are hidden.
 
     Raises:
         UserError: Matplotlib cannot read the user's matplotlibrc.
@@ -86,7 +86,7 @@ def default_style(draw: Callable[Parameters, Result]) -> Callable[Parameters, Re
         settings: Any = mpl.rcParams
         defaults: Any = mpl.rcParamsDefault
         with _settings_lock, mpl.rc_context():
-            # dict.update does not check each setting again; the defaults are valid.
+            # dict.update is fast, because it does not check the settings; the defaults are valid.
             style = {key: value for key, value in defaults.items() if key not in _KEPT_SETTINGS}
             dict.update(settings, style)
             return draw(*args, **kwargs)

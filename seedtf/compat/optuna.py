@@ -1,4 +1,4 @@
-"""Optuna: the only private name of Optuna that seedtf uses."""
+"""The only private name of Optuna that seedtf uses."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["reopen_trial"]
 
 
 def reopen_trial(study: Any, frozen: Any) -> Any:
-    """Returns an interrupted trial as an ``optuna.trial.Trial``, which can suggest and report again.
+    """An interrupted trial as an ``optuna.trial.Trial``, so that the trial can continue.
 
-    A ``Trial`` is made from its ID in Optuna's storage. A ``FrozenTrial`` has this ID only as a private
-    attribute.
+    A ``Trial`` is made from the ID of the trial in Optuna's storage. A ``FrozenTrial`` has this ID only
+    as a private attribute.
 
     Args:
         study: the ``optuna.study.Study`` that the trial belongs to.

@@ -1,4 +1,7 @@
-"""Pillow: opens a file as one given format; some formats need a newer version or a plug-in."""
+"""Opens an image file with Pillow as one given format.
+
+AVIF needs Pillow 11.3 or newer, and HEIC needs the package pillow-heif.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from PIL import Image
 
 __all__ = ["MissingDecoderError", "open_image"]
 
+# Module of Pillow and class that opens a file, for each format.
 _CLASSES = {
     "avif": ("AvifImagePlugin", "AvifImageFile"),
     "bmp": ("BmpImagePlugin", "BmpImageFile"),

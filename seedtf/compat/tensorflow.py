@@ -1,4 +1,4 @@
-"""TensorFlow and TensorFlow Addons: differences between versions, and private names that seedtf uses.
+"""Hides differences between versions of TensorFlow, imports TensorFlow Addons, wraps private names.
 
 Each docstring states the function's purpose, the versions it was tried with and, except for
 ``silence_first_xla_log``, the test that fails when TensorFlow changes. TensorFlow is imported inside
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 DECODES_WEBP = not KERAS_2
-"""Whether TensorFlow's image decoder, which the exported graph uses, supports WebP; 2.15 does not."""
+"""Whether TensorFlow's image decoder, which an export uses, supports WebP; TensorFlow 2.15 does not."""
 
 # ResourceHandle::ANONYMOUS_NAME of TensorFlow. With this name, each execution of VarHandleOp creates a
 # new variable, which exists as long as its handle.
@@ -71,10 +71,11 @@ def import_addons(wanted: str) -> Any:
 
 
 def silence_first_xla_log() -> None:
-    """Makes TensorFlow 2.15 log its first XLA compilation now, while stderr is discarded.
+    """Hides the line that TensorFlow 2.15 logs at its first XLA compilation.
 
-    TensorFlow 2.15 logs this message once in a process, at every log level. In other versions, or if
-    ``TF_CPP_MIN_LOG_LEVEL`` is not 3, as ``silent_start`` sets it, this function does nothing.
+    TensorFlow 2.15 logs this line once in a process, at every log level. So this function compiles a
+    small function while stderr is redirected. It does nothing with other versions, or if
+    ``TF_CPP_MIN_LOG_LEVEL`` is not 3, the value that ``silent_start`` sets.
 
     Tried with TensorFlow 2.15.1, the only version that needs it.
     """
@@ -96,8 +97,8 @@ def silence_first_xla_log() -> None:
 def memory_mapped_tensor(path: str, shape: list[int], dtype: tf.DType) -> tf.Tensor:
     """The content of a file as a tensor, mapped into the memory of the process that executes the op.
 
-    The graph contains only the path, so it can be sent to a worker of a tf.data service. A graph that
-    contains the tensor itself cannot be sent. TensorFlow does not document ``ImmutableConst``.
+    The graph contains only the path, not the pixels, so it can be sent to a worker of a tf.data
+    service. ``ImmutableConst``, which TensorFlow does not document, makes this possible.
 
     Args:
         path: a file exactly as large as the tensor, which the executing process can open.
@@ -114,17 +115,17 @@ def memory_mapped_tensor(path: str, shape: list[int], dtype: tf.DType) -> tf.Ten
 def uninitialized_output(
     compute: Callable[[tf.Tensor | None], tf.Tensor], shape: list
 ) -> tf.Tensor:
-    """Runs ``compute`` so that it writes its result into memory that was not filled with zeros before.
+    """The result of ``compute``, which XLA does not fill with zeros before it writes the values.
 
     XLA fills the result of a loop with zeros before the loop, which takes an eighth of the time of the
-    augmentation. A loop that is given the memory of a variable overwrites it without filling it first.
-    So ``compute`` gets a new float32 variable, whose memory is not initialized; reading it afterwards
-    does not copy it. If TensorFlow no longer creates such variables, ``compute`` returns its result as
-    usual.
+    augmentation. A loop that writes into a variable overwrites it without filling it first. So
+    ``compute`` gets a new float32 variable, whose memory is not initialized. Reading this variable
+    afterwards does not copy its memory. If TensorFlow cannot create such a variable, ``compute``
+    returns its result as usual.
 
     Args:
-        compute: a function that XLA compiles. Given the resource handle of the variable, it assigns the
-            whole result to it; given None, it returns the result.
+        compute: a function that XLA compiles. Its argument is the resource handle of the variable, to
+            which it assigns the whole result; or None, and then it returns the result.
         shape: shape of the result. If a dimension is unknown, the variable is not used.
 
     Returns:
@@ -154,9 +155,10 @@ def _anonymous_variable(shape: list) -> tf.Tensor:
 
 @functools.cache
 def _creates_anonymous_variables() -> bool:
-    """Whether TensorFlow still creates a new variable for each use of the name ``_ANONYMOUS``.
+    """Whether TensorFlow creates a new variable for each use of the name ``_ANONYMOUS``.
 
-    Otherwise all batches that are computed at the same time would be written into the same memory.
+    If all uses shared one variable, batches that are computed at the same time would overwrite each
+    other.
     """
     import tensorflow as tf
 
@@ -169,11 +171,11 @@ def _creates_anonymous_variables() -> bool:
 def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int) -> None:
     """Sets how long TensorFlow's coordination service waits for the heartbeat of a worker.
 
-    Call this before ``MultiWorkerMirroredStrategy`` is created. Otherwise the strategy sets ten
-    seconds, which TensorFlow has no public way to change.
+    Call this before ``MultiWorkerMirroredStrategy`` is created, because the strategy by itself sets ten
+    seconds. TensorFlow has no public way to change this time.
 
     Args:
-        roles: the role of each process, ``chief`` or ``worker``; the first process leads the service.
+        roles: the role of each process, ``chief`` or ``worker``. The first process runs the service.
         heartbeat_seconds: seconds without a heartbeat after which a worker is considered lost.
 
     Raises:
@@ -202,15 +204,15 @@ _COLLECTIVE_GROUP = 1_000_003
 
 @functools.cache
 def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a function that takes the elementwise maximum of a vector over all workers.
+    """A function that takes the elementwise maximum of a vector over all workers.
 
-    ``tf.distribute`` reduces values on the devices of the replicas, where the reduction would wait for
-    the steps that are queued there. So the raw collective operation is called on the CPU. It needs a
-    group key that TensorFlow itself does not use.
+    ``tf.distribute`` would reduce values on the devices of the replicas, where the reduction waits for
+    the queued train steps. So the raw collective operation is called on the CPU. It needs a group key
+    that TensorFlow itself does not use.
 
     Args:
-        length: length of the vector. It identifies the collective, so that calls for vectors of
-            different lengths do not wait for each other.
+        length: the length of the vector. It also identifies the collective operation, so that calls
+            for vectors of different lengths do not wait for each other.
         workers: the number of worker processes, all of which have to call the function.
 
     Returns:
@@ -241,7 +243,7 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
 def gpu_memory_limits() -> list[int]:
     """The bytes that TensorFlow may allocate on each GPU; ``[]`` without a GPU.
 
-    TensorFlow's public functions tell how much was allocated, not how much can be.
+    TensorFlow's public functions return only how many bytes are allocated now, and the peak so far.
 
     Tried with TensorFlow 2.21.0; tested by
     ``test_without_a_gpu_no_memory_limit_is_known``.
@@ -257,9 +259,9 @@ def gpu_memory_limits() -> list[int]:
 
 
 def freeze_variables(function: Any) -> Any:
-    """Returns a ``ConcreteFunction`` whose variables and captured constants are constants of the graph.
+    """A copy of a ``ConcreteFunction`` with all variables and captured constants as graph constants.
 
-    tf2onnx itself can freeze variables, but it turns captured constants, such as the mean of
+    tf2onnx can freeze variables by itself, but it turns captured constants, such as the mean of
     ``keras.layers.Normalization``, into inputs of the graph.
 
     Tried with TensorFlow 2.15.1 and 2.21.0; tested by ``test_an_onnx_file_keeps_names_and_constants``

@@ -1,4 +1,4 @@
-"""Imports TensorFlow, with environment variables that make it faster, and hides its log."""
+"""Imports TensorFlow, after setting environment variables that make it faster, and hides its log."""
 
 from __future__ import annotations
 
@@ -21,56 +21,57 @@ __all__ = [
     "write_xla_modules",
 ]
 
-# XLA aborts the process if a flag is unknown to it. So these flags are set only for the TensorFlow
-# version that they were tried with.
+# XLA aborts the process if it does not know a flag. So flags of XLA are set only for the TensorFlow
+# version with which they were tried.
 _TRIED_WITH = "2.21."
-# Keras imports these packages if they are installed, for its wrappers of scikit-learn, for data frames
-# and for its file editor. seedtf uses none of this, and importing them takes a second.
+# Keras imports these packages if they are installed: for its wrappers of scikit-learn, for data frames
+# and for its file editor. seedtf uses none of the three, and importing the packages takes a second.
 _NOT_IMPORTED = ("sklearn", "pandas", "IPython")
 _XLA_WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 _XLA_ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow with fast kernels, finds its devices, and hides its log lines.
+    """Imports TensorFlow with fast kernels, initializes its devices, and hides its log lines.
 
     Keras gets the settings that seedtf needs; the messages of ``override_keras_settings`` go to stderr.
-    Unless scikit-learn was imported before, it is hidden from Keras, so ``keras.wrappers`` cannot be
-    used.
-    Every command that needs TensorFlow calls this function before anything else imports TensorFlow.
+    Keras cannot import scikit-learn, unless it was imported before, so ``keras.wrappers`` cannot be
+    used. Every command that needs TensorFlow calls this function before anything else imports it.
 
     Tried with TensorFlow 2.15 and 2.21; tested by ``tests/test_tensorflow_env.py``.
     """
     is_first_import = "tensorflow" not in sys.modules
     set_performance_switches()
-    import_matplotlib()  # first, because Keras's import of it would fail with an unknown MPLBACKEND
+    import_matplotlib()  # before Keras imports it, which would fail with an unknown MPLBACKEND
     with silent_start(), _without_garbage_collection(), _without_packages(_NOT_IMPORTED):
         notes = override_keras_settings()
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
     if is_first_import:
-        gc.freeze()  # Otherwise the first collections would search all objects of the libraries.
+        gc.freeze()  # so that garbage collections do not search the objects of the libraries
     for note in notes:
         report_error(note)
 
 
 def set_performance_switches() -> None:
-    """Sets environment variables that make TensorFlow faster; a variable that the user has set stays.
+    """Sets environment variables that make TensorFlow faster, except those that the user has set.
 
-    ``TF_ENABLE_ONEDNN_OPTS=1``: oneDNN computes convolutions. TensorFlow by itself uses oneDNN only on
-    processors with AVX-512 VNNI. On a processor with AVX2 alone, oneDNN halves the time of a train step
-    of ResNet-50.
+    ``TF_ENABLE_ONEDNN_OPTS=1`` makes TensorFlow compute convolutions with the library oneDNN. By
+    default, TensorFlow uses oneDNN only on processors with AVX-512 VNNI. On a processor with AVX2,
+    oneDNN halves the time of a train step of ResNet-50.
 
-    ``XLA_FLAGS`` (set for TensorFlow 2.21 only) changes two defaults of XLA for the augmentation. By
-    default XLA uses vectors of 256 bits; with all 512 bits of AVX-512 the augmentation takes a fifth
-    less time, and processors without AVX-512 are not affected. By default XLA also splits each pass
-    over an image among threads, although the pipeline already keeps all threads busy with whole
-    batches; with this split, two cores produce a third fewer images per second. A train step on a CPU
-    is not affected, because it is not compiled by default.
+    ``XLA_FLAGS`` changes two defaults of XLA that slow the augmentation down on a CPU. It is set only
+    for TensorFlow 2.21, and does not affect train steps on a CPU, which XLA does not compile by
+    default.
 
-    ``TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT=1``: without it, and without XLA, TensorFlow transposes
-    every float16 batch to another layout and back to normalize it on a GPU.
+    - By default, XLA uses vectors of 256 bits. With the 512 bits of AVX-512, the augmentation takes a
+      fifth less time. Other processors are not affected.
+    - By default, XLA splits the work on each image among threads. With this split, two cores produce a
+      third fewer images per second, because whole batches already keep all threads busy.
+
+    ``TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT=1`` affects batch normalization of float16 on a GPU
+    without XLA. By default, TensorFlow transposes every batch to another layout and back for it.
 
     Tried with TensorFlow 2.21; ``test_a_version_that_may_not_know_the_xla_flags_does_not_get_them``
     fails when another version gets them.
@@ -84,7 +85,7 @@ def set_performance_switches() -> None:
 def write_xla_modules(folder: str) -> None:
     """Makes XLA write every module that it compiles to ``folder``, as text.
 
-    Call it before TensorFlow is imported. With another version than TensorFlow 2.21 nothing is written.
+    Call it before TensorFlow is imported. It has an effect only with TensorFlow 2.21.
 
     Tried with TensorFlow 2.21; tested by ``test_xla_writes_its_modules_on_request``.
     """
@@ -96,11 +97,12 @@ def write_xla_modules(folder: str) -> None:
 
 @contextmanager
 def silent_start() -> Iterator[None]:
-    """Silences TensorFlow's log until the process ends, and all of stderr inside the ``with`` block.
+    """Hides TensorFlow's log until the process ends, and all of stderr inside the ``with`` block.
 
-    ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import. TensorFlow logs some lines before it reads
-    this variable, so the file descriptor of stderr is redirected inside the block. The hidden lines are
-    shown if the block raises an error. If the user has set a level below 3, nothing is hidden.
+    The log is hidden by ``TF_CPP_MIN_LOG_LEVEL``, which must be set before the import of TensorFlow.
+    But TensorFlow logs some lines before it reads this variable, so the file descriptor of stderr is
+    redirected inside the block. If the block raises an error, the hidden lines are shown. If the user
+    has set a log level below 3, nothing is hidden.
 
     Tried with TensorFlow 2.15 and 2.21; tested by
     ``test_stderr_is_hidden_during_the_start_and_shown_if_it_fails``.
@@ -126,7 +128,7 @@ def silent_start() -> Iterator[None]:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Pauses the garbage collector: during an import it searches objects that all stay in use."""
+    """Pauses the garbage collector, which finds nothing to free during an import."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -138,9 +140,9 @@ def _without_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def _without_packages(names: Iterable[str]) -> Iterator[None]:
-    """Makes the import of these packages fail inside the block, as if they were not installed.
+    """Makes the import of these packages fail inside the ``with`` block, as if they were not installed.
 
-    A package that is already imported stays available.
+    A package that is already imported can still be used.
     """
     hidden = [name for name in names if name not in sys.modules]
     for name in hidden:

@@ -1,7 +1,7 @@
 """Writes and reads the folder of ``seedtf ensemble``, which names the averaged runs and their weights.
 
-The runs must have the same classes, which may be in different orders.
-Nothing here imports TensorFlow or Keras.
+An averaged run is called a member. All members have the same classes, but may have them in different
+orders. Nothing here imports TensorFlow or Keras.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FILE_NAME = "ensemble.json"
 
 
 def is_ensemble(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is one of ``seedtf ensemble``."""
+    """Whether ``path`` is a folder that ``seedtf ensemble`` wrote."""
     return (Path(path) / _FILE_NAME).is_file()
 
 
@@ -34,14 +34,14 @@ def write_ensemble(
     class_names: Sequence[str],
     num_images: int,
 ) -> None:
-    """Writes classes.txt, then ensemble.json with the weight and the relative path of each member.
+    """Writes classes.txt, and ensemble.json with the relative path and the weight of each member.
 
     Args:
         folder: an existing folder.
-        runs: the runs that are averaged, which are called members.
-        weights: the weight of each member; they add up to 1.
+        runs: the members.
+        weights: the weight of each member; the weights add up to 1.
         class_names: the classes in the order of the first member's outputs.
-        num_images: number of images that the weights were fitted on; 0 for equal weights.
+        num_images: number of images on which the weights were fitted; 0 for equal weights.
     """
     members = [
         {"run": os.path.relpath(run.root, folder), "weight": weight}
@@ -53,7 +53,7 @@ def write_ensemble(
 
 
 def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[float]]:
-    """Returns the members of an ensemble and their weights.
+    """The members of an ensemble, and the weight of each member.
 
     Raises:
         UserError: ensemble.json is damaged, or the best model of a run is missing.
@@ -79,18 +79,20 @@ def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[fl
 def match_classes(
     class_names: Sequence[str], wanted: Sequence[str], run: str, other: str
 ) -> list[int]:
-    """The position in ``class_names`` of each class of ``wanted``; classes are matched by name.
+    """The position in ``class_names`` of each class of ``wanted``.
 
-    The same classes can be in another order: labels from a table are sorted as numbers, and the names
-    of class folders as text. Names that differ only in how their accents are composed are equal.
+    Two runs can have the same classes in different orders: numeric labels from a table are sorted as
+    numbers, but the names of class folders as text. Names that differ only in how their accents are
+    encoded (composed or decomposed Unicode) are equal.
 
     Args:
         class_names: the classes of a run, in the order of the outputs of its model.
-        wanted: the classes in the order of the result.
-        run, other: the names, in the message, of what has ``class_names`` and of what has ``wanted``.
+        wanted: the same classes in the order of the result.
+        run: the name of the run with ``class_names``, for the message.
+        other: the name of the run or ensemble with ``wanted``, for the message.
 
     Raises:
-        UserError: one of the two has a class that the other one lacks.
+        UserError: ``class_names`` and ``wanted`` are not the same classes.
 
     Example:
         >>> match_classes(["10", "9"], ["9", "10"], "runs/b", "runs/a")
@@ -101,10 +103,10 @@ def match_classes(
 it out, or train it with the same classes
     """
     position = {to_nfc(name): index for index, name in enumerate(class_names)}
-    known = {to_nfc(name) for name in wanted}
+    wanted_names = {to_nfc(name) for name in wanted}
     differences = {
         "lacks": [name for name in wanted if to_nfc(name) not in position],
-        "adds": [name for name in class_names if to_nfc(name) not in known],
+        "adds": [name for name in class_names if to_nfc(name) not in wanted_names],
     }
     if any(differences.values()):
         text = "; ".join(

@@ -1,4 +1,4 @@
-"""Creates, locks and finds run folders, and reads their settings, class names and temperature.
+"""Creates, locks and finds run folders; reads their settings, class names and temperature.
 
 Nothing here imports TensorFlow or Keras.
 """
@@ -39,8 +39,8 @@ __all__ = [
 def check_run_dir(config: TrainConfig) -> None:
     """Raises UserError if ``run_dir`` is a file or already contains files.
 
-    Called before the data is decoded, which may take long. Hidden files, the lock file and empty
-    folders do not count.
+    Hidden files, the lock file and empty folders do not count. Training calls this function before it
+    decodes the data, which may take long.
     """
     folder = Path(config.run_dir)
     if not config.run_dir or not folder.exists():
@@ -50,7 +50,9 @@ def check_run_dir(config: TrainConfig) -> None:
 
 
 def create_run_dir(config: TrainConfig) -> Path:
-    """Creates ``run_dir``, or the first free ``runs/<date>-<time>-<model>``, ``…-2``, ….
+    """Creates the folder of a run and returns it.
+
+    It is ``run_dir`` if this flag is set, otherwise a new folder ``runs/<date>-<time>-<model>``.
 
     Raises:
         UserError: the folder already contains files or cannot be created.
@@ -72,7 +74,9 @@ def create_run_dir(config: TrainConfig) -> Path:
 
 
 def create_named_folder(name: str) -> Path:
-    """Creates the first free of ``runs/<date>-<time>-<name>``, ``…-2``, ``…-3`` and returns it.
+    """Creates the folder ``runs/<date>-<time>-<name>`` and returns it.
+
+    If the folder exists, the first number is appended that makes a new name: ``…-2``, ``…-3``.
 
     Raises:
         OSError: the folder cannot be created.
@@ -81,7 +85,7 @@ def create_named_folder(name: str) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            # If ``runs`` is a dangling link, every name fails in this way, so the loop must end.
+            # If ``runs`` is a broken symbolic link, every name fails in this way: end the loop.
             if not folder.parent.is_dir():
                 raise
         else:
@@ -134,7 +138,7 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
         The run folder, which need not exist, and the checkpoint, which is None for the best model.
 
     Raises:
-        UserError: ``path`` is a ``.keras`` file that does not exist or is not inside a run.
+        UserError: ``path`` is the name of a ``.keras`` file that does not exist or is not in a run.
     """
     given = Path(path)
     if given.suffix == ".keras" and not given.is_dir():
@@ -155,7 +159,9 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
 
 
 def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
-    """The value of ``--weights``; a run folder is replaced by the absolute path of its best model.
+    """The value of ``--weights``, in which the path of a run folder is replaced by its best model.
+
+    The path of the best model is absolute.
 
     Raises:
         UserError: the folder is not a run, its config.json is damaged, or it has no best model.
@@ -174,7 +180,7 @@ def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
 
 
 def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[str, Any]:
-    """The content of config.json: every flag and, in ``resolved``, the values chosen for the run.
+    """The content of config.json: all flags and, in ``resolved``, the values chosen for the run.
 
     Args:
         run_dir: a run folder.
@@ -219,10 +225,10 @@ def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def format_class_names(names: Sequence[str]) -> str:
-    """The content of classes.txt: one name per line, so that line k is output k of the model.
+    """The content of classes.txt: one name per line, in the order of the model's outputs.
 
-    A name is written as a JSON string if it contains a line end, or if reading it unquoted would change
-    it. Other names are written as they are, with all their Unicode characters.
+    A name is written as a JSON string if it contains a line end, or if it would otherwise be read as
+    another name. Other names are written unchanged.
 
     Example:
         >>> format_class_names(["maize", "two\\nlines"])
@@ -236,12 +242,12 @@ def _format_class_name(name: str) -> str:
 
 
 def _needs_quotes(name: str) -> bool:
-    """Whether a line with the unquoted name would be read as another name, or as several."""
+    """Whether a line with the unquoted name would be read as another name, or as several names."""
     return "\n" in name or "\r" in name or _parse_class_name(name) != name
 
 
 def _parse_class_name(line: str) -> str:
-    """Reads the name in a line of classes.txt; the line is a JSON string if the name needed quotes."""
+    """The name in a line of classes.txt; the line is a JSON string if the name needs quotes."""
     if not (line.startswith('"') and line.endswith('"')):
         return line
     try:
@@ -252,7 +258,7 @@ def _parse_class_name(line: str) -> str:
 
 
 def read_temperature(paths: ReportPaths) -> float | None:
-    """The temperature in a report of ``seedtf evaluate``; None if there is no report, or it has none.
+    """The temperature in a report of ``seedtf evaluate``; None without a report or a temperature.
 
     Raises:
         UserError: report.json is damaged, or its temperature is not a positive finite number.

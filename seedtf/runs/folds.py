@@ -1,4 +1,4 @@
-"""The files in the folder of ``seedtf folds``: their paths, and how they are read and written.
+"""The paths of the files in the folder of ``seedtf folds``; reads and writes its tables and settings.
 
 Nothing here imports TensorFlow or Keras.
 """
@@ -34,26 +34,30 @@ __all__ = [
 ]
 
 GROUPS = "groups"
-"""The value of ``--folds`` that makes a fold of every group."""
+"""The value of ``--folds`` that makes each group of images a fold."""
 
 TEST_FOLD = "test"
-"""The fold, in ``folds.csv``, of test images, which no run trains or validates on."""
+"""The fold of the test images in ``folds.csv``; no run trains or validates on these images."""
 
 TABLE_FLAGS = ("fixes", "pseudo_labels")
-"""The flags that name a table which must not change until the last fold is trained.
+"""The flags whose table must not change until the last fold is trained.
 
-So ``folds.json`` has a hash of each table.
+``folds.json`` has a hash of each table, so that a change is found.
 """
 
 
 def check_folds(folds: str) -> None:
-    """Raises UserError unless ``folds`` is a value of ``--folds``: 2 to 200, or ``GROUPS``."""
+    """Raises UserError unless ``folds``, a value of ``--folds``, is 2 to 200 or ``GROUPS``."""
     if folds != GROUPS and not (folds.isdecimal() and 2 <= int(folds) <= 200):
         raise UserError(f"--folds={folds}: pass a number from 2 to 200, or groups")
 
 
 def table_digest(flags: Mapping[str, Any], name: str) -> str:
     """A hash of the table that a flag of ``TABLE_FLAGS`` names; empty if the flag is not set.
+
+    Args:
+        flags: the values of the flags by name.
+        name: a flag of ``TABLE_FLAGS``.
 
     Raises:
         UserError: the table cannot be read.
@@ -69,7 +73,14 @@ def table_digest(flags: Mapping[str, Any], name: str) -> str:
 
 @dataclass(frozen=True)
 class FoldRow:
-    """One image: its path, its class, its fold (from 0, or ``test``), and its group (may be empty)."""
+    """A row of ``folds.csv``.
+
+    Attributes:
+        file: the path of the image.
+        label: its class.
+        fold: the number of its fold, from 0, or ``TEST_FOLD``.
+        group: the group that the image belongs to; empty without groups.
+    """
 
     file: str
     label: str
@@ -79,10 +90,10 @@ class FoldRow:
 
 @dataclass(frozen=True)
 class FoldsPaths:
-    """The paths of the files of a cross-validation; they need not exist.
+    """The paths of the files of a cross-validation; the files need not exist.
 
     Attributes:
-        root: the folder.
+        root: the folder of ``seedtf folds``.
 
     Example:
         >>> FoldsPaths(Path("runs/oak")).fold(2).best.as_posix()
@@ -93,17 +104,17 @@ class FoldsPaths:
 
     @property
     def settings(self) -> Path:
-        """The number of folds, the flags, and hashes of the tables that they name; JSON."""
+        """The number of folds, the flags, and the hashes of the tables of ``TABLE_FLAGS``; JSON."""
         return self.root / "folds.json"
 
     @property
     def table(self) -> Path:
-        """The fold of each image: file, label, fold, group. If it exists, the images are divided."""
+        """Table with the columns file, label, fold and group; written when the images are divided."""
         return self.root / "folds.csv"
 
     @property
     def classes(self) -> Path:
-        """Class names, as in a run."""
+        """Class names, one per line, in the order of the outputs of the models."""
         return RunPaths(self.root).classes
 
     @property
@@ -113,31 +124,34 @@ class FoldsPaths:
 
     @property
     def claims(self) -> Path:
-        """Folder of the files that mark folds as taken by a process, or as finished."""
+        """Folder of the files that say which folds a process is training, and which are finished."""
         return self.root / "claims"
 
     def fold(self, number: int) -> RunPaths:
-        """The run whose validation images are those of a fold, counted from 0."""
+        """The run that validates on the images of fold ``number``, from 0, and trains on the others."""
         return RunPaths(self.root / f"fold-{number}")
 
     def split(self, number: int) -> Path:
-        """The split of a fold's run: file, label, split."""
+        """The split of the run of a fold: a table with the columns file, label and split."""
         return self.root / "splits" / f"fold-{number}.csv"
 
     def flags(self, number: int) -> Path:
-        """The flags of a fold's run."""
+        """The flags of the run of a fold, as a flagfile."""
         return self.root / "logs" / f"fold-{number}.txt"
 
     def log(self, name: str) -> Path:
-        """The output of the process of a task, such as ``fold-0`` or ``divide``."""
+        """The console output of the process that did a task, such as ``fold-0`` or ``divide``."""
         return self.root / "logs" / f"{name}.log"
 
     def done(self, name: str) -> Path:
-        """The file that marks a fold, the division or the report as finished; JSON."""
+        """The file whose existence says that a task is finished; JSON.
+
+        A task is the division of the images, a fold such as ``fold-0``, or the report.
+        """
         return self.claims / f"{name}.done"
 
     def read_settings(self) -> dict[str, Any]:
-        """Reads ``folds.json``: the number of ``folds``, and the ``flags`` with the hashes.
+        """The content of ``folds.json``: ``folds``, the number of folds, and ``flags``.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -153,12 +167,17 @@ class FoldsPaths:
             raise UserError(f"{self.settings}: damaged ({error}); restore it") from None
 
     def write_settings(self, folds: int, flags: dict[str, Any]) -> None:
-        """Writes ``folds.json``; ``flags`` are those of training, ``--folds``, and the hashes."""
+        """Writes ``folds.json``.
+
+        Args:
+            folds: the number of folds.
+            flags: the flags of training, ``--folds``, and the hash of each table of ``TABLE_FLAGS``.
+        """
         text = json.dumps({"folds": folds, "flags": flags}, indent=2) + "\n"
         write_text(self.settings, text)
 
     def read_table(self) -> list[FoldRow]:
-        """Reads the rows of ``folds.csv``.
+        """The rows of ``folds.csv``.
 
         Raises:
             UserError: the table is missing or damaged.
@@ -167,11 +186,14 @@ class FoldsPaths:
         return [FoldRow(*row) for row in rows]
 
     def read_predictions(self, class_names: Sequence[str]) -> dict[str, tuple[str, np.ndarray]]:
-        """Reads ``oof.csv``: label and float64 ``[K]`` probabilities, by absolute path of the image.
+        """The content of ``oof.csv``, by the absolute path of each image.
+
+        Returns:
+            The label of each image, and its probabilities of the K classes, float64 ``[K]``.
 
         Raises:
-            UserError: the table or config.json of the first fold is missing or damaged, or the table
-                lacks a class.
+            UserError: ``oof.csv`` is missing, damaged or lacks a class; or config.json of the first
+                fold is missing or damaged.
         """
         root = read_settings(self.fold(0).root)["resolved"]["data_root"]
         columns = [f"p:{name}" for name in class_names]
@@ -193,7 +215,7 @@ class FoldsPaths:
 
 
 def is_folds(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is one of ``seedtf folds``."""
+    """Whether ``path`` is a folder that ``seedtf folds`` wrote."""
     return FoldsPaths(Path(path)).settings.is_file()
 
 

@@ -1,4 +1,4 @@
-"""Reads ``history.csv`` and ``timing.csv``, and finds the best epoch."""
+"""Reads ``history.csv`` and ``timing.csv``, the tables with a row for each epoch of a run."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ HISTORY_COLUMNS = ("epoch", *LOG_KEYS, "augment_strength")
 TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
 """The columns of timing.csv.
 
-``data_wait``, ``validation`` and ``between`` are seconds. ``between`` is the time between two epochs,
-in which files are saved, for example.
+``seconds`` is the time of an epoch, ``data_wait`` the part of it in which training waited for batches,
+and ``validation`` the part in which the validation images were evaluated. ``between`` is the time
+between the previous epoch and this one, in which files are saved, for example. All times are seconds.
 """
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a history.csv: epoch as int, the other columns as float.
+    """The rows of a history.csv, with ``epoch`` as int and the other columns as float.
 
-    A column that an older file lacks, such as ``augment_strength``, is NaN. A last line without a line
-    end is left out, because it is still being written.
+    A column that a file of an older release lacks, such as ``augment_strength``, is NaN. A last line
+    without a line end is left out, because it is still being written.
 
     Raises:
         OSError: there is no such file.
@@ -49,7 +50,10 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def read_timing(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a timing.csv, every column as float. A last line without a line end is left out."""
+    """The rows of a timing.csv, with every column as float.
+
+    A last line without a line end is left out, because it is still being written.
+    """
     return [{name: float(value) for name, value in row.items()} for row in _read_rows(path)]
 
 
@@ -65,7 +69,7 @@ def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
 
 
 def strength_varies(rows: Sequence[Mapping[str, float]]) -> bool:
-    """Whether ``augment_strength`` differs between epochs; NaN or a missing value is ignored."""
+    """Whether ``augment_strength`` is not the same in all epochs that have a value for it."""
     strengths = {row.get("augment_strength", math.nan) for row in rows}
     return len({strength for strength in strengths if not math.isnan(strength)}) > 1
 

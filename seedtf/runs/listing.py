@@ -1,4 +1,4 @@
-"""Lists the runs below a folder, also incomplete ones; reads no model and no image."""
+"""Lists the runs below a folder, also incomplete runs. No model and no image is read."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["SORT_KEYS", "RunSummary", "differing_flags", "list_runs"]
 SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
 # Paths, and flags that change only the speed, messages or additional files of a run, not its results.
-# `check` is compared, because duplicates are found, and kept on one side of the split, only if all
-# files are opened. `cache` is not, although `off` leaves files unopened if there are over 20,000.
+# `check` is not among them, because it can change the split: duplicates are found only if all files are
+# opened. `cache` is among them, although with `off` the files are not opened if there are over 20,000.
 _NOT_COMPARED = {
     *(set(PATH_FLAGS) - {"data_dir", "fixes", "pseudo_labels"}),
     *("run_dir", "resume", "continue_from", "dry_run"),
@@ -38,19 +38,21 @@ class RunSummary:
 
     Attributes:
         name: the run folder, relative to the listed folder.
-        model, data: the network and the data folder; empty if config.json is damaged.
-        state: ``finished``, ``training``, ``stopped`` before its last epoch, or ``damaged``.
-        epochs, planned_epochs: the number of completed epochs, and the value of ``--epochs``.
+        model: the network; empty if config.json is damaged.
+        data: the data folder; empty if config.json is damaged.
+        state: ``finished``, ``training``, ``stopped`` (before its last epoch), or ``damaged``.
+        epochs: the number of completed epochs.
+        planned_epochs: the value of ``--epochs``.
         best_epoch: the epoch with the lowest validation loss, from 1; None if no loss is finite.
         val_loss: the validation loss of the best epoch; NaN if unknown.
-        accuracy: the accuracy in the report, or of the best epoch if there is no report; NaN if
-            unknown.
+        accuracy: the accuracy in the report. Without a report, it is the validation accuracy of the
+            best epoch; NaN if that is unknown.
         interval: the 95 % interval of the accuracy in the report; None without a report.
-        seconds: measured seconds of all epochs, with the time between them; NaN if no epoch was
+        seconds: measured seconds of all epochs and of the time between them; NaN if no epoch was
             measured or timing.csv cannot be read.
-        page: the page of the report, or the live page if there is no report, relative to the listed
-            folder; empty if there is neither.
-        flags: all flags of the run.
+        page: the page of the report, or without a report the live page, relative to the listed folder;
+            empty if neither page exists.
+        flags: all flags of the run by name.
         history: the rows of history.csv.
     """
 
@@ -72,7 +74,8 @@ class RunSummary:
     def as_json(self, flags: Sequence[str]) -> dict[str, Any]:
         """The attributes except ``page`` and ``history`` as JSON values; None for an unknown value.
 
-        ``flags`` names the flags to include.
+        Args:
+            flags: the names of the flags to include.
         """
         values = {
             name: getattr(self, name)
@@ -96,9 +99,9 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
 
     Args:
         folder: the folder to search, such as ``runs``.
-        sort: one of ``SORT_KEYS``. Names are in reverse order: if they begin with a date, the newest
-            run comes first. Accuracy and epochs are sorted from high to low, loss and seconds from
-            low to high; unknown numbers come last.
+        sort: one of ``SORT_KEYS``. Names are sorted from Z to A, so that the newest run comes first if
+            the names begin with a date. Accuracy and epochs are sorted from high to low, loss and
+            seconds from low to high. Unknown numbers come last.
 
     Raises:
         UserError: the folder does not exist or has no runs.
@@ -119,18 +122,18 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
     ascending = sort in ("loss", "seconds")
     attribute = {"loss": "val_loss"}.get(sort, sort)
 
-    def key(run: RunSummary) -> tuple[bool, float]:
+    def sort_key(run: RunSummary) -> tuple[bool, float]:
         number = float(getattr(run, attribute))
         return math.isnan(number), number if ascending else -number
 
-    return sorted(sorted(runs, key=lambda run: run.name), key=key)
+    return sorted(sorted(runs, key=lambda run: run.name), key=sort_key)
 
 
 def differing_flags(runs: Sequence[RunSummary]) -> list[str]:
     """The flags that do not have the same value in all runs, in the order of the flags.
 
-    Flags that do not change the results, such as those that change the speed, are not compared. Nor are
-    paths, except those of the data folder and of the tables of ``--fixes`` and ``--pseudo_labels``.
+    Flags that cannot change the results, such as ``--threads``, are not compared. Of the flags that
+    name paths, only ``--data_dir``, ``--fixes`` and ``--pseudo_labels`` are compared.
     """
     names = dict.fromkeys(name for run in runs for name in run.flags)
     return [
@@ -143,11 +146,11 @@ def differing_flags(runs: Sequence[RunSummary]) -> list[str]:
 
 def _find_run_folders(root: Path) -> list[Path]:
     found = []
-    for folder, folders, files in os.walk(root):
+    for folder, subfolders, files in os.walk(root):
         if RunPaths(Path(folder)).config.name in files:
             found.append(Path(folder))
-            folders.clear()
-        folders[:] = [name for name in folders if not name.startswith(".")]
+            subfolders.clear()
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
     return found
 
 
@@ -197,7 +200,7 @@ def _state(folder: Path, settings: dict[str, Any], epochs: int, planned: int) ->
 
 
 def _report_accuracy(paths: RunPaths) -> tuple[float, tuple[float, float]] | None:
-    """Accuracy and its interval from the report on the validation images; None if there is none."""
+    """The accuracy and its interval in the report on the validation images; None without a report."""
     try:
         values = json.loads(paths.report.values.read_text(encoding="utf-8"))
         low, high = values["accuracy_interval_95"]
@@ -215,7 +218,7 @@ def _seconds(paths: RunPaths) -> float:
     try:
         rows = read_timing(paths.timing)
         seconds = [row["seconds"] for row in rows]
-        # Older versions did not measure this. If the run was resumed since, missing values are NaN.
+        # Older releases did not measure this time. Their rows have no value, or NaN after a resume.
         between = [row.get("between", math.nan) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return math.nan

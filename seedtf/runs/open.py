@@ -1,6 +1,6 @@
-"""Opens a finished run, or several that are averaged: settings, class names, models and images.
+"""Reads the settings, class names, models and images of a finished run, or of several averaged runs.
 
-A store, which most functions for images return, decodes images or reads them from the cache.
+Most functions that open images return a store, which reads decoded images from memory or from a cache.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Run:
 
     Attributes:
         run_dir: the run folder, or the folder of ``seedtf folds`` or ``seedtf ensemble``.
-        settings: the content of config.json; for several runs, that of the first run.
+        settings: the content of config.json; with several runs, of the config.json of the first run.
         class_names: the classes in the order of the model's outputs.
-        checkpoint: the ``.keras`` file to use instead of the best model, or None.
-        members: the runs that are averaged; empty for a single run. Validation and test images are
-            those of the first member.
+        checkpoint: the ``.keras`` file that is used instead of the best model; None for the best model.
+        members: the runs that are averaged; empty for a single run. The validation and test images
+            come from the first member.
         weights: the weight of each member in the mean; empty if all weights are equal.
         is_folds: whether the members are the runs of all folds of a cross-validation.
     """
@@ -72,23 +72,23 @@ class Run:
 
     @property
     def split_table(self) -> Path:
-        """``split.csv``, which says whether an image is for training, validation or test."""
+        """The path of ``split.csv``; with several members, of the first member's table."""
         return (self.members[0] if self.members else self.paths).split
 
     @property
     def image_size(self) -> int:
-        """The side of the model's input in pixels; with several members, the largest."""
+        """The side of the model's input in pixels; with several members, the largest side."""
         sizes = [read_settings(run.root)["image_size"] for run in self.members]
         return max(map(int, sizes or [self.settings["image_size"]]))
 
     @property
     def max_pixels(self) -> int:
-        """The value of ``--max_pixels``; its default for runs that are older than the flag."""
+        """The value of ``--max_pixels``; the default value for runs that are older than the flag."""
         return int(self.settings.get("max_pixels", MAX_PIXELS))
 
     @property
     def fit(self) -> str:
-        """The value of ``--fit``; runs that are older than the flag stretched images."""
+        """The value of ``--fit``; ``stretch`` for runs that are older than the flag."""
         return str(self.settings.get("fit", STRETCH))
 
     @property
@@ -97,7 +97,7 @@ class Run:
         return Path(self.settings["cache_dir"] or default_cache_dir())
 
     def load_model(self) -> keras.Model:
-        """Loads the model of the best epoch, or ``checkpoint`` if there is one; it is not compiled.
+        """Loads ``checkpoint``, or the model of the best epoch. The model is not compiled.
 
         Raises:
             UserError: the file is missing or damaged, or the model has another number of classes.
@@ -105,17 +105,18 @@ class Run:
         return self._load(self.checkpoint or self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
-        """Loads the models whose probabilities are averaged, or the single model that predicts.
+        """Loads the models whose probabilities are averaged.
 
-        These are the best models of all members, all snapshots of a run, or only ``load_model()``. All
-        have their classes in the order of ``class_names``, even if a member was saved with another one.
+        With members, they are the best model of each member. With ``use_snapshots``, they are all
+        snapshots of a single run. In all other cases, the list has only the result of ``load_model``.
+        The outputs of every model are put into the order of ``class_names``.
 
         Args:
             use_snapshots: whether to load all snapshots of a single run.
 
         Raises:
             UserError: as ``load_model``; a member has other classes; or ``use_snapshots`` is set, but
-                the run has no snapshots, or it has members or a ``checkpoint``.
+                the run has no snapshots, has members, or has a ``checkpoint``.
         """
         if self.members and use_snapshots:
             raise UserError(
@@ -159,13 +160,13 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """Reads the settings and class names of a run, or of several runs that are averaged.
 
     Args:
-        path: a run folder, or its folder of checkpoints; a ``.keras`` file in a run, which is then used
-            instead of the best model; or a folder of ``seedtf folds`` or ``seedtf ensemble``. For a
-            file or a folder of checkpoints, a line is printed that names the run and the model.
+        path: a run folder; the folder of checkpoints in a run; a ``.keras`` file in a run, which then
+            replaces the best model; or a folder of ``seedtf folds`` or ``seedtf ensemble``. For a
+            folder of checkpoints or a ``.keras`` file, a line is printed that names run and model.
 
     Raises:
-        UserError: there is no such folder, it is not a run, or the file is not inside a run; a file of
-            the run is damaged; or a run of a cross-validation or an ensemble is missing or unfinished.
+        UserError: ``path`` does not exist or is none of these; a file of the run is damaged; or a run
+            of a cross-validation or an ensemble is missing or unfinished.
 
     Example:
         >>> run = load_run("runs/seedlings")
@@ -200,19 +201,20 @@ def _make_averaged_run(
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:
-    """Opens the run's validation images: the store and the indices of its images, int64 ``[n]``.
+    """Opens the validation images of a run.
 
-    The images are sorted by path.
+    Returns:
+        A store with n images, sorted by path, and their indices in the store, int64 ``[n]``.
 
     Raises:
-        UserError: split.csv or an image that it names is missing, a label in it is no class of the run,
-            or none of the images can be decoded.
+        UserError: split.csv is missing or contains a label that is not a class of the run; or an image
+            that it names is missing; or none of the images can be decoded.
     """
     return _open_store(run, _split_catalog(run, "val"))
 
 
 def open_test(run: Run) -> tuple[Store, np.ndarray] | None:
-    """Opens the run's test images, as ``open_validation``; returns None if the run has none.
+    """Opens the test images of a run, as ``open_validation`` does; None if the run has no test images.
 
     Raises:
         UserError: as ``open_validation``.
@@ -222,9 +224,9 @@ def open_test(run: Run) -> tuple[Store, np.ndarray] | None:
 
 
 def open_training_sample(run: Run, count: int) -> np.ndarray:
-    """Reads at most ``count`` training images: uint8 ``[n, S, S, 3]``.
+    """At most ``count`` training images of a run, uint8 ``[n, S, S, 3]``.
 
-    They are evenly spaced in the order of their paths.
+    The images are evenly spaced in the order of their paths.
 
     Raises:
         UserError: as ``open_validation``.
@@ -242,16 +244,19 @@ def open_labelled(
     columns: Columns = ANY_COLUMNS,
     layout: str = "auto",
 ) -> tuple[Store, np.ndarray]:
-    """Opens the labelled images of another folder: the store and the indices of its images.
-
-    The indices are int64 ``[n]``. Labels are indices into the run's classes.
+    """Opens the labelled images of another folder.
 
     Args:
         run: the run whose classes the images have.
-        data_dir: a folder or archive; the paths in a table are relative to it.
-        labels_csv: a table of files and labels; if it has test rows, only these are used.
+        data_dir: a folder or archive. Paths in a table of labels are relative to this folder.
+        labels_csv: a table of files and labels. If some of its rows are for testing, only these rows
+            are used.
         columns: the columns of the table that the user named.
         layout: the layout of the folder, or ``auto`` to detect it.
+
+    Returns:
+        A store with n images, whose labels are indices of the run's classes; and the indices of the
+        images in the store, int64 ``[n]``.
 
     Raises:
         UserError: the folder or table cannot be used, or contains a class that the run does not have.
@@ -268,7 +273,7 @@ def _split_catalog(run: Run, side: str) -> Catalog:
     rows = list(read_csv(table, ("file", "label", "split")))
     images = sorted((path, label) for path, label, row_side in rows if row_side == side)
     root = _data_root(run)
-    # Checking a remote file would take a request, so a missing one is reported only when it is read.
+    # To check a remote file would take a request. A missing remote file is reported when it is read.
     to_check = [] if isinstance(root, RemotePath) else images
     missing = [path for path, _ in to_check if not is_file(os.path.join(root, path))]
     if missing:

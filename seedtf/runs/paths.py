@@ -1,7 +1,7 @@
-"""The names of the files in a run folder, for all other packages.
+"""The names of the files in a run folder.
 
-Only the names of state files (``training.state``), of the lock file (``files``) and of what lies in the
-folders of exports and trackers are defined in other modules.
+Other modules define the names of the state files (``training.state``), of the lock file (``files``) and
+of the files in the folders of exports and trackers.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from pathlib import Path
 __all__ = ["AUGMENTED", "DATA_REPORT", "PARITY", "RUNS", "RUNS_PAGE", "ReportPaths", "RunPaths"]
 
 RUNS = Path("runs")
-"""Folder, in the working directory, of the runs that were started without ``--run_dir``."""
+"""The folder in the working directory that contains the runs started without ``--run_dir``."""
 
 DATA_REPORT = "data_report.csv"
-"""Table of the files that were left out and why; ``seedtf check`` writes one, too."""
+"""Table of the files that were left out, with the reasons; ``seedtf check`` writes one, too."""
 
 AUGMENTED = "augmented.png"
 """Sample of augmented images; ``seedtf preview`` writes one, too."""
 
 PARITY = "parity.json"
-"""The comparison of an export with the evaluation, in the folder of versions and in each version."""
+"""The comparison of an export with the evaluation.
+
+Each version of the export has this file, and so has the folder that contains the versions.
+"""
 
 RUNS_PAGE = "index.html"
-"""The page of ``seedtf runs``, in the folder that it lists."""
+"""The page that ``seedtf runs`` writes into the folder of the listed runs."""
 
 _SNAPSHOT = re.compile(r"snapshot-(\d+)\.keras")
 
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The paths of the files of a run; they need not exist.
+    """The paths of the files of a run; the files need not exist.
 
     Attributes:
         root: the run folder.
@@ -50,10 +53,10 @@ class RunPaths:
         """The paths of the run folder ``root``."""
         return cls(Path(root))
 
-    # the flags, the data and the machine of the run
+    # Files that describe the flags, the data and the machine of the run
     @property
     def config(self) -> Path:
-        """Every flag and, under ``resolved``, the values that were chosen for the run; JSON."""
+        """All flags and, under ``resolved``, the values that were chosen for the run; JSON."""
         return self.root / "config.json"
 
     @property
@@ -63,12 +66,12 @@ class RunPaths:
 
     @property
     def env(self) -> Path:
-        """Versions, device and the licence of the initial weights; JSON."""
+        """Versions of packages, the device, and the licence of the initial weights; JSON."""
         return self.root / "env.json"
 
     @property
     def preset(self) -> Path:
-        """The backbone of a run with a KerasHub preset, without its weights; JSON."""
+        """The configuration of the backbone, if it is a preset of KerasHub; JSON."""
         return self.root / "preset.json"
 
     @property
@@ -78,23 +81,26 @@ class RunPaths:
 
     @property
     def split(self) -> Path:
-        """Whether each image is for training, validation or test: file, label, split."""
+        """Table with the columns file, label and split, which is ``train``, ``val`` or ``test``."""
         return self.root / "split.csv"
 
     @property
     def split_summary(self) -> Path:
-        """The number of images of each class for training, validation and test, and the fractions."""
+        """Number and fraction of the images of each class in training, validation and test."""
         return self.root / "split_summary.csv"
 
     @property
     def data_report(self) -> Path:
-        """The files that were left out, and why."""
+        """The files that were left out, with the reasons."""
         return self.root / DATA_REPORT
 
-    # what training wrote
+    # Files that training writes
     @property
     def history(self) -> Path:
-        """Metrics of each epoch; they depend only on the flags and the data, not on the time taken."""
+        """The learning rate, losses and accuracies of each epoch.
+
+        The same flags and data give the same bytes, because the table has no measured times.
+        """
         return self.root / "history.csv"
 
     @property
@@ -129,17 +135,20 @@ class RunPaths:
 
     @property
     def dvclive(self) -> Path:
-        """Folder of DVCLive's files."""
+        """Folder of the files of DVCLive."""
         return self.root / "dvclive"
 
     @property
     def trackers(self) -> Path:
-        """What identifies the run in each tracker; JSON. The folder of ``seedtf tune`` has one, too."""
+        """The identifier of the run in each tracker; JSON.
+
+        The folder of ``seedtf tune`` also has this file.
+        """
         return self.root / "trackers.json"
 
     @property
     def state(self) -> Path:
-        """Folder of the states that ``--resume`` continues from, and of the run's lock."""
+        """Folder of the saved states, from which ``--resume`` continues, and of the run's lock."""
         return self.root / "state"
 
     @property
@@ -158,7 +167,11 @@ class RunPaths:
         return self.checkpoints / "last.keras"
 
     def snapshot(self, epoch: int) -> Path:
-        """The model at the bottom of the learning-rate cycle that ends with ``epoch``, from 1."""
+        """The model that ``--snapshots`` saves when a learning-rate cycle ends.
+
+        Args:
+            epoch: the last epoch of the cycle, from 1.
+        """
         return self.checkpoints / f"snapshot-{epoch:04d}.keras"
 
     def snapshots(self) -> list[Path]:
@@ -170,10 +183,10 @@ class RunPaths:
         }
         return [found[epoch] for epoch in sorted(found)]
 
-    # what other commands wrote after the training
+    # Files that other commands write after the training
     @property
     def report(self) -> ReportPaths:
-        """The best model's report on the validation images; exports read the temperature from it."""
+        """The report of the best model on the validation images."""
         return self.report_paths()
 
     def report_paths(
@@ -185,23 +198,26 @@ class RunPaths:
         snapshots: bool = False,
         fixes: bool = False,
     ) -> ReportPaths:
-        """The folder of a report: ``report``, with a suffix for each argument that is not the default.
+        """The folder of a report: ``report``, with a suffix for each argument that is not its default.
 
-        So a report on other images, or by other models, does not replace ``report``, from which an
-        export reads the temperature of the best model.
+        The suffixes keep a report on other images, or of other models, from replacing ``report``, from
+        which an export takes the temperature of the best model.
 
         Args:
-            data_dir: folder of the images; empty for the validation images.
-            checkpoint: name of the checkpoint that predicts; empty for the best model.
-            tta: number of views that are averaged, 1 or 8.
-            snapshots: whether all snapshots predict, instead of the best model.
+            data_dir: folder of the evaluated images; empty for the validation images.
+            checkpoint: name of the checkpoint that is evaluated; empty for the best model.
+            tta: number of views of each image whose predictions are averaged, 1 or 8.
+            snapshots: whether the mean of all snapshots is evaluated instead of the best model.
             fixes: whether ``--fixes`` changed the labels.
         """
-        data = f"-{Path(data_dir).resolve().name}" if data_dir else ""
-        model = f"-{checkpoint}" if checkpoint else ""
-        averaged, views = "-snapshots" if snapshots else "", "-tta8" if tta == 8 else ""
-        fixed = "-fixes" if fixes else ""
-        return ReportPaths(self.root / f"report{data}{model}{averaged}{views}{fixed}")
+        suffixes = (
+            f"-{Path(data_dir).resolve().name}" if data_dir else "",
+            f"-{checkpoint}" if checkpoint else "",
+            "-snapshots" if snapshots else "",
+            "-tta8" if tta == 8 else "",
+            "-fixes" if fixes else "",
+        )
+        return ReportPaths(self.root / f"report{''.join(suffixes)}")
 
     @property
     def export(self) -> Path:
@@ -225,12 +241,12 @@ class ReportPaths:
 
     @property
     def page(self) -> Path:
-        """The report for people."""
+        """The report as a page to look at."""
         return self.root / "index.html"
 
     @property
     def values(self) -> Path:
-        """The report for programs; JSON."""
+        """The numbers of the report, for programs; JSON."""
         return self.root / "report.json"
 
     @property
@@ -250,10 +266,10 @@ class ReportPaths:
 
     @property
     def confusion_matrix(self) -> Path:
-        """The confusion matrix as an image; if there are many classes, of those with most mistakes."""
+        """The confusion matrix as an image; with many classes, only the classes with most mistakes."""
         return self.root / "confusion_matrix.png"
 
     @property
     def confusion_table(self) -> Path:
-        """Every cell of the confusion matrix that is not 0: true, predicted, count."""
+        """Table of the cells of the confusion matrix that are not 0: true, predicted, count."""
         return self.root / "confusion_matrix.csv"

@@ -32,9 +32,9 @@ WEIGHTS_LICENCE = "weights_licence"
 def resolve_preset(config: TrainConfig) -> Preset | None:
     """The KerasHub preset that ``--model`` names; None for a network of keras.applications.
 
-    A resumed run reads the preset that it recorded. A run that starts from the weights of an earlier
-    run reads the record of the earlier run, if ``--model`` names the same preset. So the files of the
-    preset are not needed in either case.
+    The files of the preset are not needed in two cases: for a resumed run, and for a run that starts
+    from the weights of an earlier run with the same preset. In these cases, the preset is read from the
+    folder of the resumed or the earlier run, where it was recorded.
 
     Raises:
         UserError: as ``find_preset``, or the record of the run is damaged.
@@ -68,10 +68,10 @@ def read_preset(run_dir: str | os.PathLike[str]) -> Preset | None:
 
 
 def initial_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
-    """The licence of the weights that a run starts from.
+    """The licence of the weights from which a run starts.
 
-    It is empty for random weights, and ``NOT_STATED`` for the weights in a file outside any run.
-    Weights that an earlier run has trained keep the licence of the weights from which that run started.
+    It is empty for random weights, and ``NOT_STATED`` for a file outside any run. Weights that were
+    trained in a run have the licence of the weights from which that run started.
     """
     if config.weights == "imagenet":
         return preset.licence if preset else weights_licence(config.model)

@@ -1,4 +1,4 @@
-"""Writes the files that describe a run, before training: flags, environment, classes, split."""
+"""Writes, before training, the files that describe a run: flags, environment, classes, split."""
 
 from __future__ import annotations
 
@@ -35,22 +35,25 @@ def write_records(
     resolved: dict[str, Any],
     preset: Preset | None = None,
 ) -> None:
-    """Writes config.json, flags.txt, env.json, classes.txt, the split, data_report.csv, preset.json.
+    """Writes the files that describe a run.
+
+    They are config.json, flags.txt, env.json, classes.txt, split.csv, split_summary.csv and
+    data_report.csv; and preset.json, if the network is a preset of KerasHub.
 
     Args:
         run_dir: an existing folder.
         config: the flags of the run.
         dataset: the data of the run.
         resolved: the values that were chosen for the run, such as its learning rate, for config.json.
-            If they lack the origin of the split, it is added.
-        preset: the KerasHub preset of the network; None writes no preset.json.
+            The origin of the split is added if it is missing.
+        preset: the KerasHub preset of the network, or None.
     """
     catalog = dataset.store.catalog
     origin = find_split_origin(dataset.split_source, config.split_csv)
     settings = {**config.as_dict(), "resolved": {SPLIT: origin, **resolved}}
     paths = RunPaths(run_dir)
-    # preset.json is written before config.json: a folder with a config.json counts as a run, and a run
-    # whose network is a preset cannot be opened without preset.json.
+    # Write preset.json before config.json. A folder with config.json counts as a run, and a run whose
+    # network is a preset cannot be opened without preset.json.
     if preset is not None:
         write_text(paths.preset, json.dumps(preset.as_dict(), indent=2) + "\n")
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")
@@ -66,7 +69,7 @@ def write_records(
 
 
 def describe_devices() -> str:
-    """The GPUs by name, such as ``2 × NVIDIA H200``, or the CPU and its number of cores."""
+    """The names of the GPUs, such as ``2 × NVIDIA H200``; without a GPU, the number of CPU cores."""
     names = []
     for gpu in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(gpu)
@@ -74,7 +77,8 @@ def describe_devices() -> str:
     if not names:
         return f"CPU, {os.cpu_count()} cores"
     return ", ".join(
-        f"{names.count(n)} × {n}" if names.count(n) > 1 else n for n in dict.fromkeys(names)
+        f"{names.count(name)} × {name}" if names.count(name) > 1 else name
+        for name in dict.fromkeys(names)
     )
 
 

@@ -49,20 +49,21 @@ RESUME_MAY_CHANGE = (
     *LAYOUT_FLAGS,
     *SPLIT_FLAGS,
 )
-"""Flags that a resumed run may change, because they do not change its results.
+"""The flags that a command may change when it resumes a run, because they do not change the results.
 
-They include the paths of the data, the flags that decide the split, and ``teacher``. These flags may
-differ, but the data, the split and the teacher's probabilities must be those of the saved state.
+The tuple includes the paths of the data, the flags that decide the split, and ``teacher``. For example,
+the data may have been moved. But the data itself, the split and the teacher's probabilities must be the
+same as in the saved state; that is checked elsewhere.
 """
 
 
 def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
-    """Returns the flags of an earlier run, with the changes in ``given``.
+    """The flags of an earlier run, with the changes in ``given``.
 
     Args:
-        resume: a run folder; or ``newest``, which means the folder ``given["run_dir"]`` if that is set,
-            otherwise the newest run below ``runs/``.
-        given: the flags of the command that resumes the run.
+        resume: a run folder, or ``newest``. The value ``newest`` means the folder ``given["run_dir"]``,
+            or the newest run below ``runs/`` if ``run_dir`` is not given.
+        given: the flags that the user has passed to resume the run.
 
     Raises:
         UserError: there is no such run, or ``given`` changes a flag that is not in
@@ -75,7 +76,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
         value = number_or_auto(TrainConfig, name, value)
         value = expand_home(name, value) if isinstance(value, str) else value
         if name == "weights" and value not in ("none", "imagenet"):
-            value = os.path.abspath(resolve_weights(value))  # config.json has an absolute path
+            value = os.path.abspath(resolve_weights(value))  # as it is recorded in config.json
         if name == "model" and is_folder(value):
             value = os.path.abspath(value)
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
@@ -89,15 +90,15 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
 
 
 def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfig:
-    """Returns the flags of a new run that starts from the best weights and split of an earlier run.
+    """The flags of a new run with the split of an earlier run, which starts from its best weights.
 
-    The flags name the files of the weights and of the split, so the new flags.txt does not need
-    ``--continue``. The optimizer's state is not used, because it belongs to the end of the earlier
-    learning-rate schedule.
+    The returned flags name the files with the weights and the split, so the flags.txt of the new run
+    does not need ``--continue``. The optimizer's state is not used, because it belongs to the end of
+    the earlier learning-rate schedule.
 
     Args:
         continue_from: the folder of the earlier run.
-        given: the flags of the command, which replace those of the earlier run.
+        given: the flags that the user has passed; they replace the flags of the earlier run.
 
     Raises:
         UserError: there is no such run, it has no best model, or ``given`` has ``weights``.
@@ -108,15 +109,15 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
         raise UserError(
             f"--continue={run_dir}: starts from the weights of that run; leave --weights out"
         )
-    # auto chose the recipe from the initial weights of the earlier run. It could choose another recipe
-    # for the trained weights, so the new run names the recipe.
+    # The value auto chose the recipe from the initial weights of the earlier run. For trained weights
+    # it could choose another recipe, so the recipe that it chose is passed on by name.
     recipe = choose_recipe(values.get("recipe", AUTO), values.get("weights", DEFAULT_WEIGHTS))
     values |= {"recipe": recipe}
     values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
     values |= {"run_dir": "", "resume": "", "dry_run": False}
     if given.get("recipe", recipe) != recipe:
-        # The new recipe has its own values for the flags that recipes set, so the earlier values are
-        # dropped. All recipes set the same flags, so ORIGINAL has their names.
+        # Drop the earlier values of all flags that a recipe sets, so that the new recipe sets them. All
+        # recipes set the same flags; their names are taken from ORIGINAL.
         values = {name: value for name, value in values.items() if name not in RECIPES[ORIGINAL]}
     has_other_split = given.get("val_dir") or given.get("split_csv")
     if has_other_split:
@@ -133,37 +134,42 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
 
 
 def _read_saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
-    """The flags in config.json that this version has; ``flag`` is for the error message."""
+    """The flags in config.json, without those that this version of seedtf does not have.
+
+    Args:
+        run_dir: the run folder.
+        flag: the flag that names the folder, for the error message.
+    """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     saved = read_settings(run_dir, flag=flag)
-    # Releases without --twins did not look for near duplicates. If their runs are resumed or continued,
-    # looking for near duplicates could change the split, so it is switched off.
+    # Releases without --twins did not look for near duplicates. For a run of such a release,
+    # --twins=ignore prevents that near duplicates change its split.
     return {"twins": "ignore"} | {name: saved[name] for name in saved if name in names}
 
 
 def load_resumed(config: TrainConfig) -> TrainConfig:
-    """Returns the flags of the run that ``config`` resumes or continues, with those set in ``config``.
+    """The flags of the run that ``config`` resumes or continues, with the changes in ``config``.
 
-    Flags that differ from their defaults count as set. If ``config`` neither resumes nor continues a
-    run, it is returned unchanged.
+    A flag of ``config`` that differs from its default counts as a change. If ``config`` neither resumes
+    nor continues a run, ``config`` itself is returned.
 
     Raises:
         UserError: as ``resumed_config`` and ``continued_config``.
     """
     if config.continue_from and not config.resume:
-        # The epochs are always those of ``config``, even if they are the recipe's default.
+        # Use the epochs of ``config`` even if they are a default value.
         given = {**_changed_flags(config), "epochs": config.epochs}
         return continued_config(config.continue_from, given)
-    # If the command line has already read the flags of the run, run_dir and resume are the same folder.
+    # If resume and run_dir are equal, the command line has already read the flags of the run.
     if not config.resume or config.resume == config.run_dir:
         return config
     return resumed_config(config.resume, _changed_flags(config))
 
 
 def _changed_flags(config: TrainConfig) -> dict[str, Any]:
-    """The flags that differ from their defaults, which means that a Python caller has set them."""
+    """The flags that differ from their defaults, so a Python caller must have set them."""
     recipe = config.recipe_in_use
-    # A flag that recipes set has no default of its own, so it is compared with the recipe in use.
+    # The default of a flag that recipes set is its value in the recipe in use.
     changed_from_recipe = recipe_changes(recipe, config.as_dict())
     return {
         field.name: getattr(config, field.name)

@@ -1,4 +1,4 @@
-"""Finds the newest exported SavedModel in a folder, and loads its signature and ``--fit``."""
+"""Finds the newest exported SavedModel in a folder; reads its signature and its value of ``--fit``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INPUT, _OUTPUTS = "image_bytes", {"probabilities", "classes"}
 
 
 class ServingSignature:
-    """The signature ``serving_default`` of an exported model, from encoded images to predictions.
+    """A callable that classifies encoded images: the signature ``serving_default`` of an export.
 
     Args:
         path: the folder of a SavedModel.
@@ -34,7 +34,7 @@ class ServingSignature:
 
     def __init__(self, path: Path) -> None:
         try:
-            # The loaded object owns the variables, so it must live as long as its signature.
+            # The loaded object owns the variables, so it is kept together with its signature.
             self._loaded = tf.saved_model.load(os.fspath(path))
             signature = self._loaded.signatures["serving_default"]
             inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
@@ -77,10 +77,10 @@ def find_saved_model(path: str | os.PathLike[str]) -> Path:
 
 
 def newest_saved_model(path: Path) -> Path | None:
-    """``path`` if it is a SavedModel, else its sub-folder with the highest version number.
+    """``path`` itself if it is a SavedModel; otherwise its sub-folder with the highest version number.
 
-    Returns None if there is no such sub-folder, or if it is not a SavedModel. Lower versions are not
-    tried, because a model server does not serve them either.
+    The result is None if there is no numbered sub-folder, or if the one with the highest number is not
+    a SavedModel. A lower version is not returned, because a model server would not serve it either.
     """
     if (path / _SAVED_MODEL).is_file():
         return path
@@ -92,9 +92,9 @@ def newest_saved_model(path: Path) -> Path | None:
 
 
 def read_fit(saved_model: Path) -> str:
-    """How an export makes images square, see ``images.decode.resize_image``.
+    """The value of ``--fit`` with which an export makes images square.
 
-    It is ``stretch`` if the export has no readable parity.json, or one of an older release.
+    It is ``stretch`` if parity.json cannot be read, or was written by a release without the flag.
     """
     try:
         values = json.loads((saved_model / "assets.extra" / PARITY).read_text(encoding="utf-8"))
@@ -105,5 +105,5 @@ def read_fit(saved_model: Path) -> str:
 
 
 def is_version(name: str) -> bool:
-    """Whether ``name`` has only ASCII digits, so that a model server treats the folder as a version."""
+    """Whether a model server treats a folder with this name as a version: it has only ASCII digits."""
     return name.isascii() and name.isdigit()

@@ -1,8 +1,8 @@
-"""Says how the split of a run was made: drawn by seedtf, given by the user, or a fold of seedtf folds.
+"""Finds how the split of a run was made: drawn by seedtf, given by the user, or a fold of seedtf folds.
 
-The flags alone do not say it. Folders named train and val, or a column of a table, give a split without
-a flag. And ``--split_csv`` may name a table that seedtf wrote: ``--continue`` passes the split of an
-earlier run, and ``seedtf folds`` that of a fold.
+The flags alone do not tell this. Folders named train and val, or a column of a table, give a split
+without a flag. The table of ``--split_csv`` may have been written by seedtf: ``--continue`` passes the
+split of an earlier run, and ``seedtf folds`` passes the split of a fold.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from seedtf.runs.paths import RunPaths
 __all__ = ["DRAWN", "FOLD", "GIVEN", "SPLIT", "find_split_origin", "read_split_origin"]
 
 SPLIT = "split"
-"""Key of the origin of the split in ``resolved`` of config.json."""
+"""The key in ``resolved`` of config.json under which the origin of the split is recorded."""
 
 DRAWN, GIVEN, FOLD = "drawn", "given", "fold"
-"""The origins: drawn at random, given by the user, or one fold of a cross-validation."""
+"""The origins of a split: drawn at random, given by the user, or one fold of a cross-validation."""
 
 
 def find_split_origin(split_source: str, split_csv: str) -> str:
-    """How the split of a new run was made: ``DRAWN``, ``GIVEN`` or ``FOLD``; empty if it is unknown.
+    """The origin of the split of a new run: ``DRAWN``, ``GIVEN`` or ``FOLD``; empty if it is unknown.
 
-    If ``split_csv`` is the table of another run, the split was made as that of the other run. It is
-    unknown if an earlier release wrote the other run.
+    If ``split_csv`` is the split of another run, the new run has the same origin as the other run. The
+    origin is unknown if the other run was written by a release that did not record it.
 
     Args:
-        split_source: the folder or table that gives the split; empty if seedtf drew it for this run.
+        split_source: the folder or table that gives the split; empty if seedtf draws the split.
         split_csv: the value of the flag; empty if it is not set.
 
     Example:
@@ -60,7 +60,8 @@ def find_split_origin(split_source: str, split_csv: str) -> str:
 def read_split_origin(settings: Mapping[str, Any]) -> str:
     """The origin of the split of an existing run; empty if it is unknown.
 
-    Runs of earlier releases have no origin in config.json. If ``--val_dir`` is set, it is ``GIVEN``.
+    Runs of earlier releases did not record the origin. It is ``GIVEN`` if ``--val_dir`` is set, and
+    unknown in other runs.
 
     Args:
         settings: the content of config.json.

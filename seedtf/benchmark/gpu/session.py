@@ -20,8 +20,8 @@ from seedtf.files import write_text
 __all__ = ["read_result", "run_parts"]
 
 _CHILD = "seedtf.benchmark.children.gpu"
-# Importing TensorFlow and compiling take about this long, so a part does not start if less time is left.
-# A part whose own limit is lower starts if as much time as its limit is left.
+# Importing TensorFlow and compiling take about this long. If less time is left, a part starts only if
+# its own limit is not above the time that is left.
 _MIN_SECONDS = 20.0
 _ERROR_CHARACTERS = 600
 
