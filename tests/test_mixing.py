@@ -80,8 +80,10 @@ def test_labels_are_distributions_over_two_classes_and_pixels_in_range(
 
 
 def test_without_mixup_cutmix_or_random_erasing_nothing_changes() -> None:
-    assert not Mixing(0.0, 0.0, 0.0).active
-    assert all(m.active for m in (Mixing(mixup=0.1), Mixing(cutmix=1), Mixing(random_erasing=0.1)))
+    assert not Mixing(0.0, 0.0, 0.0).is_active
+    assert all(
+        m.is_active for m in (Mixing(mixup=0.1), Mixing(cutmix=1), Mixing(random_erasing=0.1))
+    )
     images = black_and_white(4)
     mixed, labels = mix_images(images, [0, 1, 2, 3], Mixing())
     assert (mixed == images).all()

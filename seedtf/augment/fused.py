@@ -1,6 +1,6 @@
-"""The fused augmentation: each image is resampled once and multiplied by one colour matrix.
+"""The fused augmentation: each image is resampled once, and its colours are multiplied by one matrix.
 
-Nothing here is random: ``augment_images`` applies the parameters that ``augment/policy.py`` draws.
+``augment/policy.py`` draws the random parameters, and ``augment_images`` applies them.
 ``augment/reference.py`` computes the same result with one operation after another.
 """
 
@@ -26,9 +26,9 @@ __all__ = [
     "sample_positions",
 ]
 
-# The constants of TensorFlow Addons' adjust_hsv_in_yiq: the NTSC matrix rounded to three decimals, and
-# its inverse. tf.image.rgb_to_yiq does not round; when the hue is rotated by 180 degrees, the results
-# differ by up to one grey level.
+# The constants of adjust_hsv_in_yiq in TensorFlow Addons: the NTSC matrix rounded to three decimals,
+# and the inverse of the rounded matrix. tf.image.rgb_to_yiq uses the matrix without rounding; after a
+# rotation of the hue by 180 degrees, its result differs by up to one grey level.
 RGB_TO_YIQ = (
     (0.299, 0.587, 0.114),
     (0.596, -0.274, -0.322),
@@ -40,18 +40,19 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
-# The fractional bits of a pixel position; a float32 below 256 has as many.
+# Number of fractional bits of a pixel position. A float32 between 128 and 256 has as many.
 _FRACTION_BITS = 16
 
 
 def affine_matrices(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The affine map from output to input pixel coordinates of each image: float32 ``[B, 2, 3]``.
+    """The affine maps from output to input pixel coordinates: float32 ``[B, 2, 3]``.
 
-    A map flips, then shears, then rotates about the centre of the crop window, then scales to the
-    window. With coordinates at pixel centres, an output pixel ``(u, v)`` reads the input at
-    ``x = a·u + b·v + c``, ``y = d·u + e·v + f``; the rows of the matrix are (a, b, c) and (d, e, f).
+    A map flips, then shears, then rotates about the centre of the crop window, then scales to the size
+    of the window. The output pixel ``(u, v)`` reads the input at ``x = a·u + b·v + c`` and
+    ``y = d·u + e·v + f``, where integer coordinates are the centres of pixels. The rows of the matrix
+    are (a, b, c) and (d, e, f).
 
     Args:
         parameters: float32 ``[B]`` each.
@@ -72,10 +73,10 @@ def affine_matrices(
 
 
 def color_matrices(parameters: Parameters) -> tf.Tensor:
-    """One affine map of RGB for each image: float32 ``[B, 3, 4]``, whose last column is added.
+    """The affine map of RGB of each image: float32 ``[B, 3, 4]``, whose last column is added.
 
-    In YIQ, saturation multiplies the chroma and hue rotates it, as in ``adjust_hsv_in_yiq`` of
-    TensorFlow Addons. Contrast scales the differences from mid-grey; brightness adds a constant.
+    The map changes saturation and hue as ``adjust_hsv_in_yiq`` of TensorFlow Addons does. Contrast
+    multiplies the difference from mid-grey, and brightness adds a constant.
     """
     p = parameters
     to_yiq, to_rgb = tf.constant(RGB_TO_YIQ), tf.constant(YIQ_TO_RGB)
@@ -93,16 +94,16 @@ def sample_positions(
 ) -> tf.Tensor:
     """The position in the input that each output pixel reads, mirrored at the edges of the image.
 
-    A position is an integer in units of 1/65,536 pixel, from which both the index of an input pixel and
-    its interpolation weight follow. If both were computed from a float, XLA might round it differently
-    in the two places, and index and weight would disagree.
+    A position is an integer in units of 1/65,536 pixel. The index of the input pixel and its
+    interpolation weight are computed from this integer. With a float position, XLA might round it
+    differently for the index and for the weight, which would then contradict each other.
 
     Args:
         matrices: float32 ``[B, 2, 3]`` from ``affine_matrices``.
         in_size, out_size: (height, width) in pixels, at most 32,767.
 
     Returns:
-        int32 ``[2, B, H, W]``: the x that each output pixel reads, then the y.
+        int32 ``[2, B, H, W]``: the x coordinates that the output pixels read, then the y coordinates.
     """
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     rows = tf.transpose(matrices, [2, 1, 0])[..., None, None]
@@ -116,14 +117,14 @@ def sample_positions(
 
 
 def pack_pixels(images: tf.Tensor) -> tf.Tensor:
-    """Packs RGB uint8 ``[B, h, w, 3]`` into uint32 ``[B·h·w]``, so that one load reads a pixel."""
+    """RGB images, uint8 ``[B, h, w, 3]``, as one integer for each pixel, uint32 ``[B·h·w]``."""
     return _materialized_dot(tf.cast(tf.reshape(images, [-1, 3]), tf.uint32), [1, 1 << 8, 1 << 16])
 
 
 def resample_and_recolor(
     packed: tf.Tensor, in_size: tuple[int, int], positions: tf.Tensor, colors: tf.Tensor
 ) -> tf.Tensor:
-    """Resamples bilinearly, then applies the 3×4 matrix of each image and clips to 0–255.
+    """Resamples the images bilinearly, applies the colour matrix of each image, and clips to 0–255.
 
     Args:
         packed: uint32 ``[B·h·w]`` from ``pack_pixels``, fewer than 2³¹ pixels in all.
@@ -143,9 +144,9 @@ def resample_and_recolor(
     table_length = tf.shape(pixels)[0] - width - 1
 
     def gather_neighbours(offset: int) -> tf.Tensor:
-        # All four gathers use the same index, in tables that start at different pixels, so that XLA
-        # clamps the index only once. A table holds each pixel three times, once per channel: if the
-        # gathered pixels were broadcast instead, XLA would first write them to memory.
+        # The four gathers use the same index in tables that start at different pixels, so that XLA
+        # limits the index to its range only once. A table has each pixel three times, once for each
+        # channel. If the gathered pixels were broadcast instead, XLA would write them to memory first.
         table = pixels[offset : offset + table_length]
         return tf.gather(tf.broadcast_to(table, [table_length, 3]), index)
 
@@ -157,7 +158,7 @@ def resample_and_recolor(
         return _blend(_blend(a, b, weight_x), _blend(c, d, weight_x), weight_y)
 
     weights = colors[:, None, None]  # [B, 1, 1, 3, 4]
-    # XLA fuses three multiply-adds into one pass over the pixels, but not a small matrix product.
+    # XLA fuses three multiply-adds into one pass over the pixels. It would not fuse a matrix product.
     mixed = weights[..., 3] + resample_channel(0) * weights[..., 0]
     mixed = (mixed + resample_channel(8) * weights[..., 1]) + resample_channel(16) * weights[..., 2]
     return tf.clip_by_value(mixed, 0.0, 255.0)
@@ -166,7 +167,7 @@ def resample_and_recolor(
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Applies the parameters to the images.
+    """The augmented images of a batch.
 
     Args:
         images: uint8 ``[B, h, w, 3]``, RGB, at least 2×2 pixels; fewer than 2³¹ pixels in all.
@@ -200,30 +201,29 @@ def compile_augmentation(
     whole_batch: bool = False,
     deterministic: bool = False,
 ) -> Callable[..., tf.Tensor]:
-    """Returns a function that draws parameters and applies them, for ``Dataset.map`` or a train step.
+    """Makes a function that augments a batch, for ``Dataset.map`` or for a train step.
 
     On a CPU, XLA compiles a loop over the images, so that the packed pixels and positions of an image
     are still in the core's cache when they are read. The parameters are drawn without XLA.
 
-    On a GPU (``whole_batch``), XLA compiles the drawing too, and processes all images at once to keep
-    the device busy. The compiled code also gathers ``images[rows]``: TensorFlow has no GPU kernel that
-    gathers uint8, and would copy the images to the host.
+    On a GPU (``whole_batch``), XLA processes all images at once to keep the device busy, and compiles
+    the drawing of the parameters, too. The compiled code also gathers ``images[rows]``. TensorFlow
+    itself has no GPU kernel that gathers uint8, so it would copy the images to the host.
 
     Args:
-        policy: the ranges, already multiplied by a constant ``--augment_strength``.
+        policy: the ranges. If ``--augment_strength`` is a number, they are already multiplied by it.
         seed: root seed of the run.
         out_size: (height, width) of the result.
         strength: float32 scalar that is read for each batch and multiplies every range; None means 1.
-        whole_batch: whether to process all images at once; its pixels equal those of the loop, up to
-            rounding.
+        whole_batch: whether to process all images at once. The pixels are the same up to rounding.
         deterministic: whether TensorFlow's op determinism is on. The result is then not written into a
             variable, because op determinism executes assignments to variables one after the other.
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
-        → float32 [B, H, W, 3]``. A record is the index of an image in the training data. ``rows[i]`` is
-        the row of ``images`` that holds record ``records[i]``, so that images in memory need no copy;
-        None means row i.
+        → float32 [B, H, W, 3]``. ``records`` has the indices of the images in the training data, and
+        ``rows`` their positions in ``images``. So images that are in memory need no copy. Without
+        ``rows``, image i of the batch is ``images[i]``.
     """
     draw = functools.partial(draw_uniforms, seed)
     if whole_batch:
@@ -256,7 +256,7 @@ def compile_augmentation(
         parameters = make_parameters(policy.at(strength), draw(epoch, records))
         if whole_batch:
             return augment_batch(images, parameters, rows)
-        # Without rows, this may run in a worker of a tf.data service, where variables were not tried.
+        # Without rows, this code may run in a tf.data service, where variables were not tried.
         if rows is None or deterministic:
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
             return compiled_one_by_one(images, rows, parameters)
@@ -283,9 +283,9 @@ def _augment_one_by_one(
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
 
     def step(i: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        # The matrices are computed for one image at a time. For a whole batch, vector instructions
-        # would compute some of the sines, and the last bit of a sine would depend on its position in
-        # the batch and on XLA's flags. For the same reason the parameters are drawn without XLA.
+        # The matrices are computed for one image at a time. In a whole batch, vector instructions would
+        # compute some of the sines, so the last bit of a sine would depend on its position in the batch
+        # and on XLA's flags. For the same reason, the parameters are drawn without XLA.
         row, *fields = (tf.gather(value, i)[None] for value in (rows, *parameters))
         augmented = augment_images(tf.gather(images, row), Parameters(*fields), out_size)
         return i + 1, results.write(i, augmented[0])
@@ -306,8 +306,8 @@ def _uint32(count: int) -> tf.Tensor:
 def _materialized_dot(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
     """``Σ terms[..., i] · factors[i]`` as a reduction, which XLA computes once and stores in memory.
 
-    XLA would fuse a plain sum of products into each of the four gathers, which would then pack every
-    pixel four times.
+    XLA would fuse a plain sum of products into each of the four gathers, so every pixel would be packed
+    four times.
     """
     return tf.reduce_sum(terms * tf.constant(factors, terms.dtype), axis=-1)
 
@@ -322,9 +322,9 @@ def _materialized_minimum(value: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
 
 
 def _split_position(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Splits positions on one axis into a pixel index, int32, and the next pixel's weight, float32.
+    """The pixel index of each position on one axis, int32, and the weight of the next pixel, float32.
 
-    At the last of ``size`` pixels, the index is that of the pixel before it, and the weight is 1.
+    For a position at the last of ``size`` pixels, the index is ``size - 2`` and the weight is 1.
     """
     first = tf.minimum(tf.bitwise.right_shift(position, _FRACTION_BITS), size - 2)
     fraction = position - tf.bitwise.left_shift(first, _FRACTION_BITS)
@@ -332,7 +332,7 @@ def _split_position(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
 
 
 def _byte(packed: tf.Tensor, shift: int) -> tf.Tensor:
-    """The byte at bit ``shift`` as float32, cast from int32, which CPUs convert in one instruction."""
+    """The byte at bit ``shift`` as float32. CPUs convert int32 to float32 in one instruction."""
     byte = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, _uint32(shift)), _uint32(255))
     return tf.cast(tf.cast(byte, tf.int32), tf.float32)
 
@@ -344,7 +344,7 @@ def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 def _mirror(position: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Mirrors coordinates at the outer pixel edges: d c b a | a b c d | d c b a.
 
-    One mirror image on each side is enough, because no policy reads further than one image beyond an
-    edge. Further out, a coordinate would become 0, on the left and at the top after a second image.
+    There is one mirror image on each side, because no policy reads further outside an image than its
+    own size. This function does not mirror coordinates further outside correctly.
     """
     return tf.maximum(size - tf.abs(size - tf.abs(position + 0.5)) - 0.5, 0.0)

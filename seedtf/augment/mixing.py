@@ -1,9 +1,9 @@
-"""MixUp, CutMix and Random Erasing of a batch whose labels are probabilities of the classes.
+"""MixUp, CutMix and random erasing of a batch whose labels are probabilities of the classes.
 
-The random numbers of a record (the index of an image) depend only on (seed, epoch, record). An image is
-mixed with the next image of its batch, which is a random one because batches are shuffled. Sizes and
-positions are computed with integers and tables. They are therefore the same on every device, with and
-without XLA, in the input pipeline and in the train step.
+The random numbers of an image depend only on the seed, the epoch, and the index of the image, its
+record. An image is mixed with the next image of its batch; batches are shuffled, so this is a random
+image. Sizes and positions are computed with integers and tables. Therefore they are the same on every
+device, with and without XLA, in the input pipeline and in the train step.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from seedtf.seeds import MIX, epoch_seed, hash_words
 
 __all__ = ["Mixer", "Mixing", "beta_quantiles", "make_mixer", "mix"]
 
-# The ranges of Random Erasing (https://arxiv.org/abs/1708.04896, section 3.2): the rectangle's fraction
-# of the image area, and its height / width.
+# The ranges of random erasing (https://arxiv.org/abs/1708.04896, section 3.2): the area of the
+# rectangle as a fraction of the image area, and its height divided by its width.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
-# A record has _NUM_UNIFORMS random numbers. Each of these constants is the index of one, and its name
-# says what that number decides. Numbers from index _NUM_UNIFORMS on give the noise of erased pixels.
+# The first _NUM_UNIFORMS random numbers of a record decide how its image is mixed and erased. Each of
+# these constants is the index of a number; its name says what the number decides. The later numbers are
+# the noise of erased pixels.
 _IS_CUTMIX, _WEIGHT, _CENTER_Y, _CENTER_X, _IS_ERASED, _AREA, _ASPECT, _TOP, _LEFT = range(9)
 _NUM_UNIFORMS = 16
 _UNIFORM_BITS = 24
@@ -33,12 +34,12 @@ _TABLE_BITS = 14
 _INTEGRATION_STEPS = 1 << 15
 
 Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-"""``(images, labels, epoch, records) → (images, labels)``, as ``make_mixer`` returns it."""
+"""A function ``(images, labels, epoch, records) → (images, labels)`` of ``make_mixer``."""
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How the images of a batch are mixed and erased; 0 switches an operation off.
+    """The settings of MixUp, CutMix and random erasing; 0 switches an operation off.
 
     Attributes:
         mixup: the parameter a of the distribution Beta(a, a) from which the weight of an image in a
@@ -48,9 +49,9 @@ class Mixing:
         random_erasing: fraction of the images in which a rectangle is replaced by noise, in [0, 1].
 
     Example:
-        >>> Mixing(mixup=0.2, cutmix=1.0).active
+        >>> Mixing(mixup=0.2, cutmix=1.0).is_active
         True
-        >>> Mixing().active
+        >>> Mixing().is_active
         False
     """
 
@@ -59,8 +60,8 @@ class Mixing:
     random_erasing: float = 0.0
 
     @property
-    def active(self) -> bool:
-        """Whether ``mix`` changes anything."""
+    def is_active(self) -> bool:
+        """Whether any operation is on."""
         return self.mixup > 0 or self.cutmix > 0 or self.random_erasing > 0
 
 
@@ -73,18 +74,18 @@ def mix(
     seed: int,
     mixing: Mixing,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Erases rectangles, then blends each image with the next one or pastes a part of the next into it.
+    """Erases rectangles, then mixes each image of a batch with the next image.
 
-    MixUp: https://arxiv.org/abs/1710.09412; CutMix: https://arxiv.org/abs/1905.04899. If both are
-    on, each image is mixed by one of them, each with probability 1/2. The labels of a CutMix image are
-    weighted by the area of the pasted rectangle, after clipping at the edges.
+    MixUp (https://arxiv.org/abs/1710.09412) blends the two images. CutMix
+    (https://arxiv.org/abs/1905.04899) pastes a rectangle of the next image; the labels are weighted by
+    its area, after clipping at the edges. If MixUp and CutMix are on, each image gets one of the two,
+    with probability 1/2.
 
     Args:
         images: float32 ``[B, H, W, 3]`` in 0–255, H and W static and below 2¹⁵.
-        labels: float32 ``[B, K]``, rows that sum to 1, or to the weight of the image.
-        epoch: int64 scalar, counted from 0.
-        records: int64 ``[B]``. The random numbers of a record do not depend on its batch, but the image
-            that it is mixed with does.
+        labels: float32 ``[B, K]``. A row sums to 1, or to the weight of the image in the loss.
+        epoch: int64 scalar, from 0.
+        records: int64 ``[B]``, the indices of the images.
         seed: root seed of the run.
         mixing: the operations that are on.
 
@@ -100,7 +101,7 @@ def mix(
         >>> mixed.shape, tf.reduce_sum(labels, 1).numpy().tolist()
         (TensorShape([4, 8, 8, 3]), [1.0, 1.0, 1.0, 1.0])
     """
-    if not mixing.active:
+    if not mixing.is_active:
         return images, labels
     key = epoch_seed(seed, MIX, epoch)
     uniforms = _integer_uniforms(key, records)
@@ -114,16 +115,21 @@ def mix(
 
 
 def make_mixer(mixing: Mixing, seed: int, num_classes: int) -> Mixer | None:
-    """Returns a function that mixes the augmented images and the labels of a batch.
+    """Makes a function that mixes the augmented images and the labels of a batch.
+
+    Args:
+        mixing: the operations and their parameters.
+        seed: root seed of the run.
+        num_classes: the number of classes K.
 
     Returns:
         ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, K], epoch int64 [],
-        records int64 [B]) → (images, labels float32 [B, K])``; None if ``mixing`` is not active.
+        records int64 [B]) → (images, labels float32 [B, K])``; None if all operations are off.
     """
-    if not mixing.active:
+    if not mixing.is_active:
         return None
-    # Erasing is compiled separately, because XLA fuses the noise of the erased rectangles into both
-    # terms of the blend and computes it several times.
+    # Erasing is compiled separately. In one compiled function, XLA would compute the noise of the
+    # erased rectangles several times, because it would fuse the noise into both terms of the blend.
     erasing, blending = (
         Mixing(random_erasing=mixing.random_erasing),
         replace(mixing, random_erasing=0.0),
@@ -133,7 +139,7 @@ def make_mixer(mixing: Mixing, seed: int, num_classes: int) -> Mixer | None:
             functools.partial(mix, seed=seed, mixing=part), jit_compile=True, autograph=False
         )
         for part in (erasing, blending)
-        if part.active
+        if part.is_active
     ]
 
     def mixer(
@@ -151,13 +157,13 @@ def make_mixer(mixing: Mixing, seed: int, num_classes: int) -> Mixer | None:
 def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.float64]:
     """A table of ``count`` quantiles of Beta(a, a), float64 ``[count]`` in [0, 1].
 
-    The quantiles belong to the probabilities (i + 1/2) / count. A uniformly chosen entry follows
-    Beta(a, a), with an error of at most 1/(2·count) in the distribution function. Unlike rejection
-    sampling, this needs no loop.
+    The quantiles belong to the probabilities (i + 1/2) / count. An entry that is chosen uniformly
+    follows Beta(a, a), with an error of at most 1/(2·count) in the distribution function. Rejection
+    sampling would need a loop.
 
-    The density is integrated by the trapezoid rule from 0 to 1/2; the upper half is the mirror image.
-    For a < 1 the density is infinite at x = 0, but finite as a function of z = xᵃ, so it is integrated
-    over z.
+    The density is integrated by the trapezoid rule from 0 to 1/2; the upper half of the table is the
+    mirror image of the lower half. For a < 1, the density over x is infinite at x = 0. Over z = xᵃ it
+    is finite, so the integration variable is z.
 
     Args:
         a: the parameter of the distribution, above 0.
@@ -171,12 +177,12 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
     levels = (np.arange(count // 2) + 0.5) / count
     lower = np.interp(levels, 0.5 * mass / mass[-1], z) ** (1.0 / power)
     quantiles = np.concatenate([lower, 1.0 - lower[::-1]])
-    quantiles.flags.writeable = False  # the cache returns this array to every caller
+    quantiles.flags.writeable = False  # because lru_cache returns the same array to all callers
     return quantiles
 
 
 def _integer_uniforms(key: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-    """Uniform integers in [0, 2²⁴), int64 ``[_NUM_UNIFORMS, B]``."""
+    """Random integers, uniform in [0, 2²⁴), int64 ``[_NUM_UNIFORMS, B]``."""
     numbers = tf.range(_NUM_UNIFORMS, dtype=tf.int64)[:, None]
     words = hash_words(key, records[None], numbers)
     shift = tf.constant(64 - _UNIFORM_BITS, tf.uint64)
@@ -184,12 +190,12 @@ def _integer_uniforms(key: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
 
 
 def _scale_below(uniform: tf.Tensor, bound: tf.Tensor | int) -> tf.Tensor:
-    """Scales uniform integers in [0, 2²⁴) to ``[0, bound)``, int32; the bound is int32 or an int."""
+    """Random integers, uniform in [0, bound), int32, from uniform integers in [0, 2²⁴)."""
     return tf.cast(uniform * tf.cast(bound, tf.int64) // (1 << _UNIFORM_BITS), tf.int32)
 
 
 def _choose(table: npt.NDArray, uniform: tf.Tensor) -> tf.Tensor:
-    """A uniformly chosen entry of ``table``, of its dtype."""
+    """An entry of ``table`` for each integer in ``uniform``, chosen uniformly."""
     return tf.gather(tf.constant(table), _scale_below(uniform, len(table)))
 
 
@@ -218,7 +224,10 @@ def _mix_weights(
 def _cutmix_weights(
     uniforms: tf.Tensor, a: float, height: int, width: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """CutMix weights ``[B, H, W, 1]``, 0 where the next image is pasted; and their mean ``[B, 1]``."""
+    """The weights of CutMix, ``[B, H, W, 1]``, and the mean weight of each image, ``[B, 1]``.
+
+    A weight is 0 where the next image is pasted, and 1 elsewhere.
+    """
     # The pasted rectangle has the aspect ratio of the image, and these fractions of its sides.
     side_fractions = np.sqrt(1.0 - beta_quantiles(a))
 
@@ -230,8 +239,8 @@ def _cutmix_weights(
     rows = draw_edges(uniforms[_CENTER_Y], height)
     columns = draw_edges(uniforms[_CENTER_X], width)
     pasted = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    # XLA replaces a division by a constant by a multiplication, which rounds differently. With the
-    # multiplication written here, the result is the same with and without XLA.
+    # XLA would replace a division by a constant with a multiplication, which rounds differently. So
+    # this is a multiplication, which gives the same result with and without XLA.
     fraction = 1.0 - tf.cast(pasted, tf.float32) * np.float32(1.0 / (height * width))
     is_inside = _is_in_rectangle(rows, columns, height, width)
     return tf.where(is_inside, 0.0, 1.0), fraction[:, None]
@@ -240,9 +249,13 @@ def _cutmix_weights(
 def _erase(
     images: tf.Tensor, key: tf.Tensor, records: tf.Tensor, uniforms: tf.Tensor, probability: float
 ) -> tf.Tensor:
-    """Random Erasing: fills one rectangle with noise; sides longer than the image are shortened."""
+    """Fills a rectangle of some images with noise.
+
+    A side of the rectangle that would be longer than the image is shortened.
+    """
     _, height, width, _ = images.shape
-    # Tables from which the area (uniform) and the aspect ratio (uniform in its logarithm) are chosen.
+    # Tables of the square roots of areas, which are uniform, and of aspect ratios, whose logarithms are
+    # uniform.
     fractions = (np.arange(1 << 10) + 0.5) / (1 << 10)
     root_area = np.sqrt(np.interp(fractions, [0.0, 1.0], _ERASED_AREA)).astype(np.float32)
     root_aspect = np.exp(0.5 * np.interp(fractions, [0.0, 1.0], np.log(_ERASED_ASPECT)))
@@ -250,8 +263,8 @@ def _erase(
     def draw_edges(
         factors: npt.NDArray, position: tf.Tensor, length: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        # The size is a single product of two table entries, because XLA could fuse a longer
-        # computation and round it differently.
+        # The size is the product of two table entries. XLA could fuse a longer computation and round
+        # the result differently.
         size = _choose(root_area * np.float32(length), uniforms[_AREA]) * _choose(
             factors.astype(np.float32), uniforms[_ASPECT]
         )
@@ -267,7 +280,7 @@ def _erase(
 
 
 def _noise(key: tf.Tensor, records: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Random grey levels 0–255 as float32 ``[B, H, W, 3]``, from three bytes of a hash per pixel."""
+    """Random levels 0–255, float32 ``[B, H, W, 3]``; a hash for each pixel gives three bytes."""
     numbers = tf.range(_NUM_UNIFORMS, _NUM_UNIFORMS + height * width, dtype=tf.int64)
     pixels = tf.reshape(numbers, [height, width])
     words = hash_words(key, records[:, None, None], pixels[None])
@@ -281,10 +294,12 @@ def _noise(key: tf.Tensor, records: tf.Tensor, height: int, width: int) -> tf.Te
 def _is_in_rectangle(
     rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor], height: int, width: int
 ) -> tf.Tensor:
-    """Which pixels of each image lie in its rectangle: bool ``[B, H, W, 1]``.
+    """Whether each pixel lies in the rectangle of its image: bool ``[B, H, W, 1]``.
 
     Args:
-        rows, columns: the first index inside and the first one after it, int32 ``[B]`` each.
+        rows: the first row inside each rectangle, and the first row below it, int32 ``[B]`` each.
+        columns: the first column inside each rectangle, and the first column to its right, int32
+            ``[B]`` each.
         height, width: size of the images.
     """
 
@@ -297,6 +312,6 @@ def _is_in_rectangle(
 
 
 def _blend_with_next(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """``weight`` times each entry plus 1 - ``weight`` times the next; the first follows the last."""
-    # Two products are exact where the weight is 0 or 1; `next + weight * (value - next)` is not.
+    """``weight · value + (1 − weight) · next value``; the next value of the last entry is the first."""
+    # This sum is exact where the weight is 0 or 1. `next + weight * (value - next)` is not exact there.
     return values * weight + tf.concat([values[1:], values[:1]], 0) * (1.0 - weight)

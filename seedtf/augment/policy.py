@@ -1,7 +1,7 @@
 """The augmentation policy (the range of each operation), and the parameters drawn within its ranges.
 
-``draw_parameters`` is a pure function of policy, seed, epoch and record (the index of an image), so the
-parameters of any image can be drawn again later.
+``draw_parameters`` is a pure function of the policy, the seed, the epoch, and the index of an image,
+its record. So the parameters of any image can be drawn again later.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ class Policy:
     """The range of each random operation; 0, or ``none`` for ``flip``, switches the operation off.
 
     Attributes:
-        crop: largest fraction c of each side that is cropped away, in [0, 0.9], before the stretch.
-        stretch: largest relative change s of the aspect ratio, in [0, 1]: width/height changes by a
-            factor in [1/(1+s), 1+s]. For that, one side is cropped further: of a side,
-            (1−c)/√(1+s) or more is left.
+        crop: largest fraction c of each side that is cropped away before the stretch, in [0, 0.9].
+        stretch: largest relative change s of the aspect ratio, in [0, 1]. Width divided by height
+            changes by a factor in [1/(1+s), 1+s]. To change it, one side is cropped further, to a
+            fraction of at least (1−c)/√(1+s) of the side.
         rotate: largest angle in either direction, degrees in [0, 180].
         shear: largest shear angle in either direction, degrees in [0, 45].
-        flip: ``none``, ``horizontal``, ``vertical`` or ``both``, where the two are drawn independently.
+        flip: the directions of flips: ``none``, ``horizontal``, ``vertical`` or ``both``. With
+            ``both``, the two flips are drawn independently.
         brightness: largest shift in either direction, as a fraction of the full range, in [0, 1].
-        contrast: c in [0, 1]; differences from mid-grey are multiplied by a factor in [1 − c, 1 + c].
-        saturation: s in [0, 1]; the saturation is multiplied by a factor in [1 − s, 1 + s].
+        contrast: largest relative change c, in [0, 1]: the difference from mid-grey is multiplied by a
+            factor in [1 − c, 1 + c].
+        saturation: largest relative change s, in [0, 1]: the saturation is multiplied by a factor in
+            [1 − s, 1 + s].
         hue: largest rotation of the hue in either direction, degrees in [0, 180].
         flip_probability: the probability of each flip that ``flip`` allows, in [0, 0.5].
 
@@ -57,8 +60,8 @@ class Policy:
         """The policy with every range multiplied by ``strength`` and clipped to its limits.
 
         Args:
-            strength: 0 (no augmentation) or more. A float, or a float32 scalar tensor if the strength
-                changes during training; the ranges of the result are then tensors too.
+            strength: a float, 0 (no augmentation) or more. If the strength changes during training, it
+                is a float32 scalar tensor, and the ranges of the result are tensors, too.
         """
         minimum = tf.minimum if tf.is_tensor(strength) else min
         limits = {
@@ -78,7 +81,7 @@ class Policy:
         return replace(self, **ranges)
 
     def at(self, strength: tf.Variable | None) -> Policy:
-        """The policy scaled by the current value of ``strength``; this policy itself for None."""
+        """The policy scaled by the current value of ``strength``; for None, the policy itself."""
         return self if strength is None else self.scaled(tf.identity(strength))
 
 
@@ -86,12 +89,12 @@ class Parameters(NamedTuple):
     """The random parameters of B images; every field is float32 ``[B]``.
 
     Attributes:
-        scale_x, scale_y: size of the crop window, as a fraction of the image.
-        center_x, center_y: centre of the crop window, as a fraction of the image.
+        scale_x, scale_y: width and height of the crop window as fractions of the image.
+        center_x, center_y: centre of the crop window as fractions of the image.
         rotate, shear: angles in radians.
-        flip_x, flip_y: −1 for a flip, otherwise 1.
+        flip_x, flip_y: −1 to flip the image in this direction, 1 not to flip it.
         brightness: shift in grey levels.
-        contrast, saturation: factors.
+        contrast, saturation: the factors of the contrast and of the saturation.
         hue: angle in radians.
     """
 
@@ -110,14 +113,14 @@ class Parameters(NamedTuple):
 
 
 def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Tensor) -> Parameters:
-    """Draws the parameters of each record in an epoch.
+    """The random parameters of each image in an epoch.
 
     Args:
         policy: the ranges, already scaled by the strength.
         seed: root seed of the run.
-        epoch: int64 scalar, counted from 0.
-        records: int64 ``[B]``, record indices; the parameters of a record do not depend on the batch
-            that it is in.
+        epoch: int64 scalar, from 0.
+        records: int64 ``[B]``, the indices of the images. The parameters of an image do not depend on
+            the other images.
 
     Returns:
         ``Parameters`` of float32 ``[B]``.
@@ -135,20 +138,20 @@ def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Ten
 
 
 def draw_uniforms(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-    """Draws twelve uniform numbers for each record in an epoch: float32 ``[12, B]`` in [0, 1).
+    """Twelve uniform random numbers for each image in an epoch: float32 ``[12, B]`` in [0, 1).
 
-    The numbers are computed with integers and are multiples of 2⁻²⁴. Every device therefore computes
-    the same bits, with and without XLA. See ``draw_parameters`` for the arguments.
+    The numbers are computed with integers and are multiples of 2⁻²⁴. Therefore every device computes
+    the same bits, with and without XLA. The arguments are those of ``draw_parameters``.
     """
     return uniform(epoch_seed(seed, AUGMENT, epoch), records, _NUM_UNIFORMS)
 
 
 def make_parameters(policy: Policy, uniforms: tf.Tensor) -> Parameters:
-    """Turns the result of ``draw_uniforms`` into parameters within the ranges of a policy."""
+    """Parameters within the ranges of ``policy``, from the result of ``draw_uniforms``."""
     signed = 2.0 * uniforms - 1.0  # uniform in [−1, 1)
     window = 1.0 - policy.crop * uniforms[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])
-    # Stretching must not make a side of the crop window longer than that of the image.
+    # Stretching must not make a side of the crop window longer than the side of the image.
     scale_x = tf.minimum(window * aspect, 1.0)
     scale_y = tf.minimum(window / aspect, 1.0)
     flip_x, flip_y = (

@@ -1,8 +1,8 @@
 """The augmentation as a chain of plain operations, with which tests compare the fused augmentation.
 
-``--augment_impl=tf_image`` trains with TensorFlow's own ops. ``--augment_impl=addons`` uses the
-functions of TensorFlow Addons for the transform, the hue and the saturation. Neither is compiled by
-XLA, so both are slower than ``--augment_impl=fused``.
+``--augment_impl=tf_image`` trains with TensorFlow's own operations. ``--augment_impl=addons`` uses
+functions of TensorFlow Addons for the transform, the hue and the saturation. XLA does not compile these
+two chains, so they are slower than ``--augment_impl=fused``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MID_GREY = 127.5
 
 
 def make_chain(impl: str) -> ImageOp:
-    """Returns the function that applies all parameters with the operations of ``impl``.
+    """The function that augments a batch with the operations of ``impl``.
 
     Args:
         impl: one of ``seedtf.augment.AUGMENT_CHAINS``.
@@ -60,12 +60,14 @@ def make_chain(impl: str) -> ImageOp:
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Does what ``fused.augment_images`` does, with TensorFlow's own ops."""
+    """The result of ``fused.augment_images``, computed with TensorFlow's own operations."""
     return _apply_chain(images, parameters, out_size, transform, adjust_hue_saturation)
 
 
 def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]) -> tf.Tensor:
-    """Crops, stretches, rotates, shears and flips, with one resample by a product of 3×3 matrices.
+    """Crops, stretches, rotates, shears and flips the images.
+
+    Each image is resampled once, with the product of the 3×3 matrices of these operations.
 
     Args:
         images: float32 ``[B, h, w, 3]``.
@@ -73,7 +75,7 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
         out_size: (height, width) of the result.
 
     Returns:
-        float32 ``[B, H, W, 3]``. Beyond its edges, an input image continues as its mirror image.
+        float32 ``[B, H, W, 3]``. Outside an input image, its mirror image is read.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -88,7 +90,7 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
 def transform_with_addons(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Does what ``transform`` does, with ``tfa.image.transform``."""
+    """The result of ``transform``, computed with ``tfa.image.transform``."""
     return import_addons("--augment_impl=addons").image.transform(
         images,
         _output_to_input(parameters, images.shape[1:3], out_size),
@@ -99,9 +101,17 @@ def transform_with_addons(
 
 
 def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor) -> tf.Tensor:
-    """Rotates the chroma of YIQ by ``hue`` (radians) and multiplies it by ``saturation`` (a factor).
+    """Rotates the colour of each pixel in YIQ, and changes its saturation.
 
-    ``images`` and the result are float32 ``[B, H, W, 3]``, ``hue`` and ``saturation`` float32 ``[B]``.
+    YIQ is a colour space with one axis of brightness and two axes of colour, the chroma.
+
+    Args:
+        images: float32 ``[B, H, W, 3]``.
+        hue: the angle in radians by which the chroma is rotated, float32 ``[B]``.
+        saturation: the factor by which the chroma is multiplied, float32 ``[B]``.
+
+    Returns:
+        float32 ``[B, H, W, 3]``.
     """
     yiq = tf.tensordot(images, tf.transpose(tf.constant(RGB_TO_YIQ)), 1)
     luma, in_phase, quadrature = tf.unstack(yiq, axis=-1)
@@ -117,7 +127,7 @@ def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tens
 def adjust_hue_saturation_with_addons(
     images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:
-    """Does what ``adjust_hue_saturation`` does, with TensorFlow Addons, one image at a time."""
+    """The result of ``adjust_hue_saturation``, computed with Addons, one image at a time."""
     adjust = import_addons("--augment_impl=addons").image.adjust_hsv_in_yiq
     return tf.map_fn(
         lambda values: adjust(*values),
@@ -127,16 +137,16 @@ def adjust_hue_saturation_with_addons(
 
 
 def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Multiplies the differences from mid-grey by ``factor`` ``[B]``.
+    """Multiplies the difference of each pixel from mid-grey by ``factor``, float32 ``[B]``.
 
-    ``tf.image.adjust_contrast`` is not used, because it scales about the mean of each image: this takes
-    a second pass over the pixels, and a dark image would stay dark.
+    ``tf.image.adjust_contrast`` scales the difference from the mean of each image instead. To compute
+    the mean takes a second pass over the pixels, and a dark image would stay dark.
     """
     return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
 
 
 def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Adds ``delta`` grey levels, float32 ``[B]``, one value for each image."""
+    """Adds ``delta`` grey levels, float32 ``[B]``, to all pixels of each image."""
     return images + delta[:, None, None, None]
 
 
@@ -158,7 +168,10 @@ def _apply_chain(
 def _output_to_input(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The map from output to input pixels: ``transforms`` of ImageProjectiveTransformV3, ``[B, 8]``."""
+    """The maps from output to input pixels, float32 ``[B, 8]``.
+
+    A map has the first eight elements of a 3×3 matrix, as ImageProjectiveTransformV3 expects them.
+    """
     p = parameters
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     one, zero = tf.ones_like(p.rotate), tf.zeros_like(p.rotate)
@@ -184,7 +197,7 @@ def _matrix(first: tuple[tf.Tensor, ...], second: tuple[tf.Tensor, ...]) -> tf.T
 
     Args:
         first: the elements of the first row, float32 ``[B]`` each.
-        second: those of the second row.
+        second: the elements of the second row, float32 ``[B]`` each.
     """
     zero = tf.zeros_like(first[0] + second[0])
     third = (zero, zero, zero + 1.0)

@@ -1,11 +1,12 @@
 """The controller of ``--augment_strength=auto``: how strongly to augment in the next epoch.
 
-The author of the Kaggle solution that seedtf is based on adjusted the augmentation by hand until
+The author of the Kaggle solution on which seedtf is based adjusted the augmentation by hand until
 there was "just enough that train accuracy goes to almost 1.0 while validation does not degrade".
-The controller does this by a rule. Train accuracy is measured on augmented images, and validation
-accuracy on images without augmentation. If train accuracy is the higher of the two, the network
-memorizes its images and the augmentation should be stronger. If train accuracy is the lower one, the
-augmented images are harder than necessary and the augmentation should be weaker.
+The controller replaces this by a rule. Train accuracy is measured on augmented images, and validation
+accuracy on images without augmentation. A train accuracy above the validation accuracy means that the
+network memorizes its images, so the augmentation becomes stronger. A train accuracy below the
+validation accuracy means that the augmented images are harder than necessary, so the augmentation
+becomes weaker.
 """
 
 from __future__ import annotations
@@ -19,30 +20,32 @@ __all__ = ["INITIAL_STRENGTH", "MAX_STRENGTH", "MIN_STRENGTH", "next_strength"]
 
 INITIAL_STRENGTH, MIN_STRENGTH, MAX_STRENGTH = 1.0, 0.1, 3.0
 
-# Train accuracy is compared with the best of this many last validations, so that a single bad
+# Train accuracy is compared with the best of the last three validations, so that a single bad
 # validation has no effect.
 _BEST_OF_VALIDATIONS = 3
-# The median of this many gaps (see ``next_strength``) decides whether train accuracy is behind. A
-# single bad validation changes only two of the gaps, which moves the median little.
+# The median of the last five gaps (see ``next_strength``) decides whether train accuracy is behind. A
+# single bad validation changes only two of the gaps, so the median changes little.
 _MEDIAN_OF_GAPS = 5
-# The noise of validation accuracy is estimated over this many last epochs. The number is small, so that
-# the steep rise at the start of a run is soon left out.
+# The noise of validation accuracy is estimated from the last six epochs. The number is small, so that
+# the steep rise at the start of a run does not count as noise for long.
 _NOISE_EPOCHS = 6
 _NOISE_BEFORE_ESTIMATE = 0.05
+# Differences of accuracy within the dead zone are ignored. It is two standard errors wide, within
+# limits.
 _DEAD_ZONE_STANDARD_ERRORS = 2.0
-_DEAD_ZONE_MIN, _DEAD_ZONE_MAX = 0.02, 0.1  # differences of accuracy
-# How far beyond the dead zone the difference of the accuracies has to be for a full step.
+_DEAD_ZONE_MIN, _DEAD_ZONE_MAX = 0.02, 0.1
+# How far outside the dead zone the difference of the accuracies has to be for a full step.
 _AHEAD_FOR_FULL_STEP = 0.15
-# A median of five gaps is less noisy than one difference, and only a lasting gap changes it. A smaller
-# difference is therefore enough to lower the strength than to raise it.
+# To lower the strength, a smaller difference is enough. It is a median of five gaps, which is less
+# noisy than a single difference, and which only a lasting gap changes.
 _BEHIND_DEAD_ZONE_FACTOR, _BEHIND_FOR_FULL_STEP = 0.25, 0.04
-# The smallest push (see ``_push``) while the validation loss rises and the train loss falls, and train
-# accuracy is not behind.
+# The smallest push (see ``_push``) if the validation loss rises while the train loss falls, and train
+# accuracy is not below validation accuracy.
 _PUSH_OF_DIVERGING_LOSSES = 0.5
-# A full step multiplies the strength by exp(3.3 / epochs), within limits. Over a whole run of 10 to 110
-# epochs that allows a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
+# A full step multiplies the strength by exp(3.3 / epochs), within limits. All steps of a run of 10 to
+# 110 epochs together allow a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
 _LOG_RANGE_PER_RUN, _LOG_STEP_MIN, _LOG_STEP_MAX = 3.3, 0.03, 0.35
-# A median absolute deviation times this estimates the standard deviation of normal values.
+# The standard deviation of a normal distribution is 1.4826 times its median absolute deviation (MAD).
 _MAD_TO_DEVIATION = 1.4826
 
 
@@ -51,8 +54,8 @@ def next_strength(
 ) -> float:
     """The factor on every augmentation range in the epoch after ``rows``.
 
-    With a the train accuracy, v the validation accuracy, s the strength used and t the last epoch
-    (all of this is a heuristic of this project; nothing in it is learned from data)::
+    The rule is a heuristic of this project; no number in it is learned from data. In the formulas, a is
+    the train accuracy, v the validation accuracy, s the strength, and t the last epoch::
 
         gap[t]   = a[t] - (v[t-1] + v[t]) / 2     a is the mean over the epoch, v is from its end
         behind   = -median(gap[t-4], …, gap[t])
@@ -67,31 +70,31 @@ def next_strength(
         rate     = min(max(3.3 / epochs, 0.03), 0.35)
         s[t+1]   = min(max(s[t] exp(rate push), 0.1), 3), to 4 decimals
 
-    Memorization lasts for many epochs, but a single bad validation, caused by a high learning rate or
-    inaccurate batch statistics, affects only one epoch and two gaps; so does one that is good by
-    chance. This is why the rule uses the best of three validations and the median of five gaps. The
-    strength can rise after 3 epochs and fall after 6.
+    The rule has to tell memorization, which lasts for many epochs, from a single validation that is bad
+    or good by chance, for example because of a high learning rate or inaccurate batch statistics. Such
+    a validation affects only one epoch and two gaps. So the rule uses the best of three validations and
+    the median of five gaps. The strength can rise after 3 epochs and fall after 6.
 
-    ``noise`` estimates the standard deviation σ of one validation accuracy. If values scatter by σ
-    around a line, their second difference has the standard deviation sqrt(6) σ, and 1.4826 turns a
-    median of absolute values into a standard deviation. The mean of two validations scatters by
-    σ / sqrt(2). In the first 3 epochs σ is assumed to be 0.05.
+    ``noise`` estimates the standard deviation σ of a validation accuracy. If values scatter by σ around
+    a line, their second differences have the standard deviation sqrt(6) σ, and 1.4826 turns the median
+    of absolute values into a standard deviation. The mean of two validations scatters by σ / sqrt(2).
+    In the first 3 epochs, σ is assumed to be 0.05.
 
-    An epoch changes the strength by a factor of at most exp(0.35) = 1.42; in a run of 12 epochs by
-    1.32, of 200 epochs by 1.03. The strength is 1 in the first 3 epochs, and does not change after an
-    epoch whose accuracies are unknown (NaN). Earlier epochs with unknown accuracies are left out.
+    An epoch changes the strength by a factor of at most exp(0.35) = 1.42. The largest factor is 1.32 in
+    a run of 12 epochs, and 1.03 in a run of 200 epochs. The strength is 1 in the first 3 epochs. It
+    does not change after an epoch whose accuracies are unknown (NaN); later, this epoch is left out.
 
-    Of the losses, only the direction is used, because label smoothing and mixed labels shift their
-    values. They count only while train accuracy is not below validation accuracy.
+    The rule uses only whether the losses rise or fall, because label smoothing and mixed labels change
+    their values. The losses have no effect while train accuracy is below validation accuracy.
 
     Args:
         rows: the epochs so far, as in history.csv, with the keys loss, accuracy, val_loss and
-            val_accuracy. The current strength is ``augment_strength`` of the last row, or 1 if this
-            is missing, infinite or not above 0.
-        epochs: the planned length of the run.
-        mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of mixed images whose
-            larger part was recognized, and usually below validation accuracy. The strength is then
-            never lowered; it is still raised if train accuracy is ahead.
+            val_accuracy. The current strength is ``augment_strength`` of the last row; it is 1 if this
+            value is missing, infinite or not above 0.
+        epochs: the planned number of epochs of the run.
+        mixed: whether MixUp or CutMix is on. Train accuracy is then measured on mixed images, for which
+            the class of the larger part counts, so it is usually below validation accuracy. Therefore
+            the strength can rise, but never falls.
 
     Returns:
         A number from ``MIN_STRENGTH`` to ``MAX_STRENGTH``.
@@ -115,7 +118,7 @@ def next_strength(
 
 
 def _push(rows: Sequence[Mapping[str, float]]) -> float:
-    """How to change the strength, from -1 (a full step weaker) to 1 (a full step stronger)."""
+    """The change of the strength in full steps, from -1 (weaker) to 1 (stronger)."""
     validation = [row["val_accuracy"] for row in rows]
     dead_zone = _dead_zone(validation)
     ahead = rows[-1]["accuracy"] - max(validation[-_BEST_OF_VALIDATIONS:])
@@ -131,7 +134,7 @@ def _push(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _behind(rows: Sequence[Mapping[str, float]]) -> float:
-    """The median difference by which train accuracy is below validation accuracy; 0 before 6 epochs."""
+    """By how much train accuracy is below validation accuracy (a median); 0 before 6 epochs."""
     gaps = [
         row["accuracy"] - (previous["val_accuracy"] + row["val_accuracy"]) / 2
         for previous, row in list(pairwise(rows))[-_MEDIAN_OF_GAPS:]
@@ -140,7 +143,7 @@ def _behind(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _dead_zone(accuracies: Sequence[float]) -> float:
-    """The largest lead of train accuracy that is ignored, because it may be due to chance."""
+    """The largest difference of the accuracies that is ignored, because it may be due to chance."""
     last = accuracies[-_NOISE_EPOCHS:]
     second_differences = [
         abs(c - 2 * b + a) for a, b, c in zip(last, last[1:], last[2:], strict=False)
@@ -153,7 +156,7 @@ def _dead_zone(accuracies: Sequence[float]) -> float:
 
 
 def _losses_diverge(rows: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the train loss fell and the validation loss rose from each epoch to the next."""
+    """Whether, from each epoch to the next, the train loss fell and the validation loss rose."""
     return all(
         row["loss"] < previous["loss"] and row["val_loss"] > previous["val_loss"]
         for previous, row in pairwise(rows)
@@ -170,5 +173,5 @@ def _last_strength(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _clip(strength: float) -> float:
-    # Rounded, so that machines whose exp() differs in the last bit compute the same strength.
+    # Round, so that machines whose exp() differs in the last bit compute the same strength.
     return min(max(round(strength, 4), MIN_STRENGTH), MAX_STRENGTH)

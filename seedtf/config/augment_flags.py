@@ -24,23 +24,24 @@ class AugmentFlags(RecipeFlags):
 
     augment_strength: float | str = option(
         1.0,
-        "Factor on all augmentation ranges, 0 to 10; 0 is off. With auto, the factor rises while "
-        "the training accuracy is above the validation accuracy, and, without --mixup and --cutmix, "
-        "falls while the training accuracy is below.",
+        "Factor on all augmentation ranges, 0 to 10; 0 is off. With auto, the factor rises while the "
+        "training accuracy is above the validation accuracy, and falls while it is below. With --mixup "
+        "or --cutmix, the factor does not fall.",
         low=0.0,
         high=10.0,
     )
     flip: str = option(
         "both",
-        "Directions of random flips, each of which is applied to half of the images, or fewer with "
-        "--augment_strength below 1; 'both' suits only images without a fixed orientation, such as "
+        "Directions of random flips. Each is applied to half of the images, or to fewer if "
+        "--augment_strength is below 1. 'both' suits only images without a fixed orientation, such as "
         "photos from above.",
         choices=FLIPS,
     )
     crop: float = option(
         0.2,
         "Largest fraction of each side that is cropped away, 0 to 0.9. To change the aspect ratio, "
-        "--stretch crops one side further: with both defaults, up to 24 % of it is lost.",
+        "--stretch crops one side further. With the defaults of both flags, up to 24 % of it is "
+        "lost.",
         low=0.0,
         high=0.9,
     )
@@ -49,8 +50,8 @@ class AugmentFlags(RecipeFlags):
     )
     rotate: float | str = by_recipe(
         "rotate",
-        "Largest rotation in either direction, 0 to 180 degrees; auto is 180 with --flip=both, which "
-        "means that the images have no fixed orientation, and 0 otherwise.",
+        "Largest rotation in either direction, 0 to 180 degrees. auto means 180 with --flip=both, "
+        "because such images have no fixed orientation, and 0 with other values of --flip.",
         low=0.0,
         high=180.0,
     )
@@ -80,7 +81,7 @@ class AugmentFlags(RecipeFlags):
     cutmix: float = option(
         0.0,
         "Parameter a of CutMix, 0 to 10; 0 is off. A rectangle of another image, with an area drawn "
-        "from Beta(a, a), is pasted. With --mixup too, each image gets one of the two at random.",
+        "from Beta(a, a), is pasted. If --mixup is also on, each image gets MixUp or CutMix at random.",
         low=0.0,
         high=10.0,
     )
@@ -93,19 +94,20 @@ class AugmentFlags(RecipeFlags):
     augment_impl: str = option(
         "fused",
         "Implementation: one compiled resampling and one colour matrix (fused), a sequence of "
-        "TensorFlow ops (tf_image), or of TensorFlow Addons ops (addons; needs seedtf[addons]).",
+        "operations of TensorFlow (tf_image), or a sequence of operations of TensorFlow Addons "
+        "(addons; needs seedtf[addons]).",
         choices=AUGMENT_IMPLS,
     )
 
     @property
     def rotation(self) -> float:
-        """Largest rotation in degrees; with ``rotate=auto`` 180 if ``flip`` is ``both``, else 0."""
+        """The largest rotation in degrees: the value of ``rotate``, or what ``auto`` stands for."""
         if isinstance(self.rotate, str):
             return 180.0 if self.flip == "both" else 0.0
         return self.rotate
 
     def make_policy(self) -> Policy:
-        """The ranges of geometry and colour, times ``augment_strength`` unless it is ``auto``."""
+        """The ranges of geometry and colour, multiplied by ``augment_strength`` if it is a number."""
         from seedtf.augment.policy import Policy
 
         strength = self.augment_strength
@@ -123,7 +125,7 @@ class AugmentFlags(RecipeFlags):
         return ranges.scaled(strength if isinstance(strength, float) else 1.0)
 
     def make_mixing(self) -> Mixing:
-        """The settings of MixUp, CutMix and Random Erasing."""
+        """The settings of MixUp, CutMix and random erasing."""
         from seedtf.augment.mixing import Mixing
 
         return Mixing(self.mixup, self.cutmix, self.random_erasing)

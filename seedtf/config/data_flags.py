@@ -1,4 +1,4 @@
-"""``DataFlags``: the images for training and validation, and where their pixels are stored."""
+"""``DataFlags``: the images for training and validation, their split, their size and their cache."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ PATH_FLAGS = (
 )
 """Flags that are paths of data or of the cache.
 
-A resumed run may change them: it compares the data, not the paths.
+They may have other values when a run is resumed, because the data is compared, not the paths.
 """
 
 LAYOUT_FLAGS = ("layout", "file_column", "label_column", "split_column")
 """Flags about how the data is read.
 
-A resumed run may change them: it compares the data, not these flags.
+They may have other values when a run is resumed, because the data is compared, not these flags.
 """
 
 LAYOUTS = (AUTO, FOLDERS, SPLIT_FOLDERS, TABLE, FLAT)
@@ -74,7 +74,7 @@ SPLIT_COLUMN_HELP = (
 SPLIT_FLAGS = ("group_by", "group_regex", "test_fraction", "twins")
 """Flags that decide the split.
 
-A resumed run may change them: it compares the split, not these flags.
+They may have other values when a run is resumed, because the split is compared, not these flags.
 """
 
 TWINS = (AUTO, "together", "ignore")
@@ -125,24 +125,26 @@ class DataFlags(Flags):
     )
     group_regex: str = option(
         "",
-        "Pattern whose captured part in a path is the group of the image, such as '(plant\\d+)_'.",
+        "Regular expression that is searched in the path of an image, such as '(plant\\d+)_'; the part "
+        "in parentheses is the group of the image.",
     )
     groups_csv: str = option(
         "",
-        "Table of files and their groups; the column of the groups is 'group' or that of --group_by.",
+        "Table of files and their groups. The column of the groups is the one that --group_by "
+        "names; by default it is 'group'.",
     )
     twins: str = option(
         AUTO,
-        "Near duplicates (re-encoded, resized, mirrored or turned copies) among local images: keep "
-        "them on one side of the split (together), or do not look for them (ignore); auto keeps them "
-        "together if there are at most 20,000 images.",
+        "What to do with near duplicates (re-encoded, resized, mirrored or turned copies) among local "
+        "images: keep them on one side of the split (together), or do not search for them (ignore). "
+        "auto keeps them together if there are at most 20,000 images.",
         choices=TWINS,
     )
     labels_csv: str = option("", LABELS_CSV_HELP)
     fixes: str = option("", FIXES_HELP)
     pseudo_labels: str = option(
         "",
-        "Table that seedtf predict wrote for unlabelled images. Those predicted with --min_confidence "
+        "Table that seedtf predict wrote for unlabelled images. Images predicted with --min_confidence "
         "or more become training images with the predicted label, but never validation images.",
     )
     min_confidence: float = option(
@@ -178,8 +180,9 @@ class DataFlags(Flags):
     )
     check: str = option(
         AUTO,
-        "With --cache=off: open every image before training (all), or only 1,000 and check the others "
-        "when they are read in training (sample); auto opens all if there are at most 20,000.",
+        "Which images to open before training with --cache=off: every image (all), or 1,000 of "
+        "them (sample); the others are then checked when training reads them. auto opens all if "
+        "there are at most 20,000 images.",
         choices=CHECKS,
     )
     strict: bool = option(False, "Stop if a file cannot be used, instead of leaving it out.")
@@ -194,11 +197,11 @@ class DataFlags(Flags):
 
     @property
     def cache_folder(self) -> Path:
-        """``cache_dir`` or its default; the folder need not exist."""
+        """The folder ``cache_dir``, or the default folder; it need not exist."""
         return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
 
     def check_together(self) -> None:
-        """Raises UserError for flags that are invalid or do not fit together."""
+        """Raises UserError for flags that are invalid or contradict each other."""
         super().check_together()
         check_local("cache_dir", self.cache_dir)
         if self.val_dir and self.split_csv:
@@ -243,7 +246,7 @@ def _check_pattern(pattern: str) -> None:
 
 
 def check_layout(config: Any) -> None:
-    """Raises UserError if ``--layout`` excludes ``--labels_csv`` or a flag about its columns."""
+    """Raises UserError if ``--layout`` reads no table, but a flag of the table is set."""
     if config.layout in (AUTO, TABLE):
         return
     if config.labels_csv:
@@ -261,7 +264,7 @@ def check_has_data_dir(data_dir: str, **flags: str) -> None:
 
     Args:
         data_dir: the folder of labelled images; empty for the images of the run.
-        flags: the values of ``--labels_csv`` and of ``LAYOUT_FLAGS``, by name.
+        flags: the values of ``--labels_csv`` and of the flags in ``LAYOUT_FLAGS``, by name.
     """
     for name, value in flags.items():
         if value not in ("", AUTO) and not data_dir:

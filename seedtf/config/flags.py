@@ -46,22 +46,22 @@ def option(
     old_name: str = "",
     replaced_by: str = "",
 ) -> Any:
-    """Returns a dataclass field whose metadata has the help, inclusive range and choices of a flag.
+    """A dataclass field that is also a command-line flag. Its metadata has the other arguments.
 
     Args:
-        default: the field's default.
-        help_text: one or two sentences that name unit and range.
+        default: the default value of the field.
+        help_text: the help, a few sentences that name unit and range.
         low: the smallest value that is allowed.
         high: the largest value that is allowed.
         choices: the values that are allowed; empty for any value.
-        bare: the value of the flag if it is given as ``--name``, without ``=value``.
+        bare: the value that ``--name`` without ``=value`` sets.
         default_text: the text that the help shows as the default; empty to show ``default``.
-        alias: a second name of the flag, which the help shows too.
-        old_name: a former name of the flag. It is still accepted, with a notice on stderr, and the help
+        alias: a second name of the flag, which the help shows, too.
+        old_name: a former name of the flag. This name is still accepted, with a notice on stderr, but
+            the help does not show it.
+        replaced_by: for a flag that the next release removes, what to write instead, such as
+            ``track=tensorboard``. The flag is still accepted, with a notice on stderr, but the help
             does not show it.
-        replaced_by: what to write instead of this flag, such as ``track=tensorboard``, if the next
-            release removes it. The flag is still accepted, with a notice, and the help does not show
-            it.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -89,20 +89,20 @@ def option(
 
 @dataclass(frozen=True)
 class Flags:
-    """Base of the dataclasses whose fields are ``option``s; the constructor checks every value.
+    """Base class of the dataclasses whose fields are made by ``option``.
 
-    The constructor turns a path into a string, and a leading ``~`` into the home folder. In a field of
-    type ``float | str`` it turns every string but ``auto`` into a number. So values from Python, from a
-    command line and from JSON compare equal.
+    The constructor checks every value. Before that, it converts path objects to strings, a leading
+    ``~`` to the home folder, and numbers that are written as strings to floats, in fields of the type
+    ``float | str``. So the same value from Python, a command line or JSON compares equal.
 
     Attributes:
-        HEADING: the title of the group in ``--help``; empty for a class that is not a group.
+        HEADING: the title of the group of flags in ``--help``; empty for a class that is not a group.
     """
 
     HEADING: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Normalizes and checks every field; raises UserError for the first one that fails."""
+        """Converts and checks every field. Raises UserError for the first invalid value."""
         config_class: Any = type(self)
         for name, kind in field_types(config_class).items():
             value = getattr(self, name)
@@ -119,29 +119,34 @@ class Flags:
         self.check_together()
 
     def check_together(self) -> None:
-        """Raises UserError for flags that are invalid or do not fit together.
+        """Raises UserError for flags that are invalid or contradict each other.
 
-        Each group calls ``super().check_together()`` and then checks its own flags. So a class that
-        combines groups runs the checks of all of them.
+        A group of flags that overrides this method calls ``super().check_together()``, then checks its
+        own flags. So a class that inherits from several groups runs the checks of all groups.
         """
 
 
 @functools.cache
 def field_types(config_class: type) -> dict[str, Any]:
-    """The types of a dataclass's fields by name; an annotation that is a string is evaluated."""
+    """The types of the fields of a dataclass by name. Annotations that are strings are evaluated."""
     types = typing.get_type_hints(config_class)
     return {flag.name: types[flag.name] for flag in dataclasses.fields(config_class)}
 
 
 def flag_kind(config_class: type, name: str) -> type:
-    """The command-line type of a flag: ``str`` for a number or ``auto``, and for an unknown name."""
+    """The type of a flag on the command line.
+
+    It is ``str`` for a flag that is a number or ``auto``, and for an unknown name.
+    """
     kind = field_types(config_class).get(name, str)
     types = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
     return types[0] if len(types) == 1 else str
 
 
 def suggest_value(kind: type, text: str) -> str:
-    """Rewrites ``text`` as a flag of type ``kind`` accepts it; empty if it cannot be such a value.
+    """The spelling of ``text`` that a flag of type ``kind`` accepts; empty if there is none.
+
+    It is a suggestion for an error message.
 
     Example:
         >>> suggest_value(float, "0,001"), suggest_value(int, "64x64"), suggest_value(bool, "yes")
@@ -166,7 +171,9 @@ def suggest_value(kind: type, text: str) -> str:
 
 
 def number_or_auto(config_class: type, name: str, value: Any) -> Any:
-    """Returns ``value`` as a float if the field takes a number or ``auto``, otherwise unchanged.
+    """``value`` as a float if the field takes a number or ``auto``; for other fields ``value`` itself.
+
+    The values ``auto`` and None are not changed.
 
     Args:
         config_class: a dataclass of ``option``s.
@@ -201,25 +208,25 @@ def check_ranges(config: Any) -> None:
             raise UserError(f"--{flag.name}={value}: choose one of {allowed}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        # Every comparison with NaN is false, so this refuses NaN too.
+        # Every comparison with NaN is false, so this condition also refuses NaN.
         if not low <= value <= high or math.isinf(value):
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
             raise UserError(f"--{flag.name}={value}: out of range; pass {allowed}")
 
 
 def expand_home(name: str, value: str) -> str:
-    """Checks the characters of a flag's value and replaces a leading ``~`` by the home folder.
+    """The value of a flag with a leading ``~`` replaced by the home folder.
 
-    A shell does not replace ``~`` after ``=``, as in ``--data_dir=~/photos``. All flags can be treated
-    alike, because only paths begin with ``~``.
+    A shell does not replace the ``~`` in ``--data_dir=~/photos``, because it follows a ``=``. Flags
+    that are not paths need no exception, because their values do not begin with ``~``.
 
     Args:
         name: the flag, for the message.
         value: the value that the user passed.
 
     Raises:
-        UserError: the home folder is unknown, the value contains a zero byte, or it is not UTF-8, which
-            TensorFlow's file names and the files of a run must be.
+        UserError: the home folder is unknown; or the value contains a zero byte or is not UTF-8.
+            TensorFlow and the files of a run need UTF-8.
     """
     if any("\udc80" <= char <= "\udcff" for char in value):
         shown = os.fsencode(value).decode("utf-8", "backslashreplace")
@@ -235,15 +242,15 @@ def expand_home(name: str, value: str) -> str:
 
 
 def _expand_element(path: Any) -> Any:
-    """Expands ``~`` in one of several paths; the command itself reports a path that is not UTF-8."""
+    """Replaces ``~`` in a path of a tuple of paths. The command reports a path that is not UTF-8."""
     return os.path.expanduser(path) if isinstance(path, str) else path
 
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/seedtf``, or ``~/.cache/seedtf`` (XDG Base Directory Specification).
 
-    Without a home folder, as in a container whose user has no name, it is ``seedtf-<user ID>`` in the
-    temporary folder.
+    Without a home folder, for example in a container whose user has no name, the result is
+    ``seedtf-<user ID>`` in the temporary folder, and a line names that folder.
 
     Raises:
         UserError: there is no home folder, and ``seedtf-<user ID>`` belongs to another user.
@@ -262,5 +269,5 @@ def default_cache_dir() -> Path:
 
 @functools.cache
 def _report_fallback(folder: Path) -> None:
-    """Prints the folder, but only once in a process, because the function is cached."""
+    """Prints the folder. The cache of this function prevents a second line in the same process."""
     report("cache", f"no home folder is known; cache files go to {folder} (--cache_dir)")

@@ -1,4 +1,4 @@
-"""``NetworkFlags``: the network, its initial weights and how it computes."""
+"""``NetworkFlags``: the network, its initial weights, its number format and its compilation."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class NetworkFlags(RecipeFlags):
     )
     head: str = option(
         "random",
-        "Initial weights of the head: random, or those of a logistic regression on the features of the "
-        "training images (fitted; needs seedtf[probe]).",
+        "Initial weights of the head: random, or the weights of a logistic regression on the "
+        "features of the training images (fitted; needs seedtf[probe]).",
         choices=HEADS,
     )
     precision: str = option(
@@ -64,17 +64,17 @@ class NetworkFlags(RecipeFlags):
     )
 
     def check_together(self) -> None:
-        """Raises UserError for another spelling of ``none`` or ``imagenet``, or a synonym of them."""
+        """Raises UserError if ``weights`` is a misspelling or synonym of ``none`` or ``imagenet``."""
         super().check_together()
         synonyms = {"null": "none", "random": "none", "scratch": "none", "default": "imagenet"}
         given = self.weights.lower()
-        correct = synonyms.get(given, given)
+        meant = synonyms.get(given, given)
         if (
-            correct in (RANDOM_WEIGHTS, DEFAULT_WEIGHTS)
-            and self.weights != correct
+            meant in (RANDOM_WEIGHTS, DEFAULT_WEIGHTS)
+            and self.weights != meant
             and not os.path.exists(self.weights)
         ):
-            raise UserError(f"--weights={self.weights}: write --weights={correct}")
+            raise UserError(f"--weights={self.weights}: write --weights={meant}")
 
     @property
     def has_weights_file(self) -> bool:

@@ -15,11 +15,11 @@ CYCLIC = "cyclic"
 SCHEDULES = (CYCLIC, "smooth", "one_cycle", "cosine", "constant")
 SWA = "swa"
 ADDONS_OPTIMIZERS = ("radam", "lookahead", "ranger", SWA)
-"""The optimizers that need TensorFlow Addons; weight decay is not supported with them."""
+"""The optimizers that need TensorFlow Addons. They do not support weight decay."""
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lamb", *ADDONS_OPTIMIZERS)
 
 DEFAULT_BATCH_SIZE = 32
-"""Images per step if ``--batch_size`` is not given and there are at least as many training images."""
+"""The default of ``--batch_size``, unless there are fewer training images."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class OptimFlags(RecipeFlags):
     )
     optimizer: str = by_recipe(
         "optimizer",
-        "Optimizer; sgd uses Nesterov momentum 0.9; ranger is lookahead with radam; swa averages the "
-        "weights of the last quarter of training; radam, lookahead, ranger and swa need "
+        "Optimizer. sgd uses Nesterov momentum 0.9; ranger is lookahead with radam; swa averages the "
+        "weights of the last quarter of training. radam, lookahead, ranger and swa need "
         "seedtf[addons].",
         choices=OPTIMIZERS,
     )
     lr: float | None = option(
         None,
-        "Highest learning rate, above 0. The default is 5e-2 for sgd, 5e-3 for lamb and 1e-3 for other "
-        "optimizers, and a tenth of these for pretrained weights; with --recipe=finetune, it is 2.5e-3 "
-        "for pretrained EfficientNets with adam or adamw.",
+        "Highest learning rate, above 0. For random weights, the default is 5e-2 for sgd, 5e-3 for "
+        "lamb and 1e-3 for other optimizers; for pretrained weights, it is a tenth of that. With "
+        "--recipe=finetune, it is 2.5e-3 for pretrained EfficientNets with adam or adamw.",
         low=1e-12,
         high=100.0,
     )
@@ -59,21 +59,22 @@ class OptimFlags(RecipeFlags):
     schedule: str = by_recipe(
         "schedule",
         "Learning-rate schedule: cosine cycles with decaying peaks (cyclic), exponential decay "
-        "(smooth), one rise and fall (one_cycle), half a cosine (cosine), or constant.",
+        "(smooth), one rise and one fall (one_cycle), one fall along half a cosine (cosine), or "
+        "constant.",
         choices=SCHEDULES,
     )
     schedule_per_step: bool = by_recipe(
         "schedule_per_step",
-        "Set the learning rate at every step instead of every epoch; implied by --warmup_epochs.",
+        "Change the learning rate at every step, not only at every epoch; --warmup_epochs turns it on.",
     )
     warmup_epochs: float = option(
         0.0, "Epochs over which the learning rate rises from near 0, 0 or more.", low=0.0
     )
     cycle_epochs: float = option(
-        10.0, "Length of a cycle of --schedule=cyclic in epochs, 0.1 or more.", low=0.1
+        10.0, "Length in epochs of a cycle of --schedule=cyclic, 0.1 or more.", low=0.1
     )
     cycle_decay: float = option(
-        0.8, "Peak of a cycle relative to that of the previous one, 0.01 to 1.", low=0.01, high=1.0
+        0.8, "Peak of a cycle relative to the previous peak, 0.01 to 1.", low=0.01, high=1.0
     )
     weight_decay: float | str = by_recipe(
         "weight_decay",
@@ -85,8 +86,8 @@ class OptimFlags(RecipeFlags):
     )
     teacher: str = option(
         "",
-        "Folder of seedtf folds for distillation: the label of each training image in it is mixed with "
-        "the probabilities from the run that did not train on the image.",
+        "Folder of seedtf folds for distillation: the label of each training image is mixed with the "
+        "probabilities that this folder has for the image, from the run that did not train on it.",
     )
     teacher_weight: float = option(
         0.5, "Weight of the teacher's probabilities in a label, 0 to 1.", low=0.0, high=1.0
@@ -133,9 +134,9 @@ class OptimFlags(RecipeFlags):
     )
     progressive_sizes: str = option(
         "off",
-        "Smaller image sizes to train on first, such as 32,40: each of them, and then --image_size, "
-        "gets the same number of epochs; auto means two thirds of --image_size, rounded down to a "
-        "multiple of 16, off none.",
+        "Smaller image sizes to train on first, such as 32,40. Each of these sizes, and then "
+        "--image_size, gets the same number of epochs. auto means one size, two thirds of --image_size "
+        "rounded down to a multiple of 16; off means no smaller size.",
     )
     patience: int = option(
         0, "Stop after this many epochs without a new lowest validation loss; 0 is off.", low=0
@@ -148,12 +149,12 @@ class OptimFlags(RecipeFlags):
 
     @property
     def weight_decay_in_use(self) -> float:
-        """The value of ``weight_decay``; with ``auto`` the usual value for the optimizer."""
+        """The value of ``weight_decay``; for ``auto``, the usual value for the optimizer."""
         given = self.weight_decay
         return default_decay(self.optimizer) if isinstance(given, str) else given
 
     def check_together(self) -> None:
-        """Raises UserError for flags that are invalid or do not fit together."""
+        """Raises UserError for flags that are invalid or contradict each other."""
         super().check_together()
         if self.lr is not None and self.min_lr > self.lr:
             raise UserError(f"--min_lr={self.min_lr:g} exceeds --lr={self.lr:g}; lower --min_lr")

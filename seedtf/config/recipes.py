@@ -1,4 +1,4 @@
-"""Recipes: named sets of defaults for flags; a flag on the command line overrides its default."""
+"""Recipes: named sets of default values for flags. A flag on the command line overrides its default."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ DEFAULT_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "none"
 # The usual highest learning rates for random weights.
 _RATES = {"sgd": 5e-2, "lamb": 5e-3}
 _DEFAULT_RATE = 1e-3
-# Pretrained weights take a tenth of these rates, because larger steps would destroy their features.
+# Pretrained weights are trained with a tenth of these rates, because larger steps would destroy what
+# the weights have learned.
 _PRETRAINED_FACTOR = 0.1
-# At this rate, EfficientNet-Lite0 with AdamW reached a higher accuracy in the same number of epochs.
-# All EfficientNets use it, also with Adam. Other networks do not, because none of them was measured.
+# With this rate, EfficientNet-Lite0 and AdamW reached a higher accuracy in the same number of epochs.
+# All EfficientNets use the rate, also with Adam. Other networks do not use the rate, because it was not
+# measured with them.
 _FINETUNE_RATES = {"adam": 2.5e-3, "adamw": 2.5e-3}
 _WEIGHT_DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # the published settings of the Kaggle solution that seedtf is based on
+    # The published settings of the Kaggle solution on which seedtf is based.
     ORIGINAL: {
         "epochs": 200,
         "optimizer": "adam",
@@ -71,14 +73,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "rotate": AUTO,  # from --flip
     },
 }
-"""Flag defaults by recipe; every recipe sets the same flags."""
+"""The default values of flags, by recipe. All recipes set the same flags."""
 
 
 @dataclass(frozen=True)
 class RecipeFlags(Flags):
-    """The flag ``recipe``, which gives default values to other flags.
+    """The flag ``recipe``, which sets the default values of other flags.
 
-    A group that declares such flags, with ``by_recipe``, inherits from this class.
+    A group of flags inherits from this class if it declares flags with ``by_recipe``.
     """
 
     HEADING: ClassVar[str] = "Recipe"
@@ -86,13 +88,13 @@ class RecipeFlags(Flags):
     recipe: str = option(
         AUTO,
         "Named set of defaults for the flags whose help lists a default of each recipe. Flags on the "
-        "command line override it. auto is fast if the initial weights are random (--weights=none), "
-        "and finetune otherwise.",
+        "command line override these defaults. auto means fast for random initial weights "
+        "(--weights=none), and finetune for all other weights.",
         choices=(AUTO, *RECIPES),
     )
 
     def __post_init__(self) -> None:
-        """Fills in the recipe's defaults, then checks every field."""
+        """Sets the flags that are not given to the recipe's defaults, then checks every field."""
         for name, value in RECIPES.get(self.recipe_in_use, {}).items():
             if getattr(self, name, value) is None:
                 object.__setattr__(self, name, value)
@@ -100,23 +102,23 @@ class RecipeFlags(Flags):
 
     @property
     def recipe_in_use(self) -> str:
-        """The value of ``recipe``; with ``auto`` the recipe that suits the initial weights."""
-        # An instance of a single group may lack ``weights``, which is in NetworkFlags.
+        """The value of ``recipe``; for ``auto``, the recipe that suits the initial weights."""
+        # A single group other than NetworkFlags has no field ``weights``.
         return choose_recipe(self.recipe, getattr(self, "weights", DEFAULT_WEIGHTS))
 
 
 def by_recipe(name: str, help_text: str, **limits: Any) -> Any:
-    """Returns an ``option`` whose default comes from the recipe; its help lists every default."""
+    """An ``option`` whose default comes from the recipe. Its help lists the default of each recipe."""
     defaults = (f"{recipe} {str(values[name]).lower()}" for recipe, values in RECIPES.items())
     return option(None, help_text, default_text=", ".join(defaults), **limits)
 
 
 def choose_recipe(recipe: str, weights: str) -> str:
-    """Returns ``recipe``, or if it is ``auto`` the recipe that suits the initial weights.
+    """The recipe in use: ``recipe`` itself; for ``auto``, the recipe that suits the initial weights.
 
     Args:
         recipe: a value of ``--recipe``.
-        weights: a value of ``--weights``; all but ``none`` are pretrained.
+        weights: a value of ``--weights``; every value except ``none`` means pretrained weights.
 
     Example:
         >>> choose_recipe("auto", "imagenet"), choose_recipe("auto", "none")
@@ -128,37 +130,38 @@ def choose_recipe(recipe: str, weights: str) -> str:
 
 
 def default_rate(
-    optimizer: str, weights: str, *, recipe: str = FAST, efficientnet: bool = False
+    optimizer: str, weights: str, *, recipe: str = FAST, is_efficientnet: bool = False
 ) -> float:
-    """The highest learning rate if ``--lr`` is not given.
+    """The default of ``--lr``, the highest learning rate.
+
+    For pretrained weights, the default is a tenth of the default for random weights. The recipe
+    ``finetune`` makes an exception for pretrained EfficientNets that are trained by Adam or AdamW.
 
     Args:
         optimizer: a value of ``--optimizer``.
-        weights: a value of ``--weights``; all but ``none`` are pretrained, and take a tenth of the
-            rate for random weights.
-        recipe: a key of ``RECIPES``. With ``finetune``, pretrained EfficientNets that are trained by
-            Adam or AdamW take a rate of their own instead of the tenth.
-        efficientnet: whether the network is an EfficientNet.
+        weights: a value of ``--weights``; every value except ``none`` means pretrained weights.
+        recipe: a key of ``RECIPES``.
+        is_efficientnet: whether the network is an EfficientNet.
 
     Example:
         >>> default_rate("adam", "none"), default_rate("adam", "imagenet")
         (0.001, 0.0001)
-        >>> default_rate("adam", "imagenet", recipe="finetune", efficientnet=True)
+        >>> default_rate("adam", "imagenet", recipe="finetune", is_efficientnet=True)
         0.0025
     """
     rate = _RATES.get(optimizer, _DEFAULT_RATE)
     if weights == RANDOM_WEIGHTS:
         return rate
     lowered = rate * _PRETRAINED_FACTOR
-    return (
-        _FINETUNE_RATES.get(optimizer, lowered) if recipe == FINETUNE and efficientnet else lowered
-    )
+    if recipe == FINETUNE and is_efficientnet:
+        return _FINETUNE_RATES.get(optimizer, lowered)
+    return lowered
 
 
 def default_decay(optimizer: str) -> float:
-    """The weight decay of ``--weight_decay=auto``; 0 for the optimizers without a usual value.
+    """The weight decay that ``--weight_decay=auto`` means; 0 for optimizers without a usual value.
 
-    With Keras 2.15, ``lamb`` comes from TensorFlow Addons, and ``training.resolve`` uses 0 for it.
+    With Keras 2.15, ``lamb`` is the optimizer of TensorFlow Addons, and ``training.resolve`` uses 0.
 
     Example:
         >>> default_decay("adamw"), default_decay("adam")
@@ -168,7 +171,9 @@ def default_decay(optimizer: str) -> float:
 
 
 def recipe_changes(recipe: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The flags whose values in ``values`` differ from the defaults of ``recipe``, with their values.
+    """The part of ``values`` that differs from the defaults of ``recipe``.
+
+    Flags that recipes do not set are left out.
 
     Args:
         recipe: a key of ``RECIPES``.

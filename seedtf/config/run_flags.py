@@ -1,4 +1,4 @@
-"""``RunFlags`` and ``DeviceFlags``: the run folder, and the devices that train."""
+"""``RunFlags`` and ``DeviceFlags``: the run folder with its seed and trackers, and the devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 NEWEST = "newest"
-"""The value of ``resume`` if the command line has ``--resume`` without a value."""
+"""The value of ``resume`` that ``--resume`` without a value sets."""
 
 STRATEGIES = (AUTO, "none", "mirrored", "multi_worker")
 CLUSTERS = (AUTO, "tf_config", "slurm")
@@ -39,14 +39,14 @@ class RunFlags(Flags):
     )
     resume: str = option(
         "",
-        "Folder of an interrupted run to resume; --resume without a value resumes the run in "
-        "--run_dir, or else the newest run.",
+        "Folder of an interrupted run to resume. --resume without a value resumes the run in "
+        "--run_dir; if --run_dir is not set either, the newest run.",
         bare=NEWEST,
     )
     continue_from: str = option(
         "",
-        "Folder of a finished run: starts a new run with the flags, split and best weights of that "
-        "run, but with a new optimizer; flags on the command line replace flags of that run.",
+        "Folder of a finished run: starts a new run with the flags, split and best weights of the "
+        "finished run, but with a new optimizer. Flags on the command line replace its flags.",
         alias="continue",
     )
     dry_run: bool = option(
@@ -57,8 +57,8 @@ class RunFlags(Flags):
     seed: int = option(0, "Seed of all random numbers, 0 to 2147483647.", low=0, high=2**31 - 1)
     save_minutes: float = option(
         0.0,
-        "Also save the training state within an epoch, each time this many minutes have passed; 0 "
-        "saves it at the end of epochs, and when a signal or the time limit stops the training.",
+        "Save the training state every this many minutes, also within an epoch. The state is always "
+        "saved at the end of an epoch, and when a signal or the time limit stops the training.",
         low=0.0,
     )
     track: str = option(
@@ -71,7 +71,7 @@ class RunFlags(Flags):
     show: bool = option(False, "Open a window with the live curves if there is a display.")
 
     def check_together(self) -> None:
-        """Raises UserError for flags that are invalid or do not fit together."""
+        """Raises UserError for flags that are invalid or contradict each other."""
         super().check_together()
         check_local("run_dir", self.run_dir)
         self._normalize_trackers()
@@ -82,13 +82,14 @@ class RunFlags(Flags):
 
     @property
     def trackers(self) -> tuple[str, ...]:
-        """The names in ``track``."""
+        """The names of the trackers in ``track``."""
         return tuple(filter(None, self.track.split(",")))
 
     def _normalize_trackers(self) -> None:
         """Removes spaces and repeated names from ``track``, and checks the names.
 
-        If the old flag ``tensorboard`` is set, its name is added to ``track``, and the flag is unset.
+        The former flag ``tensorboard`` is converted: if it is set, ``track`` gets this name, and the
+        flag becomes False.
         """
         names = [name.strip().lower() for name in self.track.split(",")]
         names += ["tensorboard"] if self.tensorboard else []
@@ -107,16 +108,16 @@ class DeviceFlags(Flags):
 
     strategy: str = option(
         AUTO,
-        "Devices that each batch is divided among: one device (none), all devices of this machine "
-        "(mirrored), or those of all machines of the cluster (multi_worker); auto uses all that are "
-        "available.",
+        "Devices among which each batch is divided: one device (none), all devices of this machine "
+        "(mirrored), or all devices of all machines of the cluster (multi_worker); auto uses all "
+        "available devices.",
         choices=STRATEGIES,
     )
     cluster: str = option(
         AUTO,
         "Where the machines of a cluster are named: in the environment variable TF_CONFIG (tf_config), "
-        "or in the variables that srun sets (slurm); auto uses TF_CONFIG if it is set, and otherwise "
-        "slurm if srun has started several tasks.",
+        "or in the variables that srun sets (slurm). auto uses TF_CONFIG if it is set; if it is not, "
+        "and srun has started several tasks, auto uses slurm.",
         choices=CLUSTERS,
     )
     placement: str = option(
@@ -127,8 +128,8 @@ class DeviceFlags(Flags):
     )
     steps_per_execution: int = option(
         0,
-        "Training steps that the host starts with one call, 1 to 1000; 0 chooses 10 on one GPU that "
-        "holds all images and uses XLA, else 1.",
+        "Training steps that the host starts with one call, 1 to 1000. 0 chooses 10 on a single GPU "
+        "that uses XLA and holds all images in its memory, and 1 in all other cases.",
         low=0,
         high=1000,
     )

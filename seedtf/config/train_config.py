@@ -29,9 +29,10 @@ __all__ = ["AUTO", "BALANCED", "NEWEST", "PATH_FLAGS", "SAMPLE", "TrainConfig"]
 class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags, DataFlags):
     """The settings of ``train_and_evaluate``, which are also the flags of ``seedtf train``.
 
-    The constructor fills in the recipe's defaults and checks every value. A value that is not allowed
-    raises a ``UserError`` whose message names the flag. The metadata of each field has its help, and
-    its inclusive range (``low``, ``high``) or its ``choices``.
+    The constructor sets the flags that are not given to the defaults of the recipe, and checks every
+    value. For a value that is not allowed, it raises a ``UserError`` whose message names the flag. The
+    metadata of each field has the help of the flag, and its inclusive range (``low``, ``high``) or its
+    ``choices``.
 
     Example:
         >>> config = TrainConfig(data_dir="sample", optimizer="sgd", weights="none")
@@ -45,7 +46,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
     HEADING: ClassVar[str] = ""
 
     def check_together(self) -> None:
-        """Raises UserError if the data is missing or flags of different groups do not fit together."""
+        """Raises UserError if no data is given, or flags of different groups contradict each other."""
         super().check_together()
         if not (self.data_dir or self.resume or self.continue_from):
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")
@@ -59,13 +60,19 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
 
     @property
     def highest_rate(self) -> float:
-        """The value of ``lr`` or its default; finding the default may read the files of a preset."""
+        """The value of ``lr``; if it is not set, the default.
+
+        For a network that is a preset, the files of the preset are read to find the default.
+        """
         return self.lr or self.default_rate(names_efficientnet(self.model))
 
-    def default_rate(self, efficientnet: bool) -> float:
+    def default_rate(self, is_efficientnet: bool) -> float:
         """The default of ``lr``, for an EfficientNet or for another network."""
         return default_rate(
-            self.optimizer, self.weights, recipe=self.recipe_in_use, efficientnet=efficientnet
+            self.optimizer,
+            self.weights,
+            recipe=self.recipe_in_use,
+            is_efficientnet=is_efficientnet,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,9 +80,9 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         return dataclasses.asdict(self)
 
     def with_absolute_paths(self) -> TrainConfig:
-        """A copy that can be used in any folder.
+        """A copy in which the paths of data, cache, weights, model and teacher are absolute.
 
-        The paths of data, cache, weights, model and teacher are absolute.
+        Such a configuration can be used in any working directory.
         """
         names = (*PATH_FLAGS, *(("weights",) if self.has_weights_file else ()))
         names += ("model",) if is_folder(self.model) else ()
@@ -89,10 +96,10 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         return dataclasses.replace(self, **absolute)
 
     def to_flagfile(self) -> str:
-        """The flags as an absl flagfile: ``seedtf train --flagfile=…`` repeats the run in a new folder.
+        """The flags as an absl flagfile, with which ``seedtf train --flagfile=…`` repeats the run.
 
-        Paths are absolute, so that the flagfile can be used in any folder. ``run_dir`` is left out,
-        because that folder already exists. ``resume`` and ``continue_from`` are left out too.
+        Paths are absolute, so that the flagfile can be used in any working directory. The flags
+        ``run_dir``, ``resume`` and ``continue_from`` are left out, so that a new run is started.
 
         Example:
             >>> print(TrainConfig(data_dir="sample", snapshots=False).to_flagfile()[:34])
