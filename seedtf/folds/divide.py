@@ -1,4 +1,4 @@
-"""Divides images into folds, keeping groups together, and writes the split of each run.
+"""Divides images into folds, each group in one fold, and writes the split of each run.
 
 A record is the index of an image in the catalog, which lists all images of the data set.
 """
@@ -35,12 +35,12 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
         paths: the paths of an existing folder.
 
     Raises:
-        UserError: as ``load_training_data``, or the images cannot be divided into these folds.
+        UserError: as ``load_training_data`` and ``assign_folds``.
     """
     # Images with pseudo-labels belong to no fold, because every run trains on them.
     dataset = load_training_data(replace(config, pseudo_labels=""))
-    # The division does not depend on --fixes, so that cross-validations with and without it have the
-    # same folds.
+    # The division uses the labels before --fixes, so that cross-validations with and without --fixes
+    # have the same folds.
     fold_of = assign_folds(dataset.unfixed or dataset, folds, config.seed)
     used = np.concatenate(list(dataset.split.sides.values()))
     fold_of[~np.isin(np.arange(len(fold_of)), used)] = _UNUSED
@@ -51,14 +51,14 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
     """The fold of each image, int64 ``[N]``; −1 for a test image, −2 for an image that is not used.
 
     Args:
-        dataset: the images, of which those for training and validation are divided.
-        folds: the number of folds, or ``groups`` for one fold per group.
+        dataset: the images. Those for training and validation are divided into folds.
+        folds: the number of folds, or ``groups`` for one fold for each group.
         seed: the root seed of the runs.
 
     Raises:
-        UserError: all images of a class are in one group, or there are fewer groups than folds. If
-            ``folds`` is ``groups``: no flag names the groups, an image has none, or there are not 2 to
-            200 groups.
+        UserError: all images of a class are in one group, or there are fewer groups than folds. With
+            the value ``groups``: no flag gives the groups, an image has no group, or the number of
+            groups is not 2 to 200.
     """
     split, catalog = dataset.split, dataset.store.catalog
     records = np.sort(np.concatenate([split.train, split.val]))
@@ -108,9 +108,15 @@ def write_division(
 ) -> None:
     """Writes classes.txt, the split of each fold, folds.json and, last, folds.csv.
 
-    ``folds`` is the value of ``--folds``, which folds.json keeps among the flags. The files depend
-    only on the data and the flags, so two processes that write them at the same time write the same
-    bytes.
+    The files depend only on the data and the flags, so two processes that write them at the same time
+    write the same bytes.
+
+    Args:
+        dataset: the images.
+        fold_of: the result of ``assign_folds``.
+        config: the flags of training.
+        folds: the value of ``--folds``, which is recorded in folds.json.
+        paths: the paths of an existing folder.
     """
     catalog, grouping = dataset.store.catalog, dataset.grouping
     count = int(fold_of.max()) + 1

@@ -1,8 +1,8 @@
-"""Trains the runs of all folds, together with other machines if there are any, and writes the report.
+"""Trains the runs of all folds and writes the report, on one machine or on several machines together.
 
-This process does not import TensorFlow. It starts ``seedtf`` commands, one after another. While a
-command runs, this process touches the claim of its task, so that no other process takes the task (see
-``claims``).
+This process does not import TensorFlow. It does each task by starting a ``seedtf`` command: it divides
+the images, trains a run for each fold, and evaluates the runs. While a command is running, this process
+touches the claim of the task, so that no other process takes the task (see ``claims``).
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Commands:
-    """The commands to start, without their arguments; tests replace them.
+    """The commands that do the tasks, without their arguments. Tests replace the commands.
 
     Attributes:
-        divide: divides the images; the arguments of ``seedtf folds`` are appended.
-        train: trains one run; its flags are appended.
-        evaluate: writes the report; the folder is appended.
+        divide: the command that divides the images; the arguments of ``seedtf folds`` are appended.
+        train: the command that trains a run; the flags of the run are appended.
+        evaluate: the command that writes the report; the folder is appended.
     """
 
     divide: Sequence[str] = (*SEEDTF, "folds", "--divide_only")
@@ -67,23 +67,23 @@ def train_folds(
 ) -> None:
     """Divides the images, trains every fold that no other process trains, and writes the report.
 
-    Returns when the report is complete, even if another process wrote it. After an interruption, the
-    same call continues, and ends with the same ``oof.csv`` and histories, to the byte, as without the
-    interruption.
+    This function returns when the report is complete, even if another process wrote it. After an
+    interruption, the same call continues the work. In the end, ``oof.csv`` and the histories have the
+    same bytes as without the interruption.
 
     Args:
         config: the flags of training.
         folds: the number of folds, or ``groups``.
         arguments: the command line of ``seedtf folds``, for the process that divides the images.
-        folder: the folder of the folds; created if needed.
-        takeover_seconds: seconds without a heartbeat of a process on another machine, after which this
-            process takes over its fold.
-        commands: the commands to start.
+        folder: the folder of the cross-validation; it is created if it does not exist.
+        takeover_seconds: the timeout of ``Claims``: after so many seconds without a sign of a process
+            on another machine, this process takes its task.
+        commands: the commands that do the tasks; None for the commands of seedtf.
 
     Raises:
-        UserError: the folder cannot be created, the flags differ from those that it was started with,
-            one of the commands fails, or another process took over its task.
-        StoppedError: a signal arrived; the state of a run that was being trained is saved.
+        UserError: the folder cannot be created; the flags differ from those with which the folder was
+            started; a command fails; or another process took a task of this process.
+        StoppedError: a signal arrived. If a run was being trained, its state is saved.
     """
     stop = StopSignal()
     paths = FoldsPaths(folder)
@@ -109,10 +109,10 @@ def _make_folder(paths: FoldsPaths) -> None:
 
 
 def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
-    """Raises UserError if a flag that changes the results differs from the one saved in the folder."""
+    """Raises UserError if a flag that changes the results differs from the flag saved in the folder."""
     settings = paths.read_settings()
     saved = settings["flags"]
-    divided_by = saved.get("folds", folds)  # folds.json of older releases does not have it
+    divided_by = saved.get("folds", folds)  # older releases did not save --folds
     if (folds == GROUPS) != (divided_by == GROUPS):
         raise UserError(
             f"--folds={folds}: {paths.root} was divided with --folds={divided_by}; pass that, or "
@@ -140,7 +140,7 @@ def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
 
 @dataclass
 class _Tasks:
-    """The tasks of ``seedtf folds``: dividing the images, training each fold, writing the report."""
+    """Does the tasks of ``seedtf folds``: the division of the images, each fold, and the report."""
 
     config: TrainConfig
     paths: FoldsPaths
@@ -149,7 +149,13 @@ class _Tasks:
     stop: StopSignal
 
     def run_all(self, names: Sequence[str], run: Callable[[str, Claim], dict[str, Any]]) -> None:
-        """Runs each task that no other process has taken, and waits until all tasks are done."""
+        """Does each task that no other process has taken, and waits until all tasks are done.
+
+        Args:
+            names: the names of the tasks.
+            run: does a task, given its name and its claim, and returns what is written to the file
+                that marks the task as done.
+        """
         last_reported = ""
         while pending := [name for name in names if not self.paths.done(name).is_file()]:
             for name in pending:
@@ -174,7 +180,7 @@ class _Tasks:
     def _run_task(
         self, name: str, claim: Claim, run: Callable[[str, Claim], dict[str, Any]]
     ) -> None:
-        # Another process may have finished the task just before this one took it.
+        # Another process may have finished the task just before this process took it.
         if self.paths.done(name).is_file():
             return
         result = run(name, claim)
@@ -182,7 +188,7 @@ class _Tasks:
             write_text(self.paths.done(name), json.dumps(result, indent=1) + "\n")
 
     def divide(self, arguments: Sequence[str], claim: Claim) -> dict[str, Any]:
-        """Starts the process that divides the images."""
+        """Divides the images in a process of its own."""
         report("divide", f"opens the images, once for all folds; log in {self.paths.log('divide')}")
         command = [*self.commands.divide, *arguments, f"--out={self.paths.root}"]
         self._run_command(command, "divide", claim)
@@ -192,7 +198,7 @@ class _Tasks:
         return {"folds": self.paths.read_settings()["folds"]}
 
     def train(self, name: str, claim: Claim) -> dict[str, Any]:
-        """Trains, or continues to train, the run of a fold."""
+        """Trains the run of a fold; resumes it if it was interrupted."""
         number = int(name.rpartition("-")[2])
         run = self.paths.fold(number)
         action = "continues" if run.config.exists() else "trains"
@@ -207,12 +213,12 @@ class _Tasks:
         return {"epochs": len(rows), "best_epoch": best, "val_accuracy": accuracy}
 
     def evaluate(self, name: str, claim: Claim) -> dict[str, Any]:
-        """Starts the process that evaluates all runs and writes the report."""
+        """Evaluates all runs and writes the report, in a process of its own."""
         self._run_command([*self.commands.evaluate, str(self.paths.root)], name, claim)
         return {"report": str(self.paths.predictions)}
 
     def _train_flags(self, number: int, claim: Claim) -> list[str]:
-        """The flags that start the run of a fold, or that resume it if it was interrupted."""
+        """The flags that start the run of a fold; if it was interrupted, the flags that resume it."""
         run = self.paths.fold(number)
         split = str(self.paths.split(number))
         config = replace(self.config, run_dir=str(run.root), split_csv=split, test_fraction=0.0)
@@ -224,7 +230,7 @@ class _Tasks:
         return flags_to_train(config, run.root, self.paths.flags(number), while_locked)
 
     def _run_command(self, command: Sequence[str], name: str, claim: Claim) -> None:
-        """Runs a command to its end, with its output in a log, and touches the claim meanwhile."""
+        """Runs a command to its end, writes its output to a log, and keeps the claim of the task."""
         log = self.paths.log(name)
         with (
             _make_progress_bar(name, self.config.epochs) as bar,
@@ -240,7 +246,7 @@ class _Tasks:
                     bar.n = len(finished_epochs(self.paths.root / name))
                     bar.refresh()
                 time.sleep(POLL_SECONDS)
-        if code == StoppedError.exit_code:  # the signal reached only the started process
+        if code == StoppedError.exit_code:  # only the started process received the signal
             self.stop.signal_name = self.stop.signal_name or "a signal"
             self._check_stop(_describe_stop(name))
         if code:
@@ -256,7 +262,7 @@ class _Tasks:
 
 
 def _describe_stop(name: str) -> str:
-    """Where a task was stopped, and what is left of it: only the training of a fold has a state."""
+    """The end of the message of a stopped task. Only the training of a fold has a saved state."""
     kept = (
         "whose state is kept" if name.startswith("fold-") else "which will start from its beginning"
     )
@@ -264,7 +270,7 @@ def _describe_stop(name: str) -> str:
 
 
 def _make_progress_bar(name: str, epochs: int) -> tqdm:
-    """A progress bar over the epochs of a fold; for another task it only shows the time."""
+    """A progress bar over the epochs of a fold. For another task, it shows only the time."""
     total = epochs if name.startswith("fold-") else None
     hidden = is_silent() or None
     return tqdm(desc=name, total=total, unit="epoch", leave=False, disable=hidden)

@@ -31,7 +31,7 @@ __all__ = [
 
 
 def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) -> TrainConfig:
-    """Returns ``config`` with the values and the run folder of one trial.
+    """A copy of ``config`` with the values and the run folder of one trial.
 
     Raises:
         UserError: the values conflict with each other or with the fixed flags.
@@ -40,7 +40,7 @@ def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) 
 
 
 def result_files(tune_dir: Path) -> tuple[Path, ...]:
-    """The paths of the files that ``write_results`` writes; they may not exist yet."""
+    """The paths of the files that ``write_results`` writes, whether they exist or not."""
     return tuple(tune_dir / name for name in ("trials.csv", "best.txt", "importance.png"))
 
 
@@ -53,12 +53,12 @@ def write_results(
     *,
     title: str,
 ) -> None:
-    """Writes trials.csv and, if a trial has the outcome ``done``, best.txt and importance.png.
+    """Writes trials.csv. If a trial has the outcome ``done``, writes best.txt and importance.png, too.
 
     Args:
         tune_dir: an existing folder.
-        config: the fixed flags.
-        space: the searched flags.
+        config: the flags that are the same in all trials.
+        space: the searched flags with their ranges.
         rows: the trials that have ended, in any order.
         importances: the importance of each searched flag, 0 to 1; empty if it is not known yet.
         title: the title of the plot.
@@ -77,7 +77,7 @@ def write_results(
     write_lines(tune_dir / "trials.csv", lines)
     best = best_row(rows)
     if best is not None:
-        # A flagfile does not contain the run folder, so any path may be passed for it.
+        # The flagfile does not contain the run folder, so the empty path has no effect.
         write_text(tune_dir / "best.txt", trial_config(config, best.values, Path()).to_flagfile())
         figure = draw_importance(space, rows, best, importances, title=title)
         save_figure(figure, tune_dir / "importance.png")
@@ -86,31 +86,32 @@ def write_results(
 class Console:
     """Prints a line for each trial and, on a terminal, the progress of the running trial.
 
-    Prints nothing inside ``report.silent()``.
+    Nothing is printed inside ``report.silent()``.
 
     Args:
-        stream: where to write.
-        trials: the number of trials that the search runs.
+        stream: the stream to which the lines are written.
+        num_trials: the number of trials that the search runs.
     """
 
-    def __init__(self, stream: TextIO, trials: int) -> None:
+    def __init__(self, stream: TextIO, num_trials: int) -> None:
         self._stream = stream
-        self._trials = trials
+        self._num_trials = num_trials
         self._status: tqdm | None = None
 
     def print_line(self, label: str, text: str) -> None:
-        """Prints one line; as in ``report``, the label is padded to ten columns."""
+        """Prints ``label``, padded to ten columns as in ``report``, and ``text`` as one line."""
         self.clear_progress()
         if not is_silent():
             self._stream.write(f"{label:10}{text}\n")
             self._stream.flush()
 
     def show_progress(self, text: str) -> None:
-        """On a terminal, shows ``text`` until another method is called."""
+        """Shows ``text`` until another method is called. Without a terminal, nothing is shown."""
         if not self._stream.isatty() or is_silent():
             return
         if self._status is None:
-            # tqdm cuts a text to the width of the terminal only if there is a bar, which may be empty.
+            # tqdm shortens a text to the width of the terminal only if the format has a bar. This
+            # format has a bar of width 0.
             layout = "{desc}{bar:0}"
             self._status = tqdm(
                 bar_format=layout, dynamic_ncols=True, leave=False, file=self._stream
@@ -118,7 +119,12 @@ class Console:
         self._status.set_description_str(text)
 
     def print_trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
-        """Prints the line of a trial that has just ended; ``rows`` are all trials that have ended."""
+        """Prints the line of a trial that has just ended.
+
+        Args:
+            row: the trial.
+            rows: all trials that have ended.
+        """
         best = best_row(rows)
         result = [
             f"val_loss {row.val_loss:.4f}" if math.isfinite(row.val_loss) else "val_loss   -   ",
@@ -138,35 +144,35 @@ class Console:
             self._status = None
 
     def _seconds_left(self, rows: Sequence[TrialRow]) -> float:
-        """The estimated seconds to the end of the search; NaN until a trial ends without failing."""
-        # Failed trials do not count towards ``--trials``.
+        """The estimated seconds to the end of the search; NaN if all trials so far have failed."""
+        # ``--trials`` does not count failed trials.
         counted = [row for row in rows if row.outcome != FAILED]
         if not counted:
             return math.nan
         mean = sum(row.seconds for row in counted) / len(counted)
-        return mean * max(self._trials - len(counted), 0)
+        return mean * max(self._num_trials - len(counted), 0)
 
 
 def as_flags(values: Mapping[str, Any]) -> str:
-    """Returns values as flags, such as ``--lr=0.002 --crop=0.3``."""
+    """The values as text in the form of flags, such as ``--lr=0.002 --crop=0.3``."""
     return " ".join(f"--{name}={value}" for name, value in values.items())
 
 
 def print_best(console: Console, tune_dir: Path, study_name: str, rows: Sequence[TrialRow]) -> None:
-    """Prints the best trial, its flags, the files of the search and, last, the ``RESULT`` line."""
+    """Prints the best trial, its flags, the files of the search, and then the ``RESULT`` line."""
     best = best_row(rows)
     if best is None:
         console.print_line("best", "no trial has completed its training")
         return
     flagfile = tune_dir / "best.txt"
     counts = {name: sum(row.outcome == name for row in rows) for name in OUTCOMES}
-    compared = len(rows) - counts[FAILED]
+    num_compared = len(rows) - counts[FAILED]
     console.print_line(
         "best",
         f"trial {best.number}: validation accuracy {best.val_accuracy:.4f}, loss "
-        f"{best.val_loss:.4f}; it was chosen as the best of {compared} trial"
-        f"{'' if compared == 1 else 's'} that did not fail, so expect a lower accuracy with another "
-        "seed",
+        f"{best.val_loss:.4f}; it was chosen as the best of {num_compared} trial"
+        f"{'' if num_compared == 1 else 's'} that did not fail, so expect a lower accuracy with "
+        "another seed",
     )
     console.print_line(
         "flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1])

@@ -50,8 +50,8 @@ from seedtf.tuning.trial import (
 
 __all__ = ["SearchSettings", "search"]
 
-# After this many failures in a row the search ends. A bad combination of values makes one trial fail;
-# if several fail in a row, the cause is probably a full disk or a broken driver.
+# The search ends after this many failed trials in a row. A bad combination of values makes only one
+# trial fail, so the cause is probably another one, such as a full disk or a broken driver.
 _MAX_FAILURES_IN_A_ROW = 3
 
 
@@ -60,16 +60,16 @@ class SearchSettings:
     """The settings of a search.
 
     Attributes:
-        config: the fixed flags; ``run_dir`` and ``resume`` are empty.
+        config: the flags that are the same in all trials; ``run_dir`` and ``resume`` are empty.
         space: the searched flags, at least one.
-        trials: the number of trials to run on all machines together; pruned trials count, failed
-            trials do not.
+        trials: the number of trials to run on all machines together. Pruned trials count, but failed
+            trials do not count.
         study: the name of the study in the database.
         storage: a database URL; empty for a file in ``tune_dir``.
         tune_dir: the folder of trials and results; it is created if it does not exist.
         pruner: median, hyperband or none.
-        keep_models: whether to keep the models and states of all trials; otherwise only the best trial
-            keeps its models and states.
+        keep_models: whether to keep the models and states of all trials. If False, only those of the
+            best trial are kept.
     """
 
     config: TrainConfig
@@ -88,11 +88,11 @@ def search(
     command: Sequence[str] = TRAIN_COMMAND,
     stream: TextIO | None = None,
 ) -> list[TrialRow]:
-    """Runs trials until ``settings.trials`` have ended; continues an earlier search of the study.
+    """Runs trials until ``settings.trials`` have ended. An earlier search of the study is continued.
 
-    An interrupted trial resumes from its own state, and the values of a trial depend only on the
-    seed, its number and the trials before it. An interrupted search therefore ends with the same
-    result as an uninterrupted one. The best trial is the one with the lowest validation loss.
+    An interrupted search ends with the same result as an uninterrupted search: a trial resumes from its
+    own state, and its values depend only on the seed, its number and the trials before it. The best
+    trial is the trial with the lowest validation loss.
 
     Args:
         settings: the settings of the search.
@@ -103,8 +103,8 @@ def search(
         All trials of the study that have ended, in the order of their numbers.
 
     Raises:
-        UserError: a trial fails in its first epoch before any ended without failing, several fail in a
-            row, the study has other flags, storage or folder cannot be used, or a package is missing.
+        UserError: a trial fails in its first epoch, and no trial has succeeded before; several trials
+            fail in a row; the study has other flags; or database, folder or package cannot be used.
         StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()
@@ -129,7 +129,7 @@ def search(
 
 
 class _Searcher:
-    """The loop over the trials."""
+    """Runs the trials of a search, one after the other."""
 
     def __init__(
         self,
@@ -164,10 +164,10 @@ class _Searcher:
             if settings.storage
             else str(settings.tune_dir / "study.db")
         )
-        ended = _num_counted(self._study.rows())
+        num_ended = _num_counted(self._study.rows())
         console.print_line("search", ", ".join(map(str, settings.space)))
         console.print_line(
-            "study", f"{settings.study} in {storage}, {ended} of {settings.trials} trials ended"
+            "study", f"{settings.study} in {storage}, {num_ended} of {settings.trials} trials ended"
         )
         self._tracking.start(self._study.rows())
         for trial in self._study.interrupted_trials(self._owner, shared=bool(settings.storage)):
@@ -182,7 +182,7 @@ class _Searcher:
         return rows
 
     def _run_trial(self, trial: Any) -> None:
-        """Trains a new or interrupted trial to its end, prints its line and writes the results."""
+        """Trains a new or interrupted trial to its end, prints its line, and writes the results."""
         trial.set_user_attr("owner", self._owner)
         values = self._study.suggest(trial)
         earlier_seconds, started = trial.user_attrs.get("seconds", 0.0), time.monotonic()
@@ -201,16 +201,16 @@ class _Searcher:
         self._write_results(rows)
 
     def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, History, str]:
-        """Trains one trial; returns its outcome, its history and the reason for a failure."""
+        """Trains a trial. Returns its outcome, its history, and the reason if it failed."""
         run_dir, log = self._run_dir(trial.number), self._trial_path(trial.number, ".log")
-        # An earlier process may have been interrupted after it had reported an epoch for which Optuna
-        # prunes the trial, but before it could end the trial.
+        # An earlier process may have been interrupted between the report of an epoch for which Optuna
+        # prunes the trial and the end of the trial.
         if self._study.should_prune(trial):
             return PRUNED, finished_epochs(run_dir), ""
         num_reported = -1
         with TrainProcess([*self._command, *self._arguments(trial.number, values)], log) as process:
             while True:
-                # Read the history after the exit code: a process that has ended adds no more epochs.
+                # Read the history after the exit code, because an ended process adds no more epochs.
                 code = process.poll()
                 history = finished_epochs(run_dir)
                 if len(history) != num_reported and self._study.report(trial, history):
@@ -247,7 +247,7 @@ class _Searcher:
     def _report_failure(
         self, number: int, history: History, reason: str, rows: Sequence[TrialRow]
     ) -> None:
-        """Prints why a trial failed; raises UserError if all other trials would probably fail too."""
+        """Prints why a trial failed. Raises UserError if other trials would probably fail, too."""
         self._failures_in_a_row += 1
         log = self._trial_path(number, ".log")
         if not history and not _num_counted(rows):
@@ -277,10 +277,7 @@ class _Searcher:
             self._remove_models(rows)
 
     def _remove_models(self, rows: Sequence[TrialRow]) -> None:
-        """Removes the models and states of all ended trials but the best one.
-
-        The files of a hundred trials of ResNet-50 would take 70 GB.
-        """
+        """Removes models and states of all ended trials except the best, 0.7 GB each for ResNet-50."""
         best = best_row(rows)
         for row in rows:
             if best is not None and row.number == best.number:
@@ -294,11 +291,12 @@ class _Searcher:
         return f"{text}  val_loss {history[-1]['val_loss']:.4f}" if history else text
 
     def _where_stopped(self, number: int) -> str:
-        kept, planned = len(finished_epochs(self._run_dir(number))), self._settings.config.epochs
-        return f"in trial {number}, whose first {kept} of {planned} epochs are kept"
+        num_kept = len(finished_epochs(self._run_dir(number)))
+        planned = self._settings.config.epochs
+        return f"in trial {number}, whose first {num_kept} of {planned} epochs are kept"
 
     def _check_stop(self, where: str) -> None:
-        """Raises StoppedError if a signal was received; ``where`` completes "stopped …"."""
+        """Raises StoppedError if a signal was received; its message is "stopped" and ``where``."""
         if self._stop.signal_name:
             self._console.clear_progress()
             raise StoppedError(
@@ -313,7 +311,7 @@ class _Searcher:
 
 
 def _num_counted(rows: Sequence[TrialRow]) -> int:
-    """The number of trials that count towards ``--trials``: all that have ended but not failed."""
+    """The number of trials that ``--trials`` counts: trials that have ended without failing."""
     return sum(row.outcome != FAILED for row in rows)
 
 
@@ -340,9 +338,9 @@ def _lock_tune_dir(tune_dir: Path) -> Iterator[None]:
 
 
 def _read_owner(tune_dir: Path) -> str:
-    """Reads the identifier of the folder from its file ``owner``, which is created if necessary.
+    """The identifier in the file ``owner`` of a search folder; the file is created if necessary.
 
-    Each trial records this identifier, because the folder's path may differ from machine to machine.
+    Each trial records this identifier, not the path of the folder, which may differ between machines.
     """
     path = tune_dir / "owner"
     if not path.exists():

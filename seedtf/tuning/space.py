@@ -23,13 +23,16 @@ _LR_FACTOR = 10.0
 
 @dataclass(frozen=True)
 class Dimension:
-    """One flag and its possible values: ``choices``, or an inclusive range.
+    """A searched flag and its possible values.
+
+    The possible values are either ``choices`` or an inclusive range.
 
     Attributes:
         name: the name of the flag.
-        low, high: the ends of the range; both 0 if there are ``choices``.
-        step: the distance between neighbouring values, counted from ``low``. 0 means a logarithmic
-            range without steps; its ``low`` is above 0.
+        low: the smallest value of the range, above 0 in a logarithmic range; 0 with ``choices``.
+        high: the largest value of the range; 0 with ``choices``.
+        step: the distance between neighbouring values, of which ``low`` is the first. 0 means a
+            logarithmic range without steps.
         choices: the possible values; empty for a range.
     """
 
@@ -40,10 +43,10 @@ class Dimension:
     choices: tuple[Any, ...] = ()
 
     def round_for_flag(self, value: Any) -> Any:
-        """Returns ``value`` with the digits that are passed to the flag.
+        """``value``, rounded as it is passed to the flag.
 
-        In a logarithmic range, ``value`` is rounded to three significant digits within the range; in a
-        range with steps, to ten decimals. A choice is not rounded.
+        In a logarithmic range, it is rounded to three significant digits, but not outside the range. In
+        a range with steps, it is rounded to ten decimals. A choice is not rounded.
 
         Example:
             >>> Dimension("lr", low=1e-4, high=1e-2).round_for_flag(0.00123456)
@@ -56,9 +59,9 @@ class Dimension:
         return round(float(value), 10)
 
     def nearest(self, value: Any) -> Any:
-        """Returns the possible value that is nearest to ``value``.
+        """The possible value that is nearest to ``value``.
 
-        A ``value`` that is neither a number nor one of ``choices`` gives the first choice.
+        With ``choices``, it is the first choice if ``value`` is neither a number nor a choice.
 
         Example:
             >>> Dimension("crop", high=0.6, step=0.05).nearest(0.23)
@@ -74,18 +77,18 @@ class Dimension:
         return self.round_for_flag(self.low + round((clipped - self.low) / self.step) * self.step)
 
     def ends(self) -> tuple[Any, ...]:
-        """Returns the ends of the range, or all choices."""
+        """The smallest and the largest value of the range; with ``choices``, all choices."""
         return self.choices or (self.low, self.high)
 
     def choice_labels(self) -> tuple[str, ...]:
-        """Returns the choices as text, such as ``15`` for 15.0."""
+        """The choices as text, such as ``15`` for 15.0."""
         return tuple(
             f"{choice:g}" if isinstance(choice, (int, float)) else str(choice)
             for choice in self.choices
         )
 
     def __str__(self) -> str:
-        """Returns a description such as ``crop 0 to 0.6`` or ``lr 0.0001 to 0.01 (log)``."""
+        """A description such as ``crop 0 to 0.6`` or ``lr 0.0001 to 0.01 (log)``."""
         if self.choices:
             return f"{self.name} {'|'.join(self.choice_labels())}"
         return f"{self.name} {self.low:g} to {self.high:g}{'' if self.step else ' (log)'}"
@@ -121,21 +124,21 @@ SEARCHABLE: Mapping[str, Dimension] = {dimension.name: dimension for dimension i
 """The dimension of every flag that can be searched."""
 
 SEARCHED_BY_DEFAULT = tuple(name for name in SEARCHABLE if name not in _ONLY_ON_REQUEST)
-"""The flags that are searched if ``--search`` is not given, unless the user has set them."""
+"""The flags that are searched if ``--search`` is not given. Flags that the user sets are left out."""
 
 
 def choose_space(search: str, given: Collection[str], config: TrainConfig) -> list[Dimension]:
-    """Returns the dimensions of a search, in the order of ``SEARCHABLE``.
+    """The dimensions of a search, in the order of ``SEARCHABLE``.
 
     Args:
-        search: names separated by commas; empty for ``SEARCHED_BY_DEFAULT``, then without
-            weight_decay if the optimizer does not support it.
+        search: the names of the flags to search, separated by commas. If it is empty, the flags in
+            ``SEARCHED_BY_DEFAULT`` are searched; weight_decay only if the optimizer supports it.
         given: the flags that the user has set; they keep their values and are not searched.
-        config: all flags. The range of lr is centred on the rate of ``config``.
+        config: all flags. The learning rate of ``config`` is the middle of the range of lr.
 
     Raises:
-        UserError: a name cannot be searched or is in ``given``, a range contains values that the other
-            flags do not allow, or no flag is left to search.
+        UserError: ``search`` names a flag that cannot be searched or is in ``given``; the other flags
+            do not allow an end of a range; or no flag is left to search.
     """
     names = [name.strip().lstrip("-") for name in search.split(",") if name.strip()]
     for name in names:
@@ -165,7 +168,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
 
 
 def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, Any]:
-    """Returns the values of the first trial: the possible values that are nearest to ``config``."""
+    """The values of the first trial: the possible values that are nearest to ``config``."""
     values = {
         **config.as_dict(),
         "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,
@@ -177,7 +180,7 @@ def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, A
 
 
 def _center_lr_range(dimension: Dimension, config: TrainConfig) -> Dimension:
-    """Returns lr with a range around the rate of ``config``; any other dimension unchanged."""
+    """For lr, a range around the rate of ``config``; any other dimension is returned unchanged."""
     if dimension.name != "lr":
         return dimension
     middle = math.log10(config.highest_rate)
@@ -187,7 +190,7 @@ def _center_lr_range(dimension: Dimension, config: TrainConfig) -> Dimension:
 
 
 def _check_range_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
-    """Raises UserError if the fixed flags do not allow an end of a range: such a trial would fail."""
+    """Raises UserError if the other flags do not allow an end of a range, so that trials would fail."""
     for dimension in space:
         for value in dimension.ends():
             try:

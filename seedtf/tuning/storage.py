@@ -17,17 +17,19 @@ __all__ = ["PRUNERS", "import_optuna", "mask_password", "open_study", "storage_e
 PRUNERS = ("median", "hyperband", "none")
 """The values of ``--pruner``."""
 
-# How long to wait if another process has locked the SQLite file.
+# How many seconds to wait if another process has locked the SQLite file.
 _LOCK_SECONDS = 60
-# The median pruner prunes no trial before this many have completed.
+# The median pruner prunes no trial before this many trials have completed.
 _TRIALS_BEFORE_PRUNING = 5
-# Until this many trials have completed or been pruned, the sampler draws random values, because it has
-# too few results to learn from.
+# The sampler draws random values until this many trials have completed or been pruned. Before that, it
+# has too few results to learn from.
 _RANDOM_TRIALS = 10
 
 
 def import_optuna() -> Any:
-    """Imports Optuna; hides its log lines below ERROR and its warnings about experimental features.
+    """The module ``optuna``.
+
+    Optuna's log lines below ERROR and its warnings about experimental features are hidden.
 
     Raises:
         UserError: Optuna is not installed.
@@ -46,10 +48,10 @@ def import_optuna() -> Any:
 def open_study(
     optuna: Any, *, name: str, storage: str, tune_dir: Path, pruner: str, seed: int, epochs: int
 ) -> Any:
-    """Opens the study ``name``, or creates it if it does not exist.
+    """Opens the study ``name``; if it does not exist, creates it.
 
     Args:
-        optuna: the module.
+        optuna: the module ``optuna``.
         name: the name of the study.
         storage: a database URL; empty for ``<tune_dir>/study.db``.
         tune_dir: an existing folder.
@@ -81,7 +83,7 @@ def open_study(
         )
     except (
         ImportError,
-        RuntimeError,  # Another version of Optuna made the tables.
+        RuntimeError,  # The tables were made by another version of Optuna.
         ValueError,
         SQLAlchemyError,
         optuna.exceptions.OptunaError,
@@ -93,7 +95,9 @@ def open_study(
 
 @contextmanager
 def storage_errors(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
-    """Turns database errors in the ``with`` block into a UserError; arguments as in ``open_study``.
+    """Turns database errors in the ``with`` block into a UserError.
+
+    The arguments are those of ``open_study``.
 
     Raises:
         UserError: the database is missing, full, locked for too long or damaged.
@@ -112,7 +116,7 @@ def storage_errors(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
 
 
 def mask_password(url: str) -> str:
-    """Replaces the password in a URL, before the host or among the options, by ``***``.
+    """The URL with ``***`` instead of the password, which is before the host or among the options.
 
     Example:
         >>> mask_password("postgresql://me:secret@host/name")
@@ -127,13 +131,13 @@ def _database_url(storage: str, tune_dir: Path) -> str:
 
 
 def _describe_cause(error: BaseException, url: str) -> str:
-    """Returns the first line of the driver's error, or which driver has to be installed."""
+    """The first line of the error of the database driver; or the driver that has to be installed."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ModuleNotFoundError):
             return f"its Python driver {cause.name} is not installed; pip install it"
         cause = cause.__cause__ or cause.__context__
-    # Optuna's own message is left out, because it blames every error on a value that is too long.
+    # Optuna's own message is not used, because it explains every error by a value that is too long.
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).replace(url, mask_password(url)).strip()
@@ -141,10 +145,11 @@ def _describe_cause(error: BaseException, url: str) -> str:
 
 
 def _make_sampler(optuna: Any, seed: int) -> Any:
-    """Makes a tree-structured Parzen estimator (Bergstra et al. 2011) with a seed per trial and flag.
+    """Makes a sampler: a tree-structured Parzen estimator (Bergstra et al. 2011).
 
-    One seeded sampler for the whole search would draw its first values again after each restart. So a
-    seed is computed from the search's seed, the trial's number and the flag's name.
+    A sampler with one seed for the whole search would draw its first values again after each restart.
+    So this sampler has a seed for each value, computed from the seed of the search, the number of the
+    trial and the name of the flag.
     """
 
     class Sampler(optuna.samplers.BaseSampler):
@@ -174,8 +179,8 @@ def _make_pruner(optuna: Any, name: str, epochs: int) -> Any:
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
     if name == "median":
-        # In the first quarter of the epochs, the loss says little about the values of the flags: it
-        # depends mostly on the learning-rate schedule, which has just begun.
+        # In the first quarter of the epochs, no trial is pruned: the loss then depends mostly on the
+        # learning-rate schedule, and says little about the values of the flags.
         return optuna.pruners.MedianPruner(
             n_startup_trials=_TRIALS_BEFORE_PRUNING, n_warmup_steps=max(epochs // 4, 1)
         )

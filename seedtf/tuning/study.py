@@ -1,4 +1,4 @@
-"""The study of a search: trials, values and losses, as Optuna keeps them in its database."""
+"""Draws the values of trials with Optuna, and records values and results in Optuna's database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from seedtf.tuning.trial import DONE, FAILED, PRUNED, History, TrialRow, lowest_
 
 __all__ = ["Study"]
 
-# The importances compare the best trials with all trials, so they need several completed ones.
+# Importances are computed from at least this many completed trials, because they compare the best
+# trials with all trials.
 _MIN_TRIALS_FOR_IMPORTANCE = 4
 
 
@@ -25,7 +26,7 @@ class Study:
     """An Optuna study of the validation loss, whose trials are ``seedtf train`` runs.
 
     Args:
-        optuna: the module.
+        optuna: the module ``optuna``.
         study: an ``optuna.study.Study``.
         space: the searched flags.
         epochs: the number of epochs of a trial that is not pruned.
@@ -38,12 +39,12 @@ class Study:
         self._epochs = epochs
 
     def start_or_continue(self, config: TrainConfig) -> None:
-        """Starts a new study, or checks that an earlier one has the same flags and ranges.
+        """Starts a new study, or checks that an existing study has the same flags and ranges.
 
-        A new study records its flags and ranges, and queues a first trial with the possible values
+        A new study records its flags and ranges. Its first trial gets the possible values that are
         nearest to ``config``. A study whose trials have all failed counts as new. Flags that do not
-        change the results may differ from the recorded flags: the folder of the images may have another
-        path on another machine.
+        change the results may differ from the recorded flags; for example, the folder of the images may
+        have another path on another machine.
 
         Raises:
             UserError: the study was started with other flags or ranges.
@@ -70,11 +71,11 @@ class Study:
         """Yields the trials of ``owner`` that were interrupted.
 
         Args:
-            owner: the identifier of a search folder. The caller has locked the folder, so none of its
-                trials runs now.
-            shared: whether other search folders use the same database. If not, every trial in the
-                database belongs to this folder, even if it was interrupted before its owner was
-                recorded.
+            owner: the identifier of a search folder. The caller has locked the folder, so no trial of
+                this folder is running.
+            shared: whether other search folders may use the same database. If False, every trial in
+                the database belongs to this folder, including a trial that was interrupted before it
+                recorded its owner.
         """
         for frozen in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
             if not shared or frozen.user_attrs.get("owner", "") == owner:
@@ -85,14 +86,14 @@ class Study:
         return self._study.ask()
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """Returns the values of a trial's flags; a second call for the trial returns the same ones."""
+        """The values of the searched flags for a trial; every call for it returns the same values."""
         return {
             dimension.name: dimension.round_for_flag(_suggest(trial, dimension))
             for dimension in self._space
         }
 
     def report(self, trial: Any, history: History) -> bool:
-        """Reports the losses of new epochs to Optuna; returns whether the trial must be pruned."""
+        """Reports the losses of new epochs to Optuna, and returns whether to prune the trial."""
         reported = self._reported_epochs(trial)
         for row in history:
             if row["epoch"] in reported:
@@ -103,12 +104,15 @@ class Study:
         return False
 
     def should_prune(self, trial: Any) -> bool:
-        """Whether to prune a trial now; false after its last epoch, as pruning then saves no time."""
+        """Whether to prune a trial now; False after the last epoch, when pruning saves no time."""
         reported = self._reported_epochs(trial)
         return bool(reported) and max(reported) < self._epochs and trial.should_prune()
 
     def tell(self, trial: Any, outcome: str, history: History) -> None:
-        """Records how a trial ended; a ``done`` trial's objective is its lowest validation loss."""
+        """Records how a trial ended.
+
+        For a trial that is ``done``, the lowest validation loss is the value that Optuna minimizes.
+        """
         row = lowest_loss_row(history)
         if outcome == PRUNED:
             last_reported = max(self._reported_epochs(trial))
@@ -124,20 +128,20 @@ class Study:
         elif outcome == FAILED:
             self._study.tell(trial, state=self._states.FAIL)
         else:
-            # Optuna is told that a diverged trial was pruned, so that its sampler avoids the values.
+            # A diverged trial is also recorded as pruned, so that Optuna's sampler avoids its values.
             self._study.tell(trial, state=self._states.PRUNED)
 
     def rows(self) -> list[TrialRow]:
-        """Returns all trials that have ended, in the order of their numbers."""
+        """All trials that have ended, in the order of their numbers."""
         states = (self._states.COMPLETE, self._states.PRUNED, self._states.FAIL)
         return [self._row(trial) for trial in self._study.get_trials(deepcopy=False, states=states)]
 
     def importances(self) -> dict[str, float]:
-        """Returns the importance of each flag, from 0 to 1; all of them sum to 1.
+        """The importance of each flag, from 0 to 1. All importances together sum to 1.
 
-        A flag is important if its values in the best tenth of the completed trials, which has at least
-        two of them, differ from its values in all (PED-ANOVA: Watanabe, Bansal, Hutter 2023). With
-        fewer than four completed trials the result is empty.
+        A flag is important if its values in the best trials differ from its values in all completed
+        trials (PED-ANOVA: Watanabe, Bansal, Hutter 2023). The best trials are the best tenth of the
+        completed trials, at least two. With fewer than four completed trials, the result is empty.
         """
         states = (self._states.COMPLETE,)
         if len(self._study.get_trials(deepcopy=False, states=states)) < _MIN_TRIALS_FOR_IMPORTANCE:
@@ -171,7 +175,7 @@ class Study:
         )
 
     def _check_equal(self, flags: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
-        """Raises UserError if flags or ranges are not those that the study has recorded."""
+        """Raises UserError if the flags or ranges differ from those that the study has recorded."""
         study_name = repr(self._study.study_name)
         saved_flags = self._study.user_attrs.get("flags", {})
         saved_ranges = self._study.user_attrs.get("ranges", {})

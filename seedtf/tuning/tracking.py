@@ -24,14 +24,14 @@ __all__ = ["SearchTracking"]
 
 
 class SearchTracking:
-    """The run in each tracker that is the parent of all trials; does nothing without ``--track``.
+    """Records a search in each tracker, as a run that is the parent of the runs of all trials.
 
-    Each trial is a run of ``seedtf train`` that finds its parent through the folder of the search. A
-    training logs its metrics once an epoch; the parent run logs the metrics of each trial once, with
-    n + 1 as the number of the epoch for trial n.
+    Each trial is a run of ``seedtf train``, which finds its parent through the folder of the search.
+    The run of a trial has metrics for each epoch. The parent run has metrics for each trial; the
+    metrics of trial n are logged as those of epoch n + 1. Without ``--track``, all methods do nothing.
 
     Args:
-        config: the fixed flags.
+        config: the flags that are the same in all trials.
         space: the searched flags.
         tune_dir: the folder of the search, which exists.
         name: the name of the study.
@@ -54,7 +54,11 @@ class SearchTracking:
         self._group: TrackerGroup | None = None
 
     def start(self, rows: Sequence[TrialRow]) -> None:
-        """Opens the parent run; ``rows`` are the trials that have ended in earlier processes."""
+        """Opens the parent run.
+
+        Args:
+            rows: the trials that ended in earlier processes.
+        """
         if not self._trackers:
             return
         past = tuple(_metrics(rows, row) for row in rows)
@@ -66,20 +70,30 @@ class SearchTracking:
         self._group.start()
 
     def log_trial(self, number: int, rows: Sequence[TrialRow]) -> None:
-        """Records trial ``number``, from 0, which has just ended; ``rows`` are all ended trials."""
+        """Records a trial that has just ended.
+
+        Args:
+            number: the number of the trial, from 0.
+            rows: all trials that have ended.
+        """
         if self._group is not None:
             row = next(row for row in rows if row.number == number)
             values = _metrics(rows, row)
             self._group.log_metrics(int(values.pop("epoch")), values)
 
     def finish(self, files: Sequence[Path], *, interrupted: bool = False) -> None:
-        """Ends the parent run; ``files`` are the tables and images of the search."""
+        """Ends the parent run.
+
+        Args:
+            files: the tables and images of the search, which the trackers also store.
+            interrupted: whether the search was stopped before its end.
+        """
         if self._group is not None:
             self._group.finish(INTERRUPTED if interrupted else FINISHED, files)
 
 
 def _metrics(rows: Sequence[TrialRow], row: TrialRow) -> dict[str, Any]:
-    """The metrics of a trial, and the lowest loss of the ``done`` trials up to and including it."""
+    """The metrics of a trial, and the lowest loss of the ``done`` trials up to this number."""
     best = best_row([other for other in rows if other.number <= row.number])
     return {
         "epoch": row.number + 1,

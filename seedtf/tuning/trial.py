@@ -1,4 +1,4 @@
-"""One trial of a search: its history, and its row in the table. Nothing here imports TensorFlow."""
+"""The results of a trial of a search. Nothing here imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OUTCOMES = (DONE, PRUNED, DIVERGED, FAILED)
 """How a trial can end."""
 
 History = Sequence[Mapping[str, float]]
-"""The rows of a history.csv, see ``runs.history.read_history``."""
+"""The rows of a history.csv, one for each epoch (see ``runs.history.read_history``)."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,14 @@ class TrialRow:
     """A trial that has ended.
 
     Attributes:
-        number: its number in the study, from 0.
+        number: the number of the trial in the study, from 0.
         outcome: one of ``OUTCOMES``.
-        val_loss, val_accuracy: of its best epoch, or of the last epoch reported to Optuna if it was
-            pruned; NaN if there is no such epoch or its loss is not finite.
-        epochs: the number of epochs trained; of a pruned trial, up to the last reported epoch.
-        seconds: how long it was trained, over all processes if it was interrupted and resumed.
-        values: the values of the searched flags, as passed to the run.
+        val_loss: the validation loss of the best epoch. For a pruned trial, it is the loss of the last
+            epoch that was reported to Optuna. NaN if there is no such epoch or the loss is not finite.
+        val_accuracy: the validation accuracy of the same epoch; NaN if ``val_loss`` is NaN.
+        epochs: the number of trained epochs; for a pruned trial, up to the last reported epoch.
+        seconds: the time of the training, summed over all processes if the trial was interrupted.
+        values: the values of the searched flags, as they were passed to the run.
     """
 
     number: int
@@ -53,13 +54,13 @@ class TrialRow:
 
 
 def best_row(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """Returns the ``done`` trial with the lowest validation loss; None if no trial is done."""
+    """The ``done`` trial with the lowest validation loss; None if no trial is done."""
     done = [row for row in rows if row.outcome == DONE]
     return min(done, key=lambda row: (row.val_loss, row.number)) if done else None
 
 
 def lowest_loss_row(history: History) -> Mapping[str, float] | None:
-    """Returns the first row with the lowest finite validation loss; None if no loss is finite.
+    """The first row with the lowest finite validation loss; None if no loss is finite.
 
     Example:
         >>> lowest_loss_row([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
