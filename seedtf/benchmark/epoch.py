@@ -205,9 +205,9 @@ def _measure_mean_seconds(work: Callable[[], Any], times: int) -> float:
 def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
     """The seconds per image to decode, to read from memory, and to augment, on all cores."""
     sample = list_sample(data_folder(config))
-    size, some = config.image_size, np.arange(min(8, len(sample)))
+    size, few = config.image_size, np.arange(min(8, len(sample)))
     # The first build in a process also traces the decoder, so it is not measured.
-    build_store(sample.take(some), size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
+    build_store(sample.take(few), size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     start = time.perf_counter()
     store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     decode = (time.perf_counter() - start) / len(sample)

@@ -57,8 +57,8 @@ class RunFlags(Flags):
     seed: int = option(0, "Seed of all random numbers, 0 to 2147483647.", low=0, high=2**31 - 1)
     save_minutes: float = option(
         0.0,
-        "Save the training state every this many minutes, also within an epoch. The state is always "
-        "saved at the end of an epoch, and when a signal or the time limit stops the training.",
+        "Minutes between two saves of the training state, also within an epoch; 0 saves the state only "
+        "at the end of an epoch, and when a signal or the time limit stops the training.",
         low=0.0,
     )
     track: str = option(
