@@ -1,14 +1,15 @@
 # make demo   trains on the embedded sample images   make docs       builds an API page into build/docs
 # make test   lints and runs every test              make promises   writes tests/README.md
-# make lint   runs Ruff and mypy                     make clean      removes what these made
-# make fuzz   gives hostile inputs to every reader of foreign data, for an hour
+# make lint   runs Ruff and mypy                     make clean      removes what the others made
+# make fuzz   tests every reader of files with random inputs for an hour
 # make test-addons   runs the tests of the environment with TensorFlow 2.15 and TensorFlow Addons
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ADDONS_VENV := .venv-addons
-# test_addons.py runs the whole program; the others test decoding, evaluation, prediction and export
+# The names of the test files, without test_ and .py. test_addons.py trains, evaluates and exports; the
+# other files test single parts.
 ADDONS_TESTS := addons augment compat decode evaluation header_graph packaging parity pipeline \
 	precision predict reference_ops store
 DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=12 --batch_size=32 \
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.installed
 	$(BIN)/seedtf train $(DEMO_FLAGS)
 
-# Three processes on two cores, because some tests wait; each takes single tests from the others.
+# Processes of pytest, on two cores; one more than the cores, because some tests only wait.
 TEST_PROCESSES ?= 3
 
 # The tests start many Python processes. Without bytecode, each would compile what it imports.
@@ -33,7 +34,7 @@ test: lint browser
 	$(BIN)/python -m compileall -q seedtf
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
-# TensorFlow Addons has wheels for Python 3.10 and 3.11 alone
+# TensorFlow Addons has no wheels for Python above 3.11.
 test-addons:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
 	  echo "make test-addons: skipped: TensorFlow Addons needs Python 3.10 or 3.11 and" \
@@ -65,7 +66,7 @@ docs: $(VENV)/.installed-docs
 promises: $(VENV)/.installed
 	$(BIN)/python tests/write_readme.py
 
-# Each target for an equal part of FUZZ_SECONDS; atheris has wheels for Linux only.
+# Each fuzz target runs for an equal part of FUZZ_SECONDS. atheris has wheels for Linux only.
 FUZZ_TARGETS := header decode table layout archive
 FUZZ_SECONDS ?= 3600
 
@@ -81,7 +82,7 @@ clean:
 	rm -rf $(VENV) $(ADDONS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find seedtf tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
-# Editable, so that a change of the code needs no new installation; only these files ask for one.
+# The installation is editable, so it is repeated only if setup.py or pyproject.toml changes.
 $(VENV)/.installed: setup.py pyproject.toml
 	$(call make_venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --editable .
@@ -102,7 +103,7 @@ $(ADDONS_VENV)/.installed: setup.py pyproject.toml
 	$(ADDONS_VENV)/bin/python -m pip install --quiet --editable '.[addons,test]'
 	@touch $@
 
-# A half-made environment is made again; one that works is kept.
+# Makes a virtual environment, unless one that works exists already.
 define make_venv
 @command -v $(PYTHON) >/dev/null || \
 	{ echo "make: $(PYTHON) was not found; install Python 3.10 to 3.13 or pass PYTHON=…" >&2; exit 1; }

@@ -8,8 +8,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-# The two versions that are tested, 2.15 and 2.21: pip takes 2.21, unless the extra `addons` limits it
-# to 2.15.
+# Only 2.15 and 2.21 are tested. pip installs 2.21, and 2.15 with the extra `addons`.
 TENSORFLOW_RANGE = ">=2.15,<2.22,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*,!=2.20.*"
 # TensorFlow Addons 0.23, the last release, works only with TensorFlow 2.15, which excludes NumPy 2.
 ADDONS = [
@@ -18,32 +17,32 @@ ADDONS = [
     "keras>=2.15,<2.16",
     "numpy>=1.26,<2",
 ]
-# export formats beside SavedModel, each with the runtime that checks it
+# export formats other than SavedModel, and the runtimes that check them
 EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
-# the map of seedtf explore, which shows principal components without this package
+# the map of images in seedtf explore; without this package the map shows principal components
 EXPLORE = ["umap-learn>=0.5.7,<0.6"]
-# the search over training flags
+# seedtf tune
 TUNE = ["optuna>=4.9,<6"]
-# trackers of runs; for MLflow its small package, and what its SQLite store needs
+# trackers of runs; MLflow's SQLite store needs sqlalchemy and alembic beside the small mlflow-skinny
 MLFLOW = ["mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3", "alembic>=1.13,<2"]
 WANDB = ["wandb>=0.31,<1"]
 TENSORBOARD = ["tensorboard>=2.15,<2.22"]
-# networks and weights of KerasHub, which needs Python 3.11 and TensorFlow 2.21; files of Hugging Face
+# networks and weights of KerasHub (needs Python 3.11 and TensorFlow 2.21), and files from Hugging Face
 HUB = [
     f"{package}; python_version >= '3.11'"
     for package in ("keras-hub>=0.32,<0.33", "huggingface_hub>=1,<3", "safetensors>=0.5,<1")
 ]
 # predictions as a parquet table
 PARQUET = ["pyarrow>=15,<27"]
-# seedtf pack: few large files instead of many images; it also reads images from parquet
+# seedtf pack, which writes array records and reads images from parquet files
 PACK = ["array-record>=0.8,<0.9", *PARQUET]
-# heads that are fitted on the features of a frozen network
+# seedtf probe and --head=fitted, which fit a classifier on the features of a frozen network
 PROBE = ["scikit-learn>=1.4,<2"]
-# object stores that TensorFlow has no file system for; it has one for gs:// on Linux
+# object stores; for gs:// on Linux, TensorFlow's own file system is used instead
 REMOTE = ["fsspec>=2024.2,<2027", "s3fs>=2024.2,<2027", "gcsfs>=2024.2,<2027"]
 # photographs of iPhones
 HEIC = ["pillow-heif>=1.8,<2"]
-# what the tests need with either version of TensorFlow
+# what the tests need with both TensorFlow 2.15 and 2.21
 TEST = [
     *TUNE,
     *PROBE,
@@ -52,10 +51,10 @@ TEST = [
     "packaging>=24,<27",
     "setuptools>=65,<90",
     "hypothesis>=6.100,<7",
-    # oracles of metrics and intervals, beside scikit-learn
+    # reference values of metrics and intervals, with scikit-learn
     "scipy>=1.11,<2",
     "statsmodels>=0.14.2,<0.15",
-    # to check the Kubernetes manifest
+    # to check the Kubernetes manifests
     "kubernetes-validate>=1.31,<2",
     "pyyaml>=6,<7",
 ]
@@ -131,7 +130,7 @@ setup(
             *TENSORBOARD,
             "fsspec>=2024.2,<2027",
             "openvino>=2025.0,<2027",
-            # the oracle of the label quality in seedtf explore
+            # reference values of the label quality in seedtf explore
             "cleanlab>=2.7,<3",
             "tensorflow-serving-api>=2.21,<2.22",
             *TEST,

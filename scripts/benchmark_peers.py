@@ -1,17 +1,20 @@
-"""Augmented images per second: seedtf and other libraries, on the same images and number of threads.
+"""Measures the augmented images per second of seedtf and of other libraries.
 
     pip install . -r scripts/benchmark_peers_requirements.txt
     python -m venv torch && torch/bin/pip install -r scripts/benchmark_peers_torch_requirements.txt
     python scripts/benchmark_peers.py --python=torch=torch/bin/python
 
-256² uint8 images in memory become 224² float32 batches of 64: random crop, stretch, flips, rotation,
-brightness, contrast, saturation and hue. Each library runs in its own process, warmed up, and they
-take turns: a round measures each once. The table has the speed of seedtf divided by that of each
+All libraries get the same uint8 images of 256² pixels in memory, and make float32 batches of 64 images
+of 224² pixels. The augmentation is random crop, stretch, flips, rotation, brightness, contrast,
+saturation and hue, with two exceptions. Libraries marked "(no rotation)" in the table do not rotate,
+because they would need another pass for it. ImageDataGenerator gets images of 224² pixels; it zooms
+instead of cropping, and changes neither contrast, saturation nor hue.
+
+Each library runs in a process of its own, with the same number of threads. The processes take turns: in
+each round, every library is measured once. The table has the speed of seedtf divided by that of each
 library, as the median over the rounds. Between its turns a process is paused (SIGSTOP) with its child
-processes, because it would otherwise fill its queues while another is measured. Libraries marked
-"(no rotation)" in the table do not rotate, because that would take them another pass;
-ImageDataGenerator zooms instead of cropping, changes neither contrast, saturation nor hue, and its
-images already have 224². The libraries of the environment "torch" need ``--python``.
+processes, because it would otherwise fill its queues while another library is measured. The libraries
+of the environment "torch" are only measured with ``--python``.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ ONE_CORE = "seedtf, one core"
 def start(
     name: str, threads: int, cores: set[int], pythons: dict[str, str], avx512: bool
 ) -> Worker:
-    """The warmed-up process of a library on ``cores``, in the Python of its environment."""
+    """Starts and warms up the process of a library on ``cores``, in the Python of its environment."""
     python = pythons[{**PEERS, **OURS}[name].environment]
     command = [python, __file__, f"--worker={name}", f"--threads={threads}"]
     command.append("--cores=" + ",".join(map(str, sorted(cores))))
@@ -44,7 +47,7 @@ def start(
 def measure(
     names: list[str], pythons: dict[str, str], arguments: argparse.Namespace
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, str]]]:
-    """Images per second in every round by name, and the versions by environment.
+    """Returns images per second in every round by name, and the package versions by environment.
 
     All processes are warmed up before the first round.
     """
@@ -61,14 +64,14 @@ def measure(
         for _ in range(arguments.rounds):
             for name, worker in workers.items():
                 rates[name].append(float(worker.ask(f"{arguments.seconds}")))
-    finally:  # a paused process would outlive this one if it were not killed
+    finally:  # otherwise the paused processes would outlive this one
         for worker in workers.values():
             worker.kill()
     return rates, versions
 
 
 def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
-    """The lines of the table, and the measured figures as JSON values."""
+    """Returns the lines of the table, and the medians and ratios as JSON values."""
     seedtf_rates = rates["seedtf"]
     lines = [f"{'images/s':>10} {'seedtf is':>10} {'target':>8}"]
     result: dict[str, Any] = {"images_per_second": {}, "ratios": {}}
@@ -80,14 +83,18 @@ def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
         median = statistics.median(values)
         result["images_per_second"][name] = median
         if name in PEERS:
-            ratio = statistics.median(a / b for a, b in zip(seedtf_rates, values, strict=True))
+            ratio = statistics.median(
+                ours / theirs for ours, theirs in zip(seedtf_rates, values, strict=True)
+            )
             result["ratios"][name] = ratio
             peer, suffix = PEERS[name], "" if ratio >= PEERS[name].target else " MISSED"
             add_line(median, f"{ratio:.1f} ×", f"{peer.target:.0f} ×", peer.title + suffix)
         elif name in OURS:
             add_line(median, "", "", OURS[name].title)
         else:
-            scaling = statistics.median(a / b for a, b in zip(seedtf_rates, values, strict=True))
+            scaling = statistics.median(
+                all_cores / one for all_cores, one in zip(seedtf_rates, values, strict=True)
+            )
             result["scaling"] = scaling
             suffix = "" if scaling >= 1.8 else " MISSED"
             add_line(median, f"{scaling:.2f} ×", "1.8 ×", f"seedtf on one core{suffix}")
@@ -95,7 +102,7 @@ def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
 
 
 def read_pythons(parser: argparse.ArgumentParser, values: list[str]) -> dict[str, str]:
-    """The path of the Python of each environment; the environment of seedtf has the running Python."""
+    """The path of the Python of each environment, by name; that of seedtf is the running Python."""
     pythons = {"seedtf": sys.executable}
     for value in values:
         name, _, path = value.partition("=")
@@ -112,7 +119,7 @@ def read_pythons(parser: argparse.ArgumentParser, values: list[str]) -> dict[str
 def read_peers(
     parser: argparse.ArgumentParser, value: str | None, pythons: dict[str, str]
 ) -> list[str]:
-    """The names of the peers: those of ``--peers``, or all whose environment has a Python."""
+    """The names in ``--peers``; without this flag, all peers whose environment has a Python."""
     if value is None:
         return [name for name, peer in PEERS.items() if peer.environment in pythons]
     names = [name for name in value.split(",") if name]
@@ -134,12 +141,14 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=6.0, help="seconds per turn")
     parser.add_argument("--threads", type=int, default=2, help="threads and cores of each library")
-    parser.add_argument("--peers", help="names, separated by commas; default: all that can run")
+    parser.add_argument(
+        "--peers", help="libraries, separated by commas; default: all with a Python"
+    )
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
                         help="the Python of the environment NAME, which can only be torch")  # fmt: skip
     parser.add_argument("--without_avx512", action="store_true",
-                        help="limit XLA, oneDNN, PyTorch, MKL and OpenCV to AVX2; others, such as DALI "
-                             "and NumPy, are not limited")  # fmt: skip
+                        help="limit XLA, oneDNN, PyTorch, MKL and OpenCV to AVX2, but not the other "
+                             "libraries, such as DALI and NumPy")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--cores", help=argparse.SUPPRESS)
@@ -162,7 +171,8 @@ def main() -> None:
           f"{', without AVX-512' if arguments.without_avx512 else ''}")  # fmt: skip
     print("\n".join(lines))
     for environment, installed in versions.items():
-        print(f"{environment}: " + ", ".join(f"{name} {each}" for name, each in installed.items()))
+        packages = (f"{name} {version}" for name, version in installed.items())
+        print(f"{environment}: {', '.join(packages)}")
 
 
 if __name__ == "__main__":

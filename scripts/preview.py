@@ -1,4 +1,4 @@
-"""``python scripts/preview.py …`` is ``seedtf preview …``, also in a clone that is not installed."""
+"""Runs ``seedtf preview`` with the same flags, also in a clone of seedtf that is not installed."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``python scripts/train.py …`` is ``seedtf train …``, also in a clone that is not installed."""
+"""Runs ``seedtf train`` with the same flags, also in a clone of seedtf that is not installed."""
 
 import sys
 from pathlib import Path

@@ -30,24 +30,24 @@ class ExportHandler(ModelHandler):
         return tf.saved_model.load(self._export)
 
     def run_inference(self, batch, model, inference_args=None):
-        """Returns the values of ``OUTPUTS`` for each file; ``batch`` has the bytes of the files."""
+        """Returns the values of ``OUTPUTS`` for each file; ``batch`` has the contents of the files."""
         outputs = model.signatures["serving_default"](image_bytes=tf.constant(list(batch)))
         columns = (outputs[name].numpy().tolist() for name in OUTPUTS)
         return [
-            [v.decode() if isinstance(v, bytes) else v for v in row]
+            [value.decode() if isinstance(value, bytes) else value for value in row]
             for row in zip(*columns, strict=True)
         ]
 
 
 def to_csv(row):
-    """One line of a CSV table."""
+    """The row as one line of a CSV table, without a line end."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(row)
     return line.getvalue()
 
 
 def main():
-    """Reads the command line and runs the job."""
+    """Reads the command line and runs the pipeline."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("export", "images", "out"):
         parser.add_argument(name)

@@ -2,8 +2,9 @@
 
     python ray_data.py RUN/export/1 s3://bucket/photos predictions --workers=8
 
-Writes parquet files with the path, status, class and confidence of each file below the folder of
-images. The script is not called ray.py, because Python would then import it instead of the package.
+Writes parquet files to the folder ``predictions``, with the path, status, class and confidence of each
+file below the folder of images. The script is not called ray.py, because Python would then import it
+instead of the package.
 """
 
 import argparse
@@ -26,7 +27,7 @@ class Predictor:
         outputs = self._model.signatures["serving_default"](image_bytes=images)
         columns = {name: outputs[name].numpy() for name in OUTPUTS}
         return {"file": batch["path"]} | {
-            name: [v.decode() for v in column] if column.dtype == object else column
+            name: [value.decode() for value in column] if column.dtype == object else column
             for name, column in columns.items()
         }
 

@@ -2,8 +2,8 @@
 
     spark-submit spark.py RUN/export/1 s3a://bucket/photos predictions.parquet
 
-Writes parquet files with the path, status, class and confidence of each file below the folder of
-images.
+Writes parquet files to the folder ``predictions.parquet``, with the path, status, class and confidence
+of each file below the folder of images.
 """
 
 import argparse

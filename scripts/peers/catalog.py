@@ -1,4 +1,4 @@
-"""The table of peers: what each is called, its environment, and how much faster seedtf should be."""
+"""The libraries (peers) that benchmark_peers.py measures, and how much faster seedtf should be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peers.work import Batches
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python environment: its requirements in scripts/, and packages whose versions are printed."""
+    """A Python environment: its file of requirements, and packages whose versions are printed."""
 
     requirements: str
     packages: tuple[str, ...]
@@ -26,11 +26,11 @@ class Peer:
     """A library that is measured.
 
     Attributes:
-        make_batches: takes a number of threads, and yields batches without end, augmented unless the
-            title says otherwise.
+        make_batches: takes a number of threads, and yields batches without end. Those of ``device`` in
+            ``OURS`` are not augmented.
         title: the name of the library in the table.
         environment: a key of ``ENVIRONMENTS``.
-        target: the lowest ratio of seedtf's speed to the library's that meets the goal.
+        target: the goal: the speed of seedtf divided by that of the library is at least this.
     """
 
     make_batches: Callable[[int], Batches]

@@ -21,7 +21,7 @@ from peers.work import (
 
 
 def keras_generator(threads: int) -> Batches:
-    """Keras's ImageDataGenerator, with ``threads`` threads that make batches."""
+    """Keras's ImageDataGenerator, called in ``threads`` threads."""
     tf = import_tensorflow(threads)
     import numpy as np
 
@@ -73,8 +73,8 @@ def keras_layers(threads: int) -> Batches:
 def keras_grain(threads: int) -> Batches:
     """Keras 3 preprocessing layers in Grain, with ``threads`` worker processes.
 
-    The layers take 16 images at a time, which is faster than 64. Outside of tf.data no backend of Keras
-    compiles the layers, and the TensorFlow backend is then faster than the JAX and PyTorch backends.
+    The layers get 16 images at a time, which is faster than 64. Outside of tf.data no backend of Keras
+    compiles the layers; the TensorFlow backend, which is used here, is the fastest without compilation.
     """
     import_tensorflow(threads)
     import grain

@@ -22,7 +22,7 @@ from peers.work import (
 
 
 def _in_threads(chain: Any, threads: int) -> Batches:
-    """Yields float32 batches; ``threads`` threads fill them with the uint8 images of ``chain``."""
+    """Yields float32 batches of images augmented by ``chain``, whose results are uint8."""
     from concurrent.futures import ThreadPoolExecutor
 
     import cv2
@@ -32,8 +32,8 @@ def _in_threads(chain: Any, threads: int) -> Batches:
     images = noise_images()
     rng = np.random.default_rng(0)
 
-    def fill(arguments: tuple[Any, Any]) -> None:
-        batch, rows = arguments
+    def fill(task: tuple[Any, Any]) -> None:
+        batch, rows = task
         for row, index in rows:
             batch[row] = chain(image=images[index])["image"]
 
@@ -41,7 +41,7 @@ def _in_threads(chain: Any, threads: int) -> Batches:
         while True:
             batch = np.empty((BATCH_SIZE, OUT_SIZE, OUT_SIZE, 3), np.float32)
             rows = list(enumerate(rng.integers(0, NUM_IMAGES, BATCH_SIZE)))
-            list(pool.map(fill, [(batch, rows[k::threads]) for k in range(threads)]))
+            list(pool.map(fill, [(batch, rows[thread::threads]) for thread in range(threads)]))
             yield batch
 
 
@@ -51,7 +51,7 @@ def _without_rotation(library: Any, colors: list[Any]) -> Any:
 
 
 def albumentations(threads: int) -> Batches:
-    """Albumentations, the last version under the MIT licence, without rotation."""
+    """Albumentations without rotation, in the last version under the MIT licence."""
     import albumentations as library
 
     colors = library.ColorJitter(
@@ -65,18 +65,15 @@ def albumentations(threads: int) -> Batches:
 
 
 def _import_albumentationsx() -> Any:
-    """Imports AlbumentationsX, and returns the module.
-
-    The import name is ``albumentations``, so both libraries cannot be in the same environment.
-    """
-    os.environ["ALBUMENTATIONS_OFFLINE"] = "1"  # it reports its use over the network otherwise
+    """The module of AlbumentationsX, whose import name is that of Albumentations."""
+    os.environ["ALBUMENTATIONS_OFFLINE"] = "1"  # no usage reports over the network
     import albumentations as library
 
     return library
 
 
-def _colors_of_x(library: Any) -> list[Any]:
-    """The colour operations of AlbumentationsX; its ColorJitter is slower than these two."""
+def _albumentationsx_colors(library: Any) -> list[Any]:
+    """Two colour operations of AlbumentationsX, which are faster than its ColorJitter."""
     return [
         library.RandomBrightnessContrast((-BRIGHTNESS, BRIGHTNESS), (-CONTRAST, CONTRAST), p=1.0),
         library.HueSaturationValue(  # OpenCV counts the hue in steps of two degrees
@@ -86,13 +83,13 @@ def _colors_of_x(library: Any) -> list[Any]:
 
 
 def albumentationsx(threads: int) -> Batches:
-    """AlbumentationsX, without rotation; its threads are no slower than processes of a DataLoader."""
+    """AlbumentationsX without rotation, in threads, which are as fast as processes of a DataLoader."""
     library = _import_albumentationsx()
-    return _in_threads(_without_rotation(library, _colors_of_x(library)), threads)
+    return _in_threads(_without_rotation(library, _albumentationsx_colors(library)), threads)
 
 
 def albumentationsx_rotation(threads: int) -> Batches:
-    """AlbumentationsX, with scaling, stretching and rotation in one pass over the cropped image."""
+    """AlbumentationsX; the cropped image is scaled, stretched and rotated in one pass."""
     import cv2
 
     library = _import_albumentationsx()
@@ -105,6 +102,6 @@ def albumentationsx_rotation(threads: int) -> Batches:
     )
     flips = [library.HorizontalFlip(), library.VerticalFlip()]
     chain = library.Compose(
-        [library.RandomCrop(OUT_SIZE, OUT_SIZE), affine, *flips, *_colors_of_x(library)]
+        [library.RandomCrop(OUT_SIZE, OUT_SIZE), affine, *flips, *_albumentationsx_colors(library)]
     )
     return _in_threads(chain, threads)

@@ -22,16 +22,16 @@ from peers.work import (
 
 
 def import_tensorflow(threads: int) -> Any:
-    """Imports TensorFlow with the settings of the ``seedtf`` command, and returns the module.
+    """The module tensorflow, imported with the settings of the ``seedtf`` command.
 
-    If ``XLA_FLAGS`` is set, the command adds none of its own flags. Here they are added all the same,
-    so that ``--without_avx512`` changes nothing else.
+    If ``XLA_FLAGS`` is set, the ``seedtf`` command adds no flags of its own. This function adds them,
+    so that ``--without_avx512``, which sets ``XLA_FLAGS``, changes nothing else.
     """
     from seedtf.compat import tensorflow_env
 
-    given = os.environ.pop("XLA_FLAGS", "")
+    given_flags = os.environ.pop("XLA_FLAGS", "")
     tensorflow_env.set_performance_switches()
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {given}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {given_flags}".strip()
     tensorflow_env.import_tensorflow()
     import tensorflow as tf
 
@@ -40,7 +40,7 @@ def import_tensorflow(threads: int) -> Any:
 
 
 def prefetched(tf: Any, dataset: Any, threads: int) -> Batches:
-    """The batches of a tf.data dataset, made in a private pool of ``threads`` threads."""
+    """The batches of a tf.data dataset, which uses a private pool of ``threads`` threads."""
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     return iter(dataset.prefetch(2).with_options(options))
@@ -63,12 +63,12 @@ def seedtf_host(threads: int) -> Batches:
 
 
 def seedtf_device(threads: int) -> Batches:
-    """The host's part of seedtf's pipeline when the device augments: uint8 batches."""
+    """The training pipeline of seedtf when the device augments: uint8 batches, not augmented."""
     return _seedtf(threads, "device")
 
 
 def tf_image(threads: int) -> Batches:
-    """Operations of tf.image, and a raw op that rotates, one image at a time, as in its tutorials."""
+    """Operations of tf.image, one image at a time as in TensorFlow's tutorials; a raw op rotates."""
     tf = import_tensorflow(threads)
 
     def rotate(image: Any, angle: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Augmentation in PyTorch: torchvision and Kornia, each in a DataLoader."""
+"""Augmentation in PyTorch, with torchvision and with Kornia, in a DataLoader."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class AugmentedDataset:
     """A dataset for PyTorch's DataLoader whose images are augmented when they are fetched."""
 
     def __init__(self, fetch: Callable[[list[int]], list[Any]]) -> None:
-        """Keeps the function that makes the images of a batch from their indices."""
+        """``fetch`` returns the augmented images of a batch for the indices of the images."""
         self._fetch = fetch
 
     def __len__(self) -> int:
         return NUM_IMAGES
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        """The images of a batch; the DataLoader calls this method if a dataset has it."""
+        """The images of a batch; a DataLoader calls this instead of ``__getitem__``."""
         return self._fetch(indices)
 
 
 def load_batches(fetch: Callable[[list[int]], list[Any]], threads: int) -> Batches:
-    """Batches of a DataLoader with ``threads`` worker processes and otherwise its defaults."""
+    """Batches of a DataLoader with ``threads`` worker processes; other settings are its defaults."""
     from torch.utils.data import DataLoader, RandomSampler
 
     dataset = AugmentedDataset(fetch)
@@ -49,11 +49,12 @@ def torchvision(threads: int) -> Batches:
     """torchvision's transforms v2 in a DataLoader, image by image.
 
     The images are not rotated: the affine transform of torchvision cannot stretch, and
-    RandomResizedCrop, which crops and stretches here, cannot rotate.
+    RandomResizedCrop, which crops and stretches here, cannot rotate. They are transformed one by one,
+    because a transform draws the same parameters for all images that it gets at once.
 
-    For several images at once its transforms would draw one set of parameters for all. The images are
-    uint8 until they are flipped, as torchvision's documentation recommends for resizing. The colours
-    are changed in float32, which is a sixth faster, because the hue is changed in float32 anyway.
+    The images are uint8 until they are flipped, as torchvision's documentation recommends for resizing.
+    The colours are then changed in float32, which is a sixth faster than in uint8, because torchvision
+    changes the hue in float32 in both cases.
     """
     import torch
     from torchvision.transforms import v2
@@ -74,14 +75,14 @@ def torchvision(threads: int) -> Batches:
 def kornia(threads: int) -> Batches:
     """Kornia's AugmentationSequential on float32 in a DataLoader, 8 images at a time.
 
-    That is more than twice as fast as 64 images at a time, and as fast as 16.
+    8 images at a time are as fast as 16, and more than twice as fast as 64.
     """
     import torch
     from kornia import augmentation
 
     chain = augmentation.AugmentationSequential(
         augmentation.RandomCrop((OUT_SIZE, OUT_SIZE)),
-        # scale: the range of the factor of the width, then that of the height
+        # scale has four values: the range of the factor of the width, then that of the height
         augmentation.RandomAffine(180.0, scale=SCALE * 2, padding_mode="reflection", p=1.0),
         augmentation.RandomHorizontalFlip(),
         augmentation.RandomVerticalFlip(),

@@ -1,7 +1,7 @@
-"""The work that scripts/benchmark_peers.py gives to each library: images, sizes, augmentations.
+"""The images, sizes and augmentation strengths that all libraries of benchmark_peers.py get.
 
-The modules of this folder import a library inside the function that uses it: each library is imported
-only by the process that measures it, and some are installed in other environments than seedtf.
+The modules of this folder import a library inside the function that uses it, because some libraries
+are not installed in the environment of seedtf, and each process imports only the library it measures.
 """
 
 from __future__ import annotations
@@ -21,19 +21,16 @@ CROP, STRETCH, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.1, 0.1, 0.1, 0.1, 
 # of the image, RATIO its width relative to its height.
 AREA, RATIO = ((1 - CROP) ** 2, 1.0), (1 / (1 + STRETCH), 1 + STRETCH)
 
-# CROP and STRETCH for libraries that rotate and scale in one pass: they first crop a square of side
-# OUT_SIZE, then scale width and height by independent factors in this range. The largest factor leaves
-# 1 - CROP of each side of the image visible, like the smallest AREA.
+# CROP and STRETCH for libraries that rotate and scale in one pass. They first crop a square of side
+# OUT_SIZE, then scale width and height by independent factors in this range. With the largest factor,
+# 1 - CROP of each side of the image stays visible, as with the smallest AREA.
 SCALE = (1.0, OUT_SIZE / IN_SIZE / (1 - CROP))
 
 Batches = Iterator[Any]
 
 
 def noise_images(size: int = IN_SIZE) -> Any:
-    """The images that all libraries use: uint8 ``[NUM_IMAGES, size, size, 3]``.
-
-    They consist of patches of 16² pixels, each of one random colour.
-    """
+    """Images of 16² pixel patches, each of one random colour: uint8 ``[NUM_IMAGES, size, size, 3]``."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -41,13 +38,13 @@ def noise_images(size: int = IN_SIZE) -> Any:
     return coarse.repeat(16, axis=1).repeat(16, axis=2)
 
 
-def in_threads(make: Callable[[], Any], threads: int) -> Batches:
-    """Yields the batches that ``threads`` threads make; at most two batches wait in a queue."""
+def in_threads(make_batch: Callable[[], Any], threads: int) -> Batches:
+    """Yields batches that are made in ``threads`` threads; at most two of them wait in a queue."""
     batches: queue.Queue[Any] = queue.Queue(2)
 
     def work() -> None:
         while True:
-            batches.put(make())
+            batches.put(make_batch())
 
     for _ in range(threads):
         threading.Thread(target=work, daemon=True).start()

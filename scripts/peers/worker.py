@@ -1,4 +1,4 @@
-"""A process that answers requests, for example to measure a library, and is paused between them."""
+"""Processes that measure a library on request, and are paused between the requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WITHOUT_AVX512 = {
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """The version of Python, and of those ``packages`` that are installed."""
+    """The versions of Python and of the ``packages``, without those that are not installed."""
     found = {"python": platform.python_version()}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -35,43 +35,46 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def worker_loop(batches: Batches, packages: tuple[str, ...]) -> None:
-    """Makes batches for as many seconds as each line of stdin says, and prints images per second.
+    """Measures once for each line of stdin, a number of seconds, and prints the images per second.
 
-    The first line that it prints, when the library is warmed up, is ``ready`` and the versions as JSON.
+    Before that it warms up, and prints a line with ``ready`` and the versions as JSON.
     """
     for _ in range(3):
         next(batches)
     print("ready", json.dumps(versions(packages)), flush=True)
     for line in sys.stdin:
-        for _ in range(3):  # these may have been prefetched before this line was read
+        for _ in range(3):  # the first batches may have been prefetched before the line was read
             next(batches)
-        count, start = 0, time.perf_counter()
+        num_images, start = 0, time.perf_counter()
         while time.perf_counter() - start < float(line):
             next(batches)
-            count += BATCH_SIZE
-        print(count / (time.perf_counter() - start), flush=True)
+            num_images += BATCH_SIZE
+        print(num_images / (time.perf_counter() - start), flush=True)
 
 
 def use_cores(cores: str) -> None:
-    """Limits this process to ``cores``, separated by commas, before it imports a library.
+    """Limits this process to ``cores``, whose numbers are separated by commas.
 
-    Libraries count the cores when they are imported.
+    It must be called before a library is imported, because libraries count the cores at import.
     """
     os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
 
 
 class Worker:
-    """A process that answers each line with a line, in a process group of its own.
+    """A process that answers each line on its stdin with one line on its stdout.
 
-    When it is warmed up, it prints a line that begins with ``ready``; ``greeting`` is the rest of it.
-    Between the requests the whole group is paused (SIGSTOP), because the library may have processes of
-    its own that would otherwise fill their queues while another library is measured.
+    When it is warmed up, it prints a line that begins with ``ready``. The rest of this line is kept as
+    ``greeting``. Between the requests its process group is paused (SIGSTOP), because the library may
+    have child processes that would otherwise fill their queues while another library is measured.
     """
 
     def __init__(
         self, name: str, command: Sequence[str], threads: int, variables: Mapping[str, str] = {}
     ) -> None:
-        """Starts the process, with more environment ``variables``, and waits until it is warmed up."""
+        """Starts the process and waits until it is warmed up.
+
+        ``variables`` are added to the environment. Raises SystemExit if the process does not start.
+        """
         self._name = name
         self._process = subprocess.Popen(
             command,
@@ -101,7 +104,7 @@ class Worker:
             os.killpg(self._process.pid, number)
 
     def ask(self, line: str) -> str:
-        """Lets the process run until it has answered ``line``; returns the answer."""
+        """Returns the answer of the process to ``line``. Raises SystemExit if the process ended."""
         assert self._process.stdin is not None
         self._send(signal.SIGCONT)
         self._process.stdin.write(f"{line}\n")
@@ -112,6 +115,6 @@ class Worker:
         return answer
 
     def kill(self) -> None:
-        """Kills the process and those that it started."""
+        """Kills the process and its child processes."""
         self._send(signal.SIGKILL)
         self._process.wait()
