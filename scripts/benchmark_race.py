@@ -1,4 +1,4 @@
-"""The race: trains on the same images with seedtf and other tools, and compares accuracy and minutes.
+"""Trains on the same images with seedtf and other tools ("the race"); compares accuracy and minutes.
 
     pip install '.[hub]'
     python -m venv peers && peers/bin/pip install -r scripts/benchmark_race_requirements.txt
@@ -8,10 +8,10 @@
     python scripts/benchmark_race.py report race
 
 All tools get the same training and validation images, as folders of symbolic links, and the same image
-size, number of epochs and cores; with pretrained weights, also the same network and weights. Each tool
-runs in a process of its own that is watched from outside; the accuracies are those that the tool writes
-to its own table after each epoch. ``run`` does not repeat finished trainings, so the same command
-continues after an interruption.
+size, number of epochs and cores. With pretrained weights they also get the same network and weights.
+Each tool runs in a process of its own. This script reads the accuracies from the table that the tool
+writes after each epoch. ``run`` does not repeat finished trainings, so the same command continues after
+an interruption.
 """
 
 from __future__ import annotations
@@ -40,7 +40,17 @@ PREPARED = "race.json"
 
 @dataclass(frozen=True)
 class Training:
-    """One training of the race; ``prepared`` has the values of race.json, ``out`` is its own folder."""
+    """One training of the race.
+
+    Attributes:
+        prepared: the values of race.json, which ``prepare`` wrote.
+        data: the folder with the sub-folders ``train`` and ``val``.
+        out: the folder of the results of this training.
+        setting: ``default`` or ``best``: which flags are used.
+        pretrained: whether training starts from ImageNet weights.
+        image_size: side in pixels.
+        epochs: number of epochs.
+    """
 
     prepared: dict[str, Any]
     data: Path
@@ -52,7 +62,7 @@ class Training:
 
     @property
     def is_best(self) -> bool:
-        """Whether the best flags are used instead of the defaults."""
+        """Whether the tool's best flags are used instead of its defaults."""
         return self.setting == "best"
 
 
@@ -62,7 +72,8 @@ def seedtf_command(training: Training) -> list[str]:
     flags += [f"--model={training.prepared['preset']}", f"--run_dir={training.out / 'run'}"]
     flags += [f"--image_size={training.image_size}", f"--epochs={training.epochs}"]
     flags += [] if training.pretrained else ["--weights=none"]
-    # From random weights at 64 px, half of the epochs would be at 32 px, which cost 14 points.
+    # --progressive_sizes trains half of the epochs with smaller images. From random weights at 64 px,
+    # these have 32 px, which lowered the accuracy by 14 points in one run.
     flags += ["--progressive_sizes=auto"] if training.is_best and training.pretrained else []
     return [sys.executable, "-u", str(RUNNERS / "seedtf_train.py"), str(training.out), *flags]
 
@@ -101,10 +112,10 @@ class Tool:
 
     Attributes:
         make_command: returns the command line of a training.
-        history: the CSV file, below the folder of the training, with a row for each epoch.
-        column: the column of accuracies in that file.
+        history: the path, in the folder of the training, of a CSV file with a row for each epoch.
+        column: the column with the validation accuracies in that file.
         packages: the packages whose versions are recorded, separated by spaces.
-        scale: the factor that turns the values of the column into 0 to 1.
+        scale: the factor that turns the values of the column into accuracies from 0 to 1.
     """
 
     make_command: Callable[[Training], list[str]]
@@ -141,11 +152,11 @@ def prepare(arguments: argparse.Namespace) -> None:
     dataset = load_training_data(config)
     catalog, counts = dataset.store.catalog, {}
     for side, indices in (("train", dataset.split.train), ("val", dataset.split.val)):
-        num_linked: dict[str, int] = {}
+        num_seen: dict[str, int] = {}
         for index in indices:
             name = catalog.class_names[catalog.labels[index]]
-            num_linked[name] = num_linked.get(name, 0) + 1
-            if num_linked[name] <= arguments.per_class:
+            num_seen[name] = num_seen.get(name, 0) + 1
+            if num_seen[name] <= arguments.per_class:
                 target = out / "data" / side / name / Path(catalog.paths[index]).name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(Path(catalog.root).resolve() / catalog.paths[index])
@@ -169,11 +180,11 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs the trainings that have not been finished, or all with ``--again``, one after the other."""
+    """Runs all trainings that are not finished yet, one after the other; with ``--again``, all."""
     names = list(TOOLS) if "all" in arguments.tool else arguments.tool
     root = arguments.out.resolve()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-    failed = False
+    has_failed = False
     for weights in arguments.weights:
         for setting in arguments.setting:
             for name in names:
@@ -189,8 +200,8 @@ def run(arguments: argparse.Namespace) -> None:
                     f"{state:10}{out.name}: {result['seconds']:.0f} s, {' '.join(accuracies)}",
                     flush=True,
                 )
-                failed |= not result["finished"]
-    if failed:
+                has_failed |= not result["finished"]
+    if has_failed:
         raise SystemExit("not all trainings were finished; see output.txt in the folders above")
 
 
@@ -199,7 +210,7 @@ def _is_finished(path: Path) -> bool:
 
 
 def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse.Namespace) -> dict:
-    """Empties the folder ``out`` and trains once in it; returns the result as JSON values."""
+    """Trains once in the folder ``out``, which is emptied before; returns the values of result.json."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     root, tool = out.parents[1], TOOLS[name]
@@ -215,13 +226,13 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
     command, log = tool.make_command(training), out / "output.txt"
 
     def first_step_time() -> float | None:
-        if name == "timm":  # its first line about training is written after the first step
-            is_seen = log.exists() and "Train: 0 [" in log.read_text(errors="replace")
-            return log.stat().st_mtime if is_seen else None
+        if name == "timm":  # timm prints its first line about training after the first step
+            is_printed = log.exists() and "Train: 0 [" in log.read_text(errors="replace")
+            return log.stat().st_mtime if is_printed else None
         path = out / "first_step"
         return float(path.read_text()) if path.exists() else None
 
-    load = os.getloadavg()[0]
+    load_before = os.getloadavg()[0]
     record = watch(
         command,
         _environment(root, arguments.threads),
@@ -237,7 +248,7 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
         "weights": weights,
         "image_size": training.image_size,
         "epochs": training.epochs,
-        "load_before": load,
+        "load_before": load_before,
         "command": command,
         "lines": int(code_lines.read_text()) if code_lines.exists() else 1,
         "cpu": platform.processor() or platform.machine(),
@@ -261,7 +272,7 @@ def images_per_second(record: Record, num_images: int) -> float | None:
 
 
 def _environment(root: Path, threads: int) -> dict[str, str]:
-    """The environment of a training: it sets threads, forbids downloads, allows bytecode caches."""
+    """The environment variables of a training: number of threads, no downloads, bytecode caches."""
     environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     paths = [str(RUNNERS.parents[1]), environment.get("PYTHONPATH", "")]
@@ -284,7 +295,7 @@ def _versions(python: str, packages: list[str]) -> dict[str, str]:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Prints the table of the results that exist, and draws race.png."""
+    """Prints the table of all results so far, and draws race.png."""
     results = load_results(arguments.out / "results")
     if not results:
         raise SystemExit(f"{arguments.out}: no results yet")
@@ -304,7 +315,7 @@ def main() -> None:
     prepare_parser.add_argument(
         "preset", type=Path, help="EfficientNet-Lite0 as a preset of KerasHub"
     )
-    prepare_parser.add_argument("--out", type=Path, required=True, help="new folder for everything")
+    prepare_parser.add_argument("--out", type=Path, required=True, help="new folder for the race")
     prepare_parser.add_argument(
         "--python", type=Path, required=True, help="Python with fastai, timm and Ultralytics"
     )
@@ -315,17 +326,17 @@ def main() -> None:
         "--per_class",
         type=int,
         default=10**9,
-        help="at most so many images of each class in train and in val, for a trial",
+        help="largest number of images per class in train and in val, for a short trial",
     )
-    run_parser = commands.add_parser("run", help="trains; finished trainings are kept")
+    run_parser = commands.add_parser("run", help="trains; does not repeat finished trainings")
     run_parser.set_defaults(function=run)
-    run_parser.add_argument("tool", nargs="+", choices=["all", *TOOLS], help="what to train with")
+    run_parser.add_argument("tool", nargs="+", choices=["all", *TOOLS], help="tools to train with")
     run_parser.add_argument("--out", type=Path, required=True, help="the prepared folder")
     run_parser.add_argument(
-        "--setting", nargs="+", choices=SETTINGS, default=SETTINGS, help="which flags to use"
+        "--setting", nargs="+", choices=SETTINGS, default=SETTINGS, help="flags of the tools to use"
     )
     run_parser.add_argument(
-        "--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="which weights to begin with"
+        "--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="initial weights"
     )
     run_parser.add_argument("--image_size", type=int, default=128, help="side in pixels")
     run_parser.add_argument("--epochs", type=int, default=6, help="number of epochs")
@@ -333,7 +344,7 @@ def main() -> None:
         "--threads", type=int, default=2, help="cores and threads of each training"
     )
     run_parser.add_argument(
-        "--limit_minutes", type=float, default=30.0, help="minutes after which a training is ended"
+        "--limit_minutes", type=float, default=30.0, help="minutes after which a training is killed"
     )
     run_parser.add_argument("--again", action="store_true", help="repeat finished trainings")
     report_parser = commands.add_parser("report", help="prints the table and draws race.png")

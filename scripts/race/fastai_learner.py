@@ -19,7 +19,7 @@ from race_runner import RaceArgs, main
 
 
 def make_learner(args: RaceArgs, dls: ImageDataLoaders, **options: object) -> object:
-    """A learner with EfficientNet-Lite0; its ImageNet weights, if wanted, come from a local file."""
+    """A learner with EfficientNet-Lite0; with ``args.pretrained``, its weights are in a local file."""
     file = {"pretrained_cfg_overlay": {"file": args.network}} if args.pretrained else {}
     log = CSVLogger(args.out / "history.csv", append=True)
     learn = vision_learner(
@@ -39,13 +39,13 @@ def default(args: RaceArgs) -> None:
     dls = ImageDataLoaders.from_folder(args.data, valid="val", item_tfms=Resize(args.image_size))
     learn = make_learner(args, dls)
     if args.pretrained:
-        learn.fine_tune(args.epochs - 1)  # which first trains one more epoch with a frozen body
+        learn.fine_tune(args.epochs - 1)  # fine_tune adds one epoch with a frozen body at the start
     else:
         learn.fit_one_cycle(args.epochs)
 
 
 def best(args: RaceArgs) -> None:
-    """All layers from the first step, one cycle with weight decay, rotation, and batches of 32."""
+    """Trains all layers from the first step, in one cycle with weight decay and batches of 32."""
     dls = ImageDataLoaders.from_folder(
         args.data, valid="val", item_tfms=Resize(args.image_size), bs=32,
         batch_tfms=aug_transforms(flip_vert=True, max_rotate=180.0, max_warp=0.0),

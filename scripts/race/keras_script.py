@@ -18,9 +18,9 @@ def build_network(
     dropout: float,
     training: bool | None = None,
 ) -> keras.Model:
-    """EfficientNet-Lite0 and a new head."""
-    # training=False is from the guide to transfer learning, but ``fit`` overrides it in Keras 3, so
-    # batch norms are in inference mode only while they are frozen (keras-team/keras, issue 20285).
+    """EfficientNet-Lite0 with a new head for ``num_classes`` classes."""
+    # The guide to transfer learning passes training=False, but ``fit`` overrides it in Keras 3. Batch
+    # norms are therefore in inference mode only while they are frozen (keras-team/keras, issue 20285).
     body = keras_hub.models.Backbone.from_preset(args.network, load_weights=args.pretrained)
     inputs = x = keras.Input((args.image_size, args.image_size, 3))
     for layer in augment:
@@ -59,7 +59,7 @@ def default(args: RaceArgs) -> None:
 
 
 def best(args: RaceArgs) -> None:
-    """All layers from the first step, AdamW with warm-up and cosine decay, cached decoded images."""
+    """Trains all layers from the first step with AdamW, warm-up and cosine decay; caches the images."""
     size = (args.image_size, args.image_size)
     options = {"image_size": size, "label_mode": "categorical"}
     train = keras.utils.image_dataset_from_directory(

@@ -1,8 +1,8 @@
 """Writes the weights of a KerasHub EfficientNet and its features of four images to weights.npz.
 
-timm_weights.py reads the file. RACE is the folder that ``benchmark_race.py prepare --out`` fills.
-
 python keras_weights.py PRESET RACE
+
+RACE is the folder that ``benchmark_race.py prepare --out`` fills. timm_weights.py reads the file.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ IMAGE_SIZE, NUM_IMAGES = 128, 4
 
 
 def main(preset: str, race: str) -> None:
-    """Writes the variables in the order of the layers, the scaled images, and their features."""
+    """Writes the weights in the order of the layers, and four scaled images with their features."""
     body = keras_hub.models.Backbone.from_preset(preset)
     paths = sorted((Path(race) / "data" / "val").glob("*/*"))
     paths = paths[:: max(len(paths) // NUM_IMAGES, 1)][:NUM_IMAGES]
     images = [keras.utils.load_img(path, target_size=(IMAGE_SIZE, IMAGE_SIZE)) for path in paths]
     inputs = (np.stack([np.asarray(image, np.float32) for image in images]) - 127) / 128
     arrays = {"images": inputs, "features": body.predict(inputs, verbose=0)}
-    number = 0
+    num_variables = 0
     for layer in body.layers:
         for value in layer.get_weights():
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 value = value.transpose(2, 3, 0, 1)
             elif isinstance(layer, keras.layers.Conv2D):
                 value = value.transpose(3, 2, 0, 1)
-            arrays[f"variable{number:04}"] = value
-            number += 1
+            arrays[f"variable{num_variables:04}"] = value
+            num_variables += 1
     np.savez(Path(race) / "weights.npz", **arrays)
 
 

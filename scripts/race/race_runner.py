@@ -1,4 +1,4 @@
-"""Shared by the scripts that benchmark_race.py starts: arguments, time of first step, code lines."""
+"""What the scripts of this folder share: arguments, time of the first step, number of code lines."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class RaceArgs:
     epochs: int
 
     def record_first_step(self, *_: Any, **__: Any) -> None:
-        """A callback for the end of every training step; only its first call has an effect."""
+        """Writes the time at its first call; a callback for the end of every training step."""
         write_first_step(self.out)
 
 
 def write_first_step(out: Path) -> None:
-    """Writes the current time to ``out/first_step`` if that file does not exist."""
+    """Writes the current time to ``out/first_step``, unless that file exists."""
     path = out / "first_step"
     if not path.exists():
         path.with_suffix(".new").write_text(str(time.time()))
@@ -47,11 +47,11 @@ def write_first_step(out: Path) -> None:
 
 
 def main(settings: dict[str, Callable[[RaceArgs], None]]) -> None:
-    """Reads the command line, writes how many code lines the setting takes, and trains.
+    """Reads the command line, writes the number of code lines of the setting to ``lines``, and trains.
 
     Args:
-        settings: the functions that train, by the value of ``--setting``. With ``--pretrained=1`` the
-            function of ``<setting>_pretrained`` is taken, if there is one.
+        settings: the functions that train, by the value of ``--setting``. With ``--pretrained=1``, the
+            function with the key ``<setting>_pretrained`` is called instead if there is one.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--setting", choices=("default", "best"))
@@ -73,13 +73,14 @@ def main(settings: dict[str, Callable[[RaceArgs], None]]) -> None:
 def count_lines(train: Callable[[RaceArgs], None]) -> int:
     """The number of code lines that a user would write for ``train`` and the functions that it uses.
 
-    An import that these functions use counts as one line. Empty lines, comments, docstrings (of one
-    line), the ``def`` lines of the settings, and lines that contain ``first_step`` are left out.
+    An import that these functions use counts as one line. Not counted are empty lines, comments,
+    docstrings of one line (longer ones would count), the ``def`` lines of the settings, and lines that
+    contain ``first_step``.
     """
     module = inspect.getmodule(train)
     assert module is not None
     own = {name: part for name, part in vars(module).items() if inspect.getmodule(part) is module}
-    used, found = set(), {train.__name__}
+    used, found = set(), {train.__name__}  # names of functions: examined, and all found so far
     while found - used:
         name = (found - used).pop()
         used.add(name)

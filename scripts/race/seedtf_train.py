@@ -1,6 +1,4 @@
-"""Runs ``seedtf train FLAGS…`` in this process, and writes when its first step ended.
-
-The time is written to ``OUT/first_step``.
+"""Runs ``seedtf train FLAGS…``, and writes the time at which its first step ended to OUT/first_step.
 
 python seedtf_train.py OUT FLAGS…
 """
@@ -24,7 +22,7 @@ ORIGINAL = EpochTimer.on_train_batch_end
 
 
 def on_train_batch_end(self: EpochTimer, *args: Any, **kwargs: Any) -> None:
-    """Writes the time, restores the original method, and calls it."""
+    """Writes the time after the first step, then puts the original method back."""
     write_first_step(OUT)
     EpochTimer.on_train_batch_end = ORIGINAL  # type: ignore[method-assign]
     ORIGINAL(self, *args, **kwargs)

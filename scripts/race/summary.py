@@ -1,7 +1,7 @@
 """The table and the figure of a race (the same training with seedtf and other tools).
 
-Both can be made before all trainings have run, and show those that failed or reached the time limit,
-the figure from their first epoch on.
+Table and figure can be made before all trainings have run. They also show trainings that failed or
+reached the time limit; the figure shows them if they finished an epoch.
 """
 
 from __future__ import annotations
@@ -40,22 +40,27 @@ Result = dict[str, Any]
 
 
 def load_results(folder: Path) -> list[Result]:
-    """The results of the trainings that have ended, in the order of the table."""
+    """The results below ``folder``, in the order of the rows of the table."""
     results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
     order = list(TOOL_NAMES)
     return sorted(
-        results, key=lambda r: (r["weights"], r["setting"] != "default", order.index(r["tool"]))
+        results,
+        key=lambda result: (
+            result["weights"],
+            result["setting"] != "default",
+            order.index(result["tool"]),
+        ),
     )
 
 
 def minutes_to(result: Result, target: float) -> float | None:
-    """Minutes from the start to the end of the first epoch with an accuracy of at least ``target``."""
+    """Minutes to the end of the first epoch with at least the accuracy ``target``; None if none has."""
     times = (row["seconds"] / 60 for row in result["history"] if row["accuracy"] >= target)
     return next(times, None)
 
 
 def table(results: list[Result]) -> str:
-    """The results as a Markdown table; a value that was not reached or not recorded is a dash."""
+    """The results as a Markdown table; a dash stands for what was not reached or not recorded."""
     head = [*("weights", "flags", "tool"), *(f"min to {target:.2f}" for target in TARGETS)]
     head += [
         "best accuracy",
@@ -91,7 +96,7 @@ def _format(value: float | None, spec: str) -> str:
 
 
 def draw(results: list[Result], path: Path) -> None:
-    """Draws accuracy against minutes: a panel for each kind of weights; default settings are dashed."""
+    """Draws accuracy against minutes, one panel for each kind of weights; default settings are dashed."""
     kinds = [kind for kind in TITLES if any(r["weights"] == kind and r["history"] for r in results)]
     figure = new_figure(6.25, 3.1)
     panels = figure.subplots(1, max(len(kinds), 1), squeeze=False)[0]
@@ -139,7 +144,7 @@ def draw(results: list[Result], path: Path) -> None:
 
 def _scale_accuracies(axes: Any, best: float) -> None:
     """Makes the vertical axis end at the first tick above ``best``, the highest accuracy shown."""
-    # On a linear axis, the accuracies that matter, above 0.85, would lie on top of each other.
+    # On a linear axis, the lines above 0.85 would lie on top of each other.
     axes.set_yscale("logit", nonpositive="clip")
     top = min((tick for tick in _TICKS[1:] if tick > best), default=_TICKS[-1])
     ticks = [tick for tick in _TICKS[:-1] if tick <= top]  # 0.97 would touch the label of 0.95

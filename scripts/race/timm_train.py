@@ -1,7 +1,8 @@
-"""Trains as timm's ``train.py`` does, and takes the flags that scripts/benchmark_race.py uses.
+"""Trains as timm's ``train.py`` does, with those of its flags that scripts/benchmark_race.py uses.
 
-The flags have the defaults of ``train.py``, and the same functions of timm are called. ``train.py`` is
-in timm's repository, not in its package; a copy of it can replace this script.
+The flags have the defaults of ``train.py``, and the script calls the same functions of timm. It exists
+because ``train.py`` is in timm's repository, but not in its package. ``prepare --timm_script`` takes a
+copy of ``train.py`` instead.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def parse_flags() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Trains and validates, epoch by epoch."""
+    """Trains, and validates after each epoch."""
     args = parse_flags()
     utils.random_seed(args.seed, 0)
     model = create_model(

@@ -1,8 +1,9 @@
-"""Converts weights.npz, which keras_weights.py wrote, to weights.pth of timm's tf_efficientnet_lite0.
+"""Converts the weights in weights.npz for timm's tf_efficientnet_lite0, and writes weights.pth.
 
 python timm_weights.py RACE
 
-RACE is the folder that ``benchmark_race.py prepare --out`` fills.
+RACE is the folder that ``benchmark_race.py prepare --out`` fills, where keras_weights.py wrote
+weights.npz.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ TOLERANCE = 1e-4
 
 
 def pad_as_keras_hub(model: torch.nn.Module) -> None:
-    """Pads strided depthwise convolutions equally on both sides; timm pads more at the end."""
+    """Makes strided depthwise convolutions pad equally on both sides; in timm they pad at the end."""
     for block in model.modules():
         conv = getattr(block, "conv_dw", None)
         if conv is not None and conv.stride != (1, 1):
@@ -32,7 +33,7 @@ def pad_as_keras_hub(model: torch.nn.Module) -> None:
 
 
 def main(race: str) -> None:
-    """Copies the variables in order; ends with an error if timm's features differ from KerasHub's."""
+    """Copies the weights in order; raises SystemExit if timm's features differ from KerasHub's."""
     arrays = dict(np.load(Path(race) / "weights.npz"))
     images, features = torch.from_numpy(arrays.pop("images")), arrays.pop("features")
     model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()

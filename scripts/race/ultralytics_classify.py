@@ -1,8 +1,8 @@
-"""Trains Ultralytics' own network from random weights, or EfficientNet-Lite0 from ImageNet weights.
+"""Trains with Ultralytics for scripts/benchmark_race.py.
 
-The ImageNet weights of Ultralytics' own networks would have to be downloaded. EfficientNet-Lite0 is
-trained with a trainer that overrides ``get_model``, as Ultralytics' documentation advises for other
-networks.
+From random weights it trains Ultralytics' own network YOLO26n-cls, whose ImageNet weights would have to
+be downloaded. From ImageNet weights it therefore trains EfficientNet-Lite0, with a trainer that
+overrides ``get_model``, as Ultralytics' documentation advises for other networks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ultralytics.models.yolo.classify import ClassificationTrainer
 
 
 class LiteNetwork(torch.nn.Module):
-    """EfficientNet-Lite0 for images in 0–1, as one layer of an Ultralytics model."""
+    """EfficientNet-Lite0 for images with values from 0 to 1, as one layer of an Ultralytics model."""
 
     def __init__(self, file: str, classes: int) -> None:
         super().__init__()
-        # Ultralytics reads from each layer the index of its input (-1: the previous layer), its own
-        # index, and its type.
+        # Ultralytics reads three attributes of each layer: the index of its input (-1 is the previous
+        # layer), its own index, and its type.
         self.f, self.i, self.type = -1, 0, "timm"
         overlay = {"file": file}
         # If ``file`` is empty, the weights are random.
@@ -46,7 +46,7 @@ def lite_trainer(file: str) -> type[ClassificationTrainer]:
 
 
 def default(args: RaceArgs, **options: object) -> None:
-    """Ultralytics' defaults, except for data, number of epochs and image size."""
+    """Trains with Ultralytics' defaults, except for data, number of epochs and image size."""
     model = YOLO("yolo26n-cls.yaml")
     model.add_callback("on_train_batch_end", args.record_first_step)
     model.train(
@@ -56,7 +56,7 @@ def default(args: RaceArgs, **options: object) -> None:
 
 
 def best(args: RaceArgs, lr0: float = 1e-3, **options: object) -> None:
-    """The race's recipe: AdamW, batches of 32; decoded images stay in memory, and two threads train."""
+    """Trains with the recipe of scripts/measured/race.md, images in memory, and two threads."""
     model = YOLO("yolo26n-cls.yaml")
     model.add_callback("on_train_batch_end", args.record_first_step)
     model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(2))

@@ -21,12 +21,13 @@ POLL_SECONDS, MEMORY_POLL_SECONDS = 0.2, 2.0
 
 @dataclass
 class Record:
-    """What was recorded of a training; all times are seconds since its process was started.
+    """What was recorded of a training; times are seconds since the start of its process.
 
     Attributes:
-        history: a row for each epoch: epoch (from 1), seconds, cpu_seconds, accuracy.
-        first_step: when the first training step had ended; None if that was not recorded.
-        peak_bytes: largest measured memory (PSS) of the process and all of its children.
+        history: for each epoch a row with epoch (from 1), seconds, cpu_seconds, accuracy.
+        first_step: when the first training step ended; None if that was not recorded.
+        peak_bytes: the largest measured memory (proportional set size, PSS) of the process and all of
+            its children together.
         seconds: when the process ended.
         cpu_seconds: CPU time of the process and its children.
         exit_code: 0 if it succeeded; negative if a signal ended it.
@@ -41,10 +42,10 @@ class Record:
 
 
 def read_accuracies(path: Path, column: str, scale: float) -> list[float]:
-    """Returns the values of a CSV column times ``scale``; a tool adds a row to the file in each epoch.
+    """The values of a CSV column times ``scale``, one for each epoch that the tool has written so far.
 
-    The last line is left out while it has no line end. A header may occur again after the first line,
-    because some tools write it again when a second ``fit`` appends to the file.
+    A last line without a line end is left out, because the tool is still writing it. The header may
+    occur more than once, because some tools write it again when a second ``fit`` appends to the file.
     """
     if not path.exists():
         return []
@@ -65,14 +66,14 @@ def watch(
     get_first_step: Callable[[], float | None],
     limit_seconds: float,
 ) -> Record:
-    """Runs ``command`` to its end, at most for ``limit_seconds``.
+    """Runs ``command`` to its end, or kills it after ``limit_seconds``; returns what was recorded.
 
     Args:
         command: program and arguments.
         environment: its environment variables.
         log: file for its output.
         get_accuracies: returns the accuracies of the epochs that have ended.
-        get_first_step: returns the time (``time.time()``) at which the first step ended; None before.
+        get_first_step: returns the ``time.time()`` of the end of the first step, or None before it.
         limit_seconds: after this time the process and its children are killed.
     """
     record, cpu_before = Record(), _reaped_cpu_seconds()
@@ -89,7 +90,7 @@ def watch(
     try:
         is_running = True
         while is_running and record.seconds < limit_seconds:
-            is_running = process.poll() is None  # once it has ended, the files are read a last time
+            is_running = process.poll() is None  # after its end, the files are read once more
             record.seconds = time.time() - start
             if record.first_step is None and (step_end := get_first_step()) is not None:
                 record.first_step = step_end - start
@@ -110,16 +111,16 @@ def watch(
     return record
 
 
-def _tree(process: psutil.Process) -> list[psutil.Process]:
+def _with_children(process: psutil.Process) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         return [process, *process.children(recursive=True)]
     return []
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """User and system time of a process and its children, also of those that have ended."""
+    """User and system time of a process and its children, including children that have ended."""
     total = 0.0
-    for member in _tree(process):
+    for member in _with_children(process):
         with suppress(psutil.NoSuchProcess):
             total += sum(member.cpu_times()[:4])
     return total
@@ -132,9 +133,9 @@ def _reaped_cpu_seconds() -> float:
 
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes of memory of a process and its children; pages that they share count once."""
+    """Bytes of memory of a process and its children; shared pages count once."""
     total = 0
-    for member in _tree(process):
+    for member in _with_children(process):
         with suppress(psutil.NoSuchProcess):
             total += member.memory_full_info().pss
     return total
