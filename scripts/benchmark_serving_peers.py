@@ -1,19 +1,19 @@
-"""Times requests with JPEG files to seedtf's exports, a bare ``tf.function`` and other runtimes.
+"""Measures how fast an export of seedtf, a bare ``tf.function`` and other runtimes classify JPEGs.
 
     pip install '.[export,hub]' openvino==2026.4.1
     python -m venv peers && peers/bin/pip install -r scripts/benchmark_serving_peers_requirements.txt
     python scripts/benchmark_serving_peers.py --python=peers/bin/python
 
-Each runtime gets the bytes of 1, 8 or 32 JPEG files and returns the probabilities of one network. It
-runs in its own process on ``--threads`` cores; the processes take turns, and are paused (SIGSTOP) in
-between. The table has images per second, and p50 and p99 (median and 99th percentile) of the
-milliseconds that a request takes. Each is computed in every round, and the median over the rounds is
-printed.
+A request has the bytes of 1, 8 or 32 JPEG files, and a runtime answers with the probabilities of the
+network. Each runtime runs in a process of its own on ``--threads`` cores. The processes take turns, and
+are paused (SIGSTOP) between their turns. The table has images per second, and the median (p50) and 99th
+percentile (p99) of the milliseconds that a request takes. These figures are computed in each round, and
+their medians over the rounds are printed.
 
-All runtimes but timm have the same random weights, and the script ends with an error if their
-probabilities for an image that needs no resizing differ by more than 0.001. timm has weights of its
-own, and its ResNet-50 computes a little more: its strides are in the 3×3 convolutions, whereas those of
-Keras are in the 1×1 convolutions before them.
+All runtimes but timm have the same random weights. The script ends with an error if their probabilities
+for an image that needs no resizing differ by more than 0.001. timm has other weights, and its ResNet-50
+computes a little more: in timm the 3×3 convolutions have the strides, in Keras the 1×1 convolutions
+before them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ TF_FUNCTIONS = ("tensorflow", "frozen")
 
 @dataclass(frozen=True)
 class Turn:
-    """What a runtime reached in one turn.
+    """What was measured of a runtime in one turn.
 
     Attributes:
         runtime: a key of ``RUNTIMES``.
-        kind: the side of the images in pixels, or the name of their folder.
-        batch_size: images in a request.
-        figures: the values by the names in ``FIGURES``.
+        kind: which images: their side in pixels, or the name of their folder.
+        batch_size: number of images in a request.
+        figures: the measured values, by the names in ``FIGURES``.
     """
 
     runtime: str
@@ -59,21 +59,21 @@ class Turn:
 def measure(
     workers: Mapping[str, Worker], kinds: Sequence[str], arguments: argparse.Namespace
 ) -> list[Turn]:
-    """All turns of all rounds."""
+    """Measures each worker once per round for each kind of images and batch size."""
     turns = []
     for number in range(arguments.rounds):
         for kind in kinds:
             for size in BATCH_SIZES:
                 for name, worker in workers.items():
-                    load = {"kind": kind, "batch_size": size, "callers": arguments.callers}
-                    answer = worker.ask(json.dumps({**load, "seconds": arguments.seconds}))
+                    request = {"kind": kind, "batch_size": size, "callers": arguments.callers}
+                    answer = worker.ask(json.dumps({**request, "seconds": arguments.seconds}))
                     turns.append(Turn(name, kind, size, json.loads(answer)))
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
     return turns
 
 
 def summarize(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """A row for each runtime, kind and batch size: the medians over the rounds."""
+    """The medians over the rounds, as a row for each runtime, kind of images and batch size."""
     groups: dict[tuple[str, str, int], list[Turn]] = {}
     for turn in turns:
         groups.setdefault((turn.kind, turn.runtime, turn.batch_size), []).append(turn)
@@ -87,7 +87,10 @@ def summarize(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines of a table for each kind of images, with seedtf relative to the faster tf.function."""
+    """The lines of a table for each kind of images.
+
+    Its last line is the rate of seedtf divided by that of the faster of ``TF_FUNCTIONS``.
+    """
     lines = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of_kind = {(row["runtime"], row["batch_size"]): row for row in rows if row["kind"] == kind}
@@ -117,13 +120,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def largest_difference(probabilities: Mapping[str, Sequence[float]]) -> float:
-    """The largest difference of a probability between two runtimes that have the same weights."""
+    """The largest difference of a probability between any two runtimes with the same weights."""
     same = [values for name, values in probabilities.items() if RUNTIMES[name].same_weights]
     return max(max(column) - min(column) for column in zip(*same, strict=True)) if same else 0.0
 
 
 def check(probabilities: Mapping[str, Sequence[float]]) -> float:
-    """The largest difference; ends the script if it is too large."""
+    """Returns the largest difference; raises SystemExit if it is above ``TOLERANCE``."""
     difference = largest_difference(probabilities)
     if difference > TOLERANCE:
         rounded = {name: [round(p, 4) for p in values] for name, values in probabilities.items()}
@@ -136,7 +139,7 @@ def check(probabilities: Mapping[str, Sequence[float]]) -> float:
 def start(
     folder: Path, names: Sequence[str], arguments: argparse.Namespace, workers: dict[str, Worker]
 ) -> None:
-    """Starts a worker for each name, and puts it into ``workers``."""
+    """Starts a worker for each name, and adds it to ``workers``."""
     cores = sorted(os.sched_getaffinity(0))[: arguments.threads]
     for name in names:
         python = arguments.python if RUNTIMES[name].is_torch else sys.executable
@@ -155,9 +158,13 @@ def benchmark(folder: Path, names: Sequence[str], arguments: argparse.Namespace)
         start(folder, names, arguments, workers)
         answers = {name: json.loads(worker.ask("{}")) for name, worker in workers.items()}
         difference = check({name: answer["probabilities"] for name, answer in answers.items()})
-        versions = {k: v for answer in answers.values() for k, v in answer["versions"].items()}
+        versions = {
+            package: version
+            for answer in answers.values()
+            for package, version in answer["versions"].items()
+        }
         rows = summarize(measure(workers, [Path(kind).name for kind in kinds], arguments))
-    finally:  # a paused process would outlive this one if it were not killed
+    finally:  # otherwise the paused processes would outlive this one
         for worker in workers.values():
             worker.kill()
     if arguments.json:
@@ -178,8 +185,8 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="efficientnet_lite0")
-    parser.add_argument("--kinds", default="256,1000", help="sides of images, or folders of JPEGs")
-    parser.add_argument("--peers", default=",".join(RUNTIMES), help="names, separated by commas")
+    parser.add_argument("--kinds", default="256,1000", help="sides in pixels, or folders of JPEGs")
+    parser.add_argument("--peers", default=",".join(RUNTIMES), help="runtimes, separated by commas")
     parser.add_argument(
         "--python", default="", help="Python with torch; without this flag timm is left out"
     )
@@ -208,7 +215,7 @@ def main() -> None:
     if unknown := sorted(set(names) - set(RUNTIMES)):
         parser.error(f"--peers={','.join(unknown)}: unknown; choose from {', '.join(RUNTIMES)}")
     names = [name for name in names if arguments.python or not RUNTIMES[name].is_torch]
-    # The environment of torch has no seedtf, but measures with seedtf.benchmark.serving.
+    # seedtf is not installed in the environment of torch, but seedtf.benchmark.serving is used there.
     paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     with tempfile.TemporaryDirectory() as folder:

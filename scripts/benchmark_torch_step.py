@@ -3,10 +3,10 @@
     pip install . torch==2.13.0
     python scripts/benchmark_torch_step.py
 
-Both train the whole of ResNet-50 with Adam in float32. PyTorch uses the channels-last memory format,
-as its documentation advises for CPUs, and is timed again with ``torch.compile`` where that works. Each
-of these variants has its own process, and they take turns. The table has the time of each variant
-divided by that of seedtf, as the median over the turns.
+All layers of ResNet-50 are trained with Adam in float32. PyTorch uses the channels-last memory format,
+as its documentation advises for CPUs. There are three variants: seedtf, PyTorch in eager mode, and
+PyTorch with ``torch.compile`` if that works. Each has a process of its own, and they take turns. The
+table has the time of each variant divided by that of seedtf, as the median over the turns.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 NUM_CLASSES = 12
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
+"""The width (channels of the 3×3 convolutions) and number of blocks of each stage of ResNet-50."""
 
 
 def torch_network(torch: Any) -> Any:
@@ -29,7 +30,7 @@ def torch_network(torch: Any) -> Any:
     nn = torch.nn
 
     def unit(*sizes: int, stride: int = 1, padding: int = 0) -> list[Any]:
-        """A convolution and its batch norm; sizes are input channels, output channels, kernel size."""
+        """A convolution and its batch norm. Sizes: input channels, output channels, kernel size."""
         convolution = nn.Conv2d(*sizes, stride=stride, padding=padding)
         return [convolution, nn.BatchNorm2d(sizes[1])]
 
@@ -53,8 +54,8 @@ def torch_network(torch: Any) -> Any:
 
     layers = [*unit(3, 64, 7, stride=2, padding=3), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
-    for stage, (width, blocks) in enumerate(STAGES):
-        for block in range(blocks):
+    for stage, (width, num_blocks) in enumerate(STAGES):
+        for block in range(num_blocks):
             layers.append(Block(inputs, width, 2 if stage and not block else 1))
             inputs = 4 * width
     return nn.Sequential(
@@ -63,7 +64,7 @@ def torch_network(torch: Any) -> Any:
 
 
 def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[[], float]:
-    """Builds the model; the returned function runs one step and returns the loss."""
+    """Returns a function that runs one train step and returns its loss."""
     import torch
 
     torch.set_num_threads(threads)
@@ -86,7 +87,7 @@ def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[
 
 
 def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
-    """Median wall-clock seconds of a step in every turn, by the name of the variant."""
+    """The median wall-clock seconds of a step in each turn, by the name of the variant."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -104,7 +105,7 @@ def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dic
             command = [sys.executable, __file__, f"--worker={name}", f"--image_size={size}"]
             command += [f"--batch_size={batch}", f"--threads={threads}"]
             workers[f"PyTorch, {name}"] = stack.enter_context(start_worker(command, environment))
-        for name, worker in list(workers.items()):  # one builds and warms up after the other
+        for name, worker in list(workers.items()):  # the workers warm up one after another
             try:
                 request_steps(worker, 2)
             except UserError as error:
@@ -120,10 +121,12 @@ def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dic
 
 
 def report(size: int, batch: int, times: dict[str, list[float]]) -> None:
-    """Prints a line for each variant: milliseconds, images per second, its time relative to seedtf."""
+    """Prints a line for each variant: ms per step, images per second, and time relative to seedtf."""
     for name, values in times.items():
         seconds = statistics.median(values)
-        ratio = statistics.median(b / a for a, b in zip(times["seedtf"], values, strict=True))
+        ratio = statistics.median(
+            theirs / ours for ours, theirs in zip(times["seedtf"], values, strict=True)
+        )
         rate = f"{1e3 * seconds:9.1f} ms {batch / seconds:9.1f} images/s"
         print(f"{size:5}² {rate} {ratio:6.2f} ×  {name}")
 

@@ -1,16 +1,18 @@
-"""Draws five figures of the README into scripts/measured/, four of them from the embedded sample data.
+"""Draws five figures of the README into scripts/measured/.
 
-    pip install .                                    # and Chromium, for live and report
-    python scripts/draw_readme_figures.py           # all five, a few minutes on two CPU cores
-    python scripts/draw_readme_figures.py peers     # only the one named
+    pip install .                                    # live and report also need Chromium
+    python scripts/draw_readme_figures.py           # all five figures, a few minutes on two CPU cores
+    python scripts/draw_readme_figures.py peers     # only the figure peers
     python scripts/draw_readme_figures.py live --live_run=runs/seedlings-192px    # as in the README
 
-``augmentation`` shows the image of ``seedtf preview``; ``live``, the live page of a run on the sample
-or of the run --live_run; ``report``, the evaluation page of the run on the sample with confusion matrix
-and top losses; ``lr_find``, the plot of the learning-rate finder; ``peers``, the throughputs in
-scripts/measured/peers.csv. If --work_dir is given, the run on the sample is kept there, so that a
-figure can be drawn again without training again. The sixth figure, ``race``, is drawn by
-scripts/benchmark_race.py.
+* ``augmentation``: the image that ``seedtf preview`` draws of the sample images.
+* ``live``: the live page of a run on the sample images, or of the run in --live_run.
+* ``report``: the evaluation page of the run on the sample images, with confusion matrix and top losses.
+* ``lr_find``: the plot of the learning-rate finder on the sample images.
+* ``peers``: a chart of the images per second in scripts/measured/peers.csv.
+
+If --work_dir is given, the run on the sample images is kept there, so that a figure can be drawn again
+without training again. The sixth figure of the README, ``race``, is drawn by scripts/benchmark_race.py.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ from seedtf.runs.paths import RunPaths
 MEASURED = Path(__file__).resolve().parent / "measured"
 
 WIDTHS, COLORS, MAX_BYTES = (1000, 900, 800, 700), (256, 128, 64), 150_000
-"""A figure gets the largest width in pixels, and then the most colours, that fit in ``MAX_BYTES``; if
-none fit, the smallest width with the fewest colours."""
+"""A figure gets the first width (in pixels) for which it fits in ``MAX_BYTES``, and as many colours as
+then fit. If nothing fits, it gets the smallest width and the fewest colours."""
 
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
@@ -56,14 +58,14 @@ for (const loss of [...document.querySelectorAll("ol > li")].slice(6)) loss.remo
 
 
 def seedtf(work_dir: Path, *arguments: str) -> None:
-    """Runs the command ``seedtf`` of this clone in ``work_dir`` and stops if it fails."""
+    """Runs ``seedtf`` of this clone in ``work_dir``; raises CalledProcessError if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(MEASURED.parents[1])}
     command = [sys.executable, "-m", "seedtf", *arguments]
     subprocess.run(command, cwd=work_dir, env=environment, check=True)
 
 
 def train(work_dir: Path) -> RunPaths:
-    """The paths of the run in ``work_dir``, which is trained if it has no ``last.keras``."""
+    """The paths of the run in ``work_dir``; it is trained first if it has no ``last.keras``."""
     run = work_dir / "sample-seedlings"
     if not RunPaths.of(run).last.exists():
         shutil.rmtree(run, ignore_errors=True)
@@ -72,7 +74,7 @@ def train(work_dir: Path) -> RunPaths:
 
 
 def draw_augmentation(work_dir: Path, target: Path) -> None:
-    """Augmented sample images, drawn by ``seedtf preview``."""
+    """Draws augmented sample images with ``seedtf preview``."""
     if not (work_dir / "seedlings").exists():
         seedtf(work_dir, "sample", "--out=seedlings")
     flags = ("--data_dir=seedlings", "--image_size=128", "--rotate=180", "--brightness=0.15")
@@ -81,12 +83,12 @@ def draw_augmentation(work_dir: Path, target: Path) -> None:
 
 
 def draw_live(work_dir: Path, target: Path) -> None:
-    """The live page of a run, as a browser shows it after the last epoch."""
+    """Draws the live page of the run as a browser shows it after the last epoch."""
     screenshot(train(work_dir).live_page, work_dir, target)
 
 
 def draw_report(work_dir: Path, target: Path) -> None:
-    """The evaluation page of the run, shortened."""
+    """Draws the evaluation page of the run, shortened by ``SHORTEN_REPORT``."""
     run = train(work_dir)
     seedtf(work_dir, "evaluate", str(run.root), "--overwrite")
     page = run.report.page.with_name("shortened.html")
@@ -96,7 +98,7 @@ def draw_report(work_dir: Path, target: Path) -> None:
 
 
 def draw_lr_find(work_dir: Path, target: Path) -> None:
-    """The plot of the learning-rate finder."""
+    """Draws the plot of the learning-rate finder."""
     out = work_dir / "lr_find"
     if not out.exists():
         seedtf(work_dir, "lr_find", *RUN_FLAGS, f"--out={out}")
@@ -104,7 +106,7 @@ def draw_lr_find(work_dir: Path, target: Path) -> None:
 
 
 def draw_peers(work_dir: Path, target: Path) -> None:
-    """A bar chart of augmented images per second, from peers.csv."""
+    """Draws a bar chart of the augmented images per second in peers.csv."""
     with (MEASURED / "peers.csv").open(encoding="utf-8", newline="") as file:
         rates = {row["library"]: float(row["images_per_second"]) for row in csv.DictReader(file)}
     names = sorted(rates, key=lambda name: rates[name])
@@ -123,7 +125,7 @@ def draw_peers(work_dir: Path, target: Path) -> None:
 
 
 def screenshot(page: Path, work_dir: Path, target: Path) -> None:
-    """Saves an image of the page, in a light theme, 1000 CSS pixels wide, without empty space below."""
+    """Saves a screenshot of the page, 1000 CSS pixels wide, without the empty space below."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         raise SystemExit(f"{page}: Chromium is not installed; install it to draw {target.name}")
@@ -141,7 +143,7 @@ def screenshot(page: Path, work_dir: Path, target: Path) -> None:
 
 
 def save(image: Image.Image, target: Path) -> None:
-    """Saves ``image`` as a PNG with a palette; see ``MAX_BYTES`` for its size."""
+    """Saves ``image`` as a PNG with a palette, with the width and colours that ``MAX_BYTES`` allows."""
     image = image.convert("RGB")
     for width, colors in itertools.product(WIDTHS, COLORS):
         size = min(width, image.width), round(image.height * min(width / image.width, 1.0))
@@ -166,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(FIGURES)}; default: all")
     parser.add_argument("--work_dir", help="folder for the runs; default: a temporary folder")
-    parser.add_argument("--live_run", type=Path, help="run of live; default: a run on the sample")
+    parser.add_argument("--live_run", type=Path, help="run for live; default: a run on the sample")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.names) - set(FIGURES)):
         parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(FIGURES)}")

@@ -3,11 +3,13 @@
     python scripts/judge_flips.py found FIXES.csv explore.csv
     python scripts/judge_flips.py accuracy FIXES.csv FIRST.csv SECOND.csv
 
-``scripts/flip_labels.py`` flips labels; its FIXES.csv lists the flipped images. ``found`` counts how
-many of them are in the first 2 %, 5 %, … of ``explore.csv``, which begins with the most suspect labels.
-``accuracy`` compares two tables of out-of-fold predictions, ``oof.csv`` of ``seedtf folds`` or
-``predictions.csv`` of ``seedtf probe``, with the true labels: the true label of an image is the name of
-its folder.
+``scripts/flip_labels.py`` flips labels; its FIXES.csv lists the flipped images.
+
+* ``found`` counts how many of the flipped images are in the first 2 %, 5 %, … of ``explore.csv``. This
+  table begins with the most suspect labels.
+* ``accuracy`` compares two tables of predictions for images that were not used in training:
+  ``oof.csv`` of ``seedtf folds``, or ``predictions.csv`` of ``seedtf probe``. The true label of an
+  image is the name of its folder.
 """
 
 from __future__ import annotations
@@ -23,23 +25,24 @@ _FRACTIONS = (0.02, 0.05, 0.08, 0.10, 0.20)
 
 
 def found(fixes_csv: str, explore_csv: str) -> list[str]:
-    """A line for each of ``_FRACTIONS``: images, flipped ones among them, recall, precision."""
+    """A line for each of ``_FRACTIONS``: number of images, of flipped images, recall and precision."""
     flipped = {row["path"] for row in _read(fixes_csv)}
     is_flipped = [row["path"] in flipped for row in _read(explore_csv)]
     lines = []
     for fraction in _FRACTIONS:
-        count = max(round(fraction * len(is_flipped)), 1)
-        hits = sum(is_flipped[:count])
-        low, high = wilson_interval(hits, len(flipped))
+        num_images = max(round(fraction * len(is_flipped)), 1)
+        num_found = sum(is_flipped[:num_images])
+        low, high = wilson_interval(num_found, len(flipped))
         lines.append(
-            f"first {fraction:.0%}: {count} images, {hits} flipped, {hits / len(flipped):.1%} of all "
-            f"flipped ({low:.1%} to {high:.1%}), precision {hits / count:.1%}"
+            f"first {fraction:.0%}: {num_images} images, {num_found} flipped, "
+            f"{num_found / len(flipped):.1%} of all flipped ({low:.1%} to {high:.1%}), precision "
+            f"{num_found / num_images:.1%}"
         )
     return lines
 
 
 def accuracy(fixes_csv: str, first_csv: str, second_csv: str) -> list[str]:
-    """Lines with the accuracy of both tables, and the paired difference: the second minus the first."""
+    """Lines with the accuracies of the two tables, and their paired difference (second minus first)."""
     flipped = {row["path"] for row in _read(fixes_csv)}
     first, second = _read_correctness(first_csv), _read_correctness(second_csv)
     lines = []
@@ -48,35 +51,35 @@ def accuracy(fixes_csv: str, first_csv: str, second_csv: str) -> list[str]:
         ("never flipped", first.keys() & second.keys() - flipped),
         ("flipped", first.keys() & second.keys() & flipped),
     ):
-        only_a = sum(first[path] and not second[path] for path in paths)
-        only_b = sum(second[path] and not first[path] for path in paths)
-        low, high = paired_difference_interval(only_a, only_b, len(paths))
+        num_only_first = sum(first[path] and not second[path] for path in paths)
+        num_only_second = sum(second[path] and not first[path] for path in paths)
+        low, high = paired_difference_interval(num_only_first, num_only_second, len(paths))
         accuracies = [
             _describe_accuracy(sum(table[path] for path in paths), len(paths))
             for table in (first, second)
         ]
         lines.append(
             f"{name}: {len(paths)} images, {accuracies[0]}, {accuracies[1]}, difference "
-            f"{(only_b - only_a) / len(paths):+.4f} ({low:+.4f} to {high:+.4f}), McNemar's p "
-            f"{mcnemar_p(only_a, only_b):.2g}"
+            f"{(num_only_second - num_only_first) / len(paths):+.4f} ({low:+.4f} to {high:+.4f}), "
+            f"McNemar's p {mcnemar_p(num_only_first, num_only_second):.2g}"
         )
     return lines
 
 
-def _describe_accuracy(hits: int, num_images: int) -> str:
-    low, high = wilson_interval(hits, num_images)
-    return f"{hits / num_images:.4f} ({low:.4f} to {high:.4f})"
+def _describe_accuracy(num_correct: int, num_images: int) -> str:
+    low, high = wilson_interval(num_correct, num_images)
+    return f"{num_correct / num_images:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _read_correctness(table: str) -> dict[str, bool]:
-    """Whether the predicted class of each image is the name of its folder, by path.
+    """Whether the predicted class of each image is the name of its folder, by the path of the image.
 
-    If ``seedtf probe`` compared several networks, the first one counts.
+    If ``seedtf probe`` compared several networks, the predictions of the first one are used.
     """
     rows = _read(table)
-    path = "path" if "path" in rows[0] else "file"
-    predicted = [name for name in rows[0] if name == "top1" or name.endswith(" logistic")]
-    return {row[path]: row[predicted[0]] == row[path].split("/")[-2] for row in rows}
+    path_column = "path" if "path" in rows[0] else "file"
+    class_column = next(name for name in rows[0] if name == "top1" or name.endswith(" logistic"))
+    return {row[path_column]: row[class_column] == row[path_column].split("/")[-2] for row in rows}
 
 
 def _read(table: str) -> list[dict[str, str]]:

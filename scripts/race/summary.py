@@ -96,7 +96,7 @@ def _format(value: float | None, spec: str) -> str:
 
 
 def draw(results: list[Result], path: Path) -> None:
-    """Draws accuracy against minutes, one panel for each kind of weights; default settings are dashed."""
+    """Draws accuracy against minutes, one panel for each kind of weights; defaults are dashed."""
     kinds = [kind for kind in TITLES if any(r["weights"] == kind and r["history"] for r in results)]
     figure = new_figure(6.25, 3.1)
     panels = figure.subplots(1, max(len(kinds), 1), squeeze=False)[0]

@@ -10,7 +10,7 @@ from typing import Any
 from serving_peers.runtimes import NETWORKS, NUM_CLASSES, read_jpegs
 
 NUM_JPEGS = 8
-"""The largest number of JPEG files of each kind; ``write_exports`` says what a kind is."""
+"""The largest number of JPEG files of each kind; ``write_exports`` explains kinds."""
 
 LITE0 = {
     "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
@@ -47,10 +47,10 @@ def lite0() -> Any:
 
 
 def build(network: str, files: list[bytes]) -> Any:
-    """The network; its batch normalizations have the statistics of ``files``.
+    """The network with random weights; its batch normalizations have the statistics of ``files``.
 
-    With the initial mean 0 and variance 1, the probabilities would hardly depend on the image, so that
-    even a runtime with a fault would return almost the same probabilities.
+    With the initial mean 0 and variance 1, the probabilities would hardly depend on the image, and a
+    runtime with a fault would return almost the same probabilities as the others.
     """
     import tensorflow as tf
 
@@ -73,7 +73,7 @@ def build(network: str, files: list[bytes]) -> Any:
 
 
 def write_jpegs(folder: Path, kind: str) -> None:
-    """Makes or copies the JPEG files of a kind."""
+    """Writes the JPEG files of a kind to ``folder``; ``write_exports`` explains kinds."""
     from seedtf.export.warmup import example_jpeg
 
     folder.mkdir(parents=True)
@@ -91,13 +91,13 @@ def write_jpegs(folder: Path, kind: str) -> None:
 def write_exports(network: str, folder: Path, kinds: Sequence[str]) -> None:
     """Writes the JPEG files of each kind to ``jpeg/KIND/``, and the network in each format.
 
-    A kind is the side in pixels of square images to make, or a folder of JPEG files; KIND is that
-    number or the folder's name.
+    A kind is either a number, the side in pixels of square images to make, or a folder of JPEG files
+    to copy. KIND is the number or the name of the folder.
 
-    ``model.keras``, ``saved_model/`` and ``model.onnx`` are the network; the SavedModel and the ONNX
-    file are made with the functions of ``seedtf export``. ``classes.txt`` has the names of the classes.
-    The runtimes must agree on ``check.jpg``. It has the size of the network's input, because libraries
-    resize with different rounding.
+    The network is written as ``model.keras``, ``saved_model/`` and ``model.onnx``. The functions of
+    ``seedtf export`` make the last two. ``classes.txt`` has the names of the classes. The runtimes
+    must agree on the probabilities of ``check.jpg``. This image has the size of the network's input,
+    because libraries round differently when they resize.
     """
     folder_names = [Path(kind).name for kind in kinds]
     if len(set(folder_names)) < len(folder_names):

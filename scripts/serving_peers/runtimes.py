@@ -1,7 +1,7 @@
 """The runtimes that are compared: each maps the contents of JPEG files to probabilities.
 
-A process loads one runtime and measures it on request, see ``worker_loop``. Only what that runtime
-needs is imported.
+A process loads one runtime and imports only what this runtime needs. ``worker_loop`` measures it on
+request.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What a runtime loads: ``folder`` is what ``exports.py`` wrote."""
+    """What a runtime loads. ``folder`` has the files that ``exports.py`` wrote."""
 
     folder: Path
     network: Network
@@ -51,7 +51,7 @@ class Setup:
 
 
 def seedtf_saved_model(setup: Setup) -> Predict:
-    """The SavedModel that seedtf exports; it also checks every file."""
+    """The SavedModel that seedtf exports, which also checks every file."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -64,7 +64,7 @@ def seedtf_saved_model(setup: Setup) -> Predict:
 
 
 def _bare_function(setup: Setup) -> Any:
-    """A function of TensorFlow that expects whole JPEG files and checks nothing."""
+    """A ``tf.function`` that decodes JPEG files and applies the network, without any checks."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -141,7 +141,7 @@ def openvino_onnx(setup: Setup) -> Predict:
     options = {
         "INFERENCE_NUM_THREADS": setup.threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # by itself OpenVINO takes bfloat16 where it is faster
+        "INFERENCE_PRECISION_HINT": "f32",  # OpenVINO's default is bfloat16 where that is faster
     }
 
     @functools.cache
@@ -165,13 +165,13 @@ def openvino_onnx(setup: Setup) -> Predict:
 
 
 def torchvision_timm(setup: Setup) -> Predict:
-    """timm's network, channels last, on images that torchvision decodes and resizes."""
+    """timm's network, in channels last, on images that torchvision decodes and resizes."""
     import timm
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms.v2 import functional
 
-    warnings.simplefilter("ignore")  # torchvision advises to use another package for decoding
+    warnings.simplefilter("ignore")  # torchvision warns that another package should decode
     torch.set_num_threads(setup.threads)
     model = timm.create_model(setup.network.timm_name, num_classes=NUM_CLASSES).eval()
     model = model.to(memory_format=torch.channels_last)
@@ -191,7 +191,15 @@ def torchvision_timm(setup: Setup) -> Predict:
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime: how it is loaded, its title, and the packages whose versions are reported."""
+    """A runtime that is measured.
+
+    Attributes:
+        load: returns the function that predicts.
+        title: the name of the runtime in the table.
+        packages: the packages whose versions are reported, separated by spaces.
+        same_weights: whether the runtime has the weights of ``model.keras``.
+        is_torch: whether it runs in the environment of ``--python``.
+    """
 
     load: Callable[[Setup], Predict]
     title: str
@@ -212,17 +220,18 @@ RUNTIMES = {
 
 
 def read_jpegs(folder: Path) -> dict[str, list[bytes]]:
-    """The contents of the JPEG files of each kind."""
+    """The contents of the JPEG files of each kind, by the name of the kind."""
     kinds = sorted((folder / "jpeg").iterdir())
     return {kind.name: [path.read_bytes() for path in sorted(kind.iterdir())] for kind in kinds}
 
 
 def worker_loop(name: str, setup: Setup, batch_sizes: list[int]) -> None:
-    """Answers each JSON line of stdin with one on stdout.
+    """Answers each line of stdin, a JSON object, with a JSON object on stdout.
 
-    Before it prints ``ready``, it warms up with a request of each of ``batch_sizes``.
-    ``{"kind", "batch_size", "callers", "seconds"}`` asks for a measurement, and ``{}`` for the versions
-    of the packages and the probabilities of ``check.jpg``.
+    An object with ``kind``, ``batch_size``, ``callers`` and ``seconds`` asks for a measurement. An
+    empty object asks for the versions of the packages and the probabilities of ``check.jpg``. Before
+    the first answer, the runtime is warmed up with a request of each of ``batch_sizes``, and the line
+    ``ready`` is printed.
     """
     from seedtf.benchmark.serving import measure
 
