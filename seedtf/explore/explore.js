@@ -229,11 +229,11 @@ document.querySelectorAll(".legend li").forEach(item => {
   button.setAttribute("aria-pressed", "false");
   item.append(button);
   button.addEventListener("click", () => {
-    const isPressed = button.getAttribute("aria-pressed") !== "true";
+    const shouldPress = button.getAttribute("aria-pressed") !== "true";
     document.querySelectorAll(".legend button").forEach(other => other.setAttribute("aria-pressed", "false"));
-    button.setAttribute("aria-pressed", String(isPressed));
+    button.setAttribute("aria-pressed", String(shouldPress));
     svg.querySelectorAll("g").forEach(group =>
-      group.classList.toggle("faded", isPressed && group.dataset.class !== item.dataset.class));
+      group.classList.toggle("faded", shouldPress && group.dataset.class !== item.dataset.class));
   });
 });
 

@@ -92,15 +92,15 @@ def decode_batch(
 
     is_ok = statuses == 0
     is_large = is_ok & (tf.reduce_prod(tf.cast(headers[:, :2], tf.int64), 1) > _LARGE_PIXELS)
-    is_upright = is_ok & ~is_large & is_jpeg(image_bytes) & (header.orientation == 1)
-    is_upright &= ~has_edits(image_bytes, edits)
+    is_upright_jpeg = is_ok & ~is_large & is_jpeg(image_bytes) & (header.orientation == 1)
+    is_upright_jpeg &= ~has_edits(image_bytes, edits)
     auto = tf.data.AUTOTUNE
     indices, images = tf.cond(
-        tf.reduce_all(is_upright | ~is_ok),
-        lambda: as_batch(decode_selected(is_upright, decode_upright, auto)),
+        tf.reduce_all(is_upright_jpeg | ~is_ok),
+        lambda: as_batch(decode_selected(is_upright_jpeg, decode_upright, auto)),
         lambda: as_batch(
-            decode_selected(is_upright, decode_upright, auto),
-            decode_selected(is_ok & ~is_upright & ~is_large, decode, auto),
+            decode_selected(is_upright_jpeg, decode_upright, auto),
+            decode_selected(is_ok & ~is_upright_jpeg & ~is_large, decode, auto),
             decode_selected(is_large, decode, 1),
         ),
     )
