@@ -59,8 +59,8 @@ class CheckConfig(Flags):
     out: str = option(
         "",
         "CSV file to write, with the columns path, fault, detail and severity. Without this flag, no "
-        "file is written if the working folder is read-only, is inside the data folder, or already "
-        "contains something else with the default name.",
+        "file is written if the working folder is read-only or inside the data folder, or if it has a "
+        "folder, or a file of another kind, with the default name.",
         default_text=DATA_REPORT,
     )
 

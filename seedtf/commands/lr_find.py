@@ -32,7 +32,7 @@ class LrFindConfig(TrainConfig):
     end_lr: float = option(1.0, "Last learning rate, above --start_lr.", low=1e-12, high=100.0)
     steps: int = option(
         100,
-        "Steps from the first to the last rate, 10 or more. The steps of three epochs are the limit.",
+        "Steps from the first to the last rate, 10 or more; at most the steps of three epochs.",
         low=10,
     )
     out: str = option(
