@@ -155,7 +155,7 @@ def open_classifier(
             export always have a map if it was written with ``seedtf export --heatmap``.
 
     Raises:
-        UserError: ``path`` is not a run or an export, or is damaged; ``tta``, ``snapshots`` or
+        UserError: ``path`` is neither a run nor an export, or is damaged; ``tta`` 8, ``snapshots`` or
             ``heatmaps`` was passed for an export; ``snapshots`` was passed, but the run has none; or
             ``heatmaps`` was passed, but the network has no class activation maps.
 

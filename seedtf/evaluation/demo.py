@@ -71,7 +71,8 @@ class Demo:
         is_run = newest_saved_model(Path(path)) is None
         self._classifier = _open(path, is_run)
         run_paths = RunPaths.of(path) if is_run else _run_of_export(Path(path))
-        # The temperature of a cross-validation was fitted on single runs and does not suit their mean.
+        # The temperature of a cross-validation was fitted on its single runs, and does not suit their
+        # mean. An ensemble has no temperature.
         is_scaled = not (is_folds(path) or is_ensemble(path))
         self._temperature: float | None = None
         if is_run and is_scaled:

@@ -84,7 +84,8 @@ class Report:
             prediction is accepted if its confidence is at least a threshold.
         reject: the threshold that reaches ``precision_target`` with the model's probabilities; None if
             no threshold does.
-        reject_scaled: the same threshold after temperature scaling; None without a temperature too.
+        reject_scaled: as ``reject``, for the probabilities after temperature scaling; also None without
+            a temperature.
     """
 
     predictions: Predictions
@@ -237,7 +238,7 @@ def top_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
 
 
 def top_losses(report: Report, limit: int) -> np.ndarray:
-    """Indices, int64, of the ``limit`` wrong predictions with the highest losses, the highest first."""
+    """Indices, int64, of at most ``limit`` wrong predictions, those with the highest losses first."""
     wrong = np.flatnonzero(report.predictions.classes != report.predictions.labels)
     return wrong[np.argsort(-report.losses[wrong], kind="stable")][:limit]
 

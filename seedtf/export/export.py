@@ -92,8 +92,8 @@ def export_run(
 ) -> Exported:
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
-    The SavedModel must predict every compared image as the model does, in a process that can import
-    neither Keras nor seedtf. If a prediction differs, no version appears.
+    The SavedModel must predict every compared image as the model does in float32, in a process that can
+    import neither Keras nor seedtf. If a prediction differs, no version appears.
 
     Other formats are files in ``assets.extra`` of the version. If the predictions of a format differ,
     its file is left out, and its row has the reason.

@@ -55,7 +55,7 @@ class _PixelBudget:
 
 pixel_budget = _PixelBudget(2 * MAX_PIXELS)
 """The threads that fill a cache or predict files together decode at most this many pixels at a time,
-such as two images of ``MAX_PIXELS`` or many small images. A larger image is decoded alone."""
+such as two images of ``MAX_PIXELS`` or many small images. An image with more is decoded alone."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
