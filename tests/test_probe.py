@@ -85,10 +85,10 @@ def cloud() -> Cloud:
     return Cloud(features.astype(np.float32), labels, rng.permutation(np.arange(120) % 4))
 
 
-def standardized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays, shifted and scaled so that each feature of ``train`` has mean 0 and deviation 1."""
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    deviation[deviation == 0] = 1  # a constant feature
+def scaled(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays, shifted by the means of ``train`` and divided by the median of its deviations."""
+    deviations = train.std(axis=0)
+    mean, deviation = train.mean(axis=0), np.median(deviations[deviations > 0])
     return (train - mean) / deviation, (test - mean) / deviation
 
 
@@ -99,7 +99,7 @@ def test_each_fold_is_predicted_from_the_others_as_scikit_learn_does(cloud: Clou
     assert 0.6 < (predictions.linear == cloud.labels).mean() < 1
     for fold in range(4):
         test = cloud.folds == fold
-        train_x, test_x = standardized(cloud.features[~test], cloud.features[test])
+        train_x, test_x = scaled(cloud.features[~test], cloud.features[test])
         head = predictions.heads[fold]
         assert head.inverse_strength in C_VALUES
         oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000)
@@ -136,7 +136,7 @@ def test_a_class_without_images_is_never_predicted_and_the_others_as_by_scikit_l
     is_used = cloud.labels < 2
     # The labels 0 and 1 become the classes 0 and 2; class 1 has no images.
     head = fit_head(cloud.features[is_used], cloud.labels[is_used] * 2, np.arange(80), 3)
-    x, _ = standardized(cloud.features[is_used], cloud.features[is_used])
+    x, _ = scaled(cloud.features[is_used], cloud.features[is_used])
     oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000).fit(
         x, cloud.labels[is_used]
     )
@@ -235,7 +235,7 @@ def test_training_starts_from_the_head_that_fits_the_training_images(
     features = keras.Model(network.input, network.get_layer("pool").output).predict(
         dataset.store.read(records).numpy().astype(np.float32), verbose=0
     )
-    x, _ = standardized(features, features)
+    x, _ = scaled(features, features)
     oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000).fit(x, labels)
     np.testing.assert_allclose(probabilities, oracle.predict_proba(x), atol=0.03)
 

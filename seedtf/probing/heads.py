@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from seedtf.report import is_silent
-from seedtf.training.fitted_head import LinearHead, Standardization, fit_head, one_blas_thread
+from seedtf.training.fitted_head import FeatureScaling, LinearHead, fit_head, one_blas_thread
 
 __all__ = ["NEIGHBOURS", "OutOfFold", "predict_out_of_fold"]
 
@@ -102,7 +102,7 @@ def _predict_by_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarr
     """The class of each row of ``test``, int64 ``[n]``, by a vote of its neighbours in ``train``."""
     from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  an optional package
 
-    standardize = Standardization.of(train)
+    scale = FeatureScaling.of(train)
     k = min(NEIGHBOURS, len(train))
     model = KNeighborsClassifier(k, metric="cosine", weights="distance")
-    return np.asarray(model.fit(standardize(train), labels).predict(standardize(test)))
+    return np.asarray(model.fit(scale(train), labels).predict(scale(test)))
