@@ -93,9 +93,9 @@ class AugmentFlags(RecipeFlags):
     )
     augment_impl: str = option(
         "fused",
-        "Implementation: one compiled resampling and one colour matrix (fused), a sequence of "
-        "operations of TensorFlow (tf_image), or a sequence of operations of TensorFlow Addons "
-        "(addons; needs seedtf[addons]).",
+        "Implementation: one compiled resampling and one colour matrix (fused), or a sequence of "
+        "operations, either of TensorFlow (tf_image) or of TensorFlow Addons (addons; needs "
+        "seedtf[addons]).",
         choices=AUGMENT_IMPLS,
     )
 

@@ -40,7 +40,7 @@ class RunFlags(Flags):
     resume: str = option(
         "",
         "Folder of an interrupted run to resume. --resume without a value resumes the run in "
-        "--run_dir; if --run_dir is not set either, the newest run.",
+        "--run_dir; if --run_dir is not set, it resumes the newest run.",
         bare=NEWEST,
     )
     continue_from: str = option(
@@ -57,8 +57,9 @@ class RunFlags(Flags):
     seed: int = option(0, "Seed of all random numbers, 0 to 2147483647.", low=0, high=2**31 - 1)
     save_minutes: float = option(
         0.0,
-        "Minutes between two saves of the training state, also within an epoch; 0 saves the state only "
-        "at the end of an epoch, and when a signal or the time limit stops the training.",
+        "Also save the training state within an epoch, when this many minutes have passed since the "
+        "last save; 0 saves it only at the end of epochs, and when a signal or the time limit stops "
+        "the training.",
         low=0.0,
     )
     track: str = option(
