@@ -95,7 +95,7 @@ def first_line(error: BaseException | str, limit: int = 160) -> str:
 
 
 def missing_addons(wanted: str) -> UserError:
-    """The error for a flag, here ``wanted``, that needs TensorFlow Addons: ``--optimizer=radam``."""
+    """The error for a flag that needs TensorFlow Addons, such as ``--optimizer=radam``."""
     return UserError(
         f"{wanted}: needs TensorFlow Addons, which is not installed here; in an environment of "
         "Python 3.10 or 3.11: pip install 'seedtf[addons]'"
@@ -103,7 +103,7 @@ def missing_addons(wanted: str) -> UserError:
 
 
 def missing_hub(wanted: str) -> UserError:
-    """The error for a flag, here ``wanted``, whose network needs KerasHub: ``--model=./folder``."""
+    """The error for a flag whose network needs KerasHub, such as ``--model=./folder``."""
     return UserError(
         f"{wanted}: needs KerasHub, which is not installed here; with Python 3.11 or later: "
         "pip install 'seedtf[hub]'"
@@ -111,7 +111,7 @@ def missing_hub(wanted: str) -> UserError:
 
 
 def missing_sklearn(wanted: str) -> UserError:
-    """The error for a flag or command, here ``wanted``, that needs scikit-learn: ``--head=fitted``."""
+    """The error for a flag or command that needs scikit-learn, such as ``--head=fitted``."""
     return UserError(
         f"{wanted}: needs scikit-learn, which is not installed here; run: pip install 'seedtf[probe]'"
     )

@@ -133,7 +133,8 @@ class Claims:
         if all(content.get(key) == own[key] for key in ("host", "boot", "namespace")):
             started = content.get("started")
             return bool(started) and _start_time(int(content["pid"])) == started
-        # The owner is a process of another machine, or of this machine before a restart.
+        # The owner is a process of another machine or container, or of this machine before a restart,
+        # so only its touches can be observed.
         touched_at = path.stat().st_mtime_ns
         seen = self._seen.get(path)
         if seen is None or seen[0] != touched_at:

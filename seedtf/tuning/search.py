@@ -103,8 +103,9 @@ def search(
         All trials of the study that have ended, in the order of their numbers.
 
     Raises:
-        UserError: a trial fails in its first epoch, and no trial has succeeded before; several trials
-            fail in a row; the study has other flags; or database, folder or package cannot be used.
+        UserError: a trial fails in its first epoch, and all trials before it have failed, too; several
+            trials fail in a row; the study has other flags; the database or the folder cannot be used;
+            or a package is missing.
         StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()
