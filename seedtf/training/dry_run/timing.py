@@ -27,7 +27,7 @@ from seedtf.training.trainer import Trainer
 __all__ = ["MAX_STEPS", "TimedStage", "median_step", "process_age", "time_training"]
 
 MAX_STEPS = 20
-"""The largest number of training steps that are timed, over all stages together, or one a stage."""
+"""The largest number of timed training steps over all stages, if there are no more stages than this."""
 
 _WARM_UP_STEPS = 4  # the first steps of a new iterator, which are not timed
 _MAX_BLOCK_STEPS = 5  # the largest number of steps in a block of `median_step`
