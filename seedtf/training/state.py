@@ -104,8 +104,8 @@ def capture_state(
 def copy_values(variables: list[Any]) -> list[np.ndarray]:
     """Copies variables to host memory; later updates do not change the copies.
 
-    Float32 variables on a GPU that no strategy distributes are copied in one transfer, because each
-    transfer waits for the device.
+    All float32 variables on a GPU are copied in one transfer, because each transfer waits for the
+    device. Variables that a strategy distributes are copied one by one.
     """
     on_gpu = [variable for variable in variables if _is_float32_on_gpu(variable)]
     copies = dict(zip(map(id, on_gpu), _copy_in_one_transfer(on_gpu), strict=True))

@@ -1,4 +1,4 @@
-"""``EachStep`` calls callbacks for every step of a train function that runs several steps in a call."""
+"""``EachStep`` calls callbacks for every step, even if a call of the train function runs several."""
 
 from __future__ import annotations
 
@@ -116,9 +116,10 @@ class EachStep(keras.callbacks.Callback):
         self._call_all("on_epoch_end", epoch, logs)
 
     def _wait_for_calls(self, leave: int) -> None:
-        """Waits until a thread has ended the steps of all but the last ``leave`` calls.
+        """Waits until the thread has read the metrics of all calls but the last ``leave`` ones.
 
-        Raises the exception of a callback, if there was one.
+        By then, the thread has also called the callbacks for these calls; an exception of a callback is
+        raised here.
         """
         while len(self._unread) > leave:
             self._unread.popleft().result()

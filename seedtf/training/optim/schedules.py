@@ -136,8 +136,8 @@ def make_schedule(
 ) -> Schedule:
     """Returns the named schedule as a function from epoch (float) to learning rate (float).
 
-    After the end of training, the rate keeps its last value; without this limit, ``cyclic`` could jump
-    to a new peak at the end.
+    From the end of training on, the rate keeps its last value. Without this limit, ``cyclic`` would
+    jump to a new peak if a cycle ends with the training.
 
     Args:
         name: a value of ``--schedule``.
