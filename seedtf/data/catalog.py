@@ -94,7 +94,7 @@ class Catalog:
         return self.path_array.with_prefix(os.path.join(self.root, ""))
 
     def take(self, indices: np.ndarray, faults: Iterable[Fault] = ()) -> Catalog:
-        """A catalog of the M files at ``indices``, in this order, with additional ``faults``."""
+        """A catalog of the files at ``indices``, int ``[M]``, in this order, with ``faults`` added."""
         return Catalog(
             self.root,
             self.path_array.take(indices),

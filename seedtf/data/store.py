@@ -250,7 +250,7 @@ def _disk_store(
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, decode: BatchDecoder
 ) -> None:
-    """Writes the cache file, renames it when it is complete, and then writes the ``.json`` file."""
+    """Decodes into a temporary file, renames it, and writes the ``.json`` that completes the cache."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:

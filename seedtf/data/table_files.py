@@ -28,8 +28,9 @@ class FileFinder:
     The first of these forms of a cell that names an existing file is used:
 
     1. the cell unchanged, or with the suffix of an image;
-    2. the cell without its leading folders, which must be the same in all rows;
-    3. the name, with or without suffix, of a file anywhere below the folder;
+    2. the cell without its leading folders, which must be the same in all rows, unchanged or with the
+       suffix of an image;
+    3. if the cell has no folders, the only file below the folder with this name or stem;
     4. the cell without the prefix that Label Studio adds to names.
 
     At a URL, where each attempt would take a request, the cell is only normalized.

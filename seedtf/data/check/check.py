@@ -205,7 +205,7 @@ def check_data(
 
 
 def check_report_path(path: Path, data_dir: str) -> None:
-    """Raises UserError if ``write_findings`` would refuse ``path``; to call before reading images."""
+    """Raises UserError if ``write_findings`` would refuse ``path``; call it before reading images."""
     check_parent(path, "--out")
     if Path(data_dir).resolve() in path.resolve().parents:
         raise UserError(f"--out={path}: is in the data folder; pass a path outside it")

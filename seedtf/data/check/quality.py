@@ -158,6 +158,6 @@ def _far_below(values: np.ndarray, name: str, selected: np.ndarray) -> np.ndarra
 
 
 def _unless_common(found: np.ndarray) -> np.ndarray:
-    """``found``, bool ``[N]``, or all False if over three images and over 5 % of them are found."""
+    """``found``, bool ``[N]``; all False if it has more than three images and more than 5 % of N."""
     is_common = found.sum() > max(_FEW, _MAX_FRACTION * len(found))
     return np.zeros(len(found), bool) if is_common else found

@@ -1,4 +1,4 @@
-"""Finds unusual properties (*traits*) of images and of names, although training can use the images.
+"""Finds unusual properties (*traits*) of file names, and of images that training can use.
 
 The module also guesses the kind of files that are not images.
 """

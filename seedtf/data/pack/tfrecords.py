@@ -1,4 +1,4 @@
-"""Reads TFRecords of ``tf.train.Example`` with encoded images, as TensorFlow Datasets writes them."""
+"""Reads TFRecords of ``tf.train.Example`` with encoded images, as of TFDS or of ImageNet scripts."""
 
 from __future__ import annotations
 
