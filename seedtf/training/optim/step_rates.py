@@ -34,7 +34,7 @@ class StepRates:
         self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def start_epoch(self, rates: Sequence[float], step: int = 0) -> None:
-        """Starts an epoch at ``step``, counted from 0; ``rates`` has one rate for each of its steps."""
+        """Starts an epoch at ``step``, from 0; ``rates`` has one rate for every step of the epoch."""
         self._table.assign(rates)
         self._step.assign(step)
 
