@@ -497,7 +497,7 @@ def test_wrong_runs_and_flags_give_a_one_line_error(
     ("report", "expected"),
     [(None, None), ("{}", None), ('{"temperature": null}', None), ('{"temperature": 2}', 2.0)],
 )
-def test_a_report_without_a_temperature_gives_none(
+def test_the_temperature_of_a_report_is_read_and_is_none_if_it_is_missing(
     tmp_path: Path, report: str | None, expected: Any
 ) -> None:
     if report is not None:

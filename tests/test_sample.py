@@ -147,7 +147,7 @@ def test_a_file_at_the_path_is_refused(tmp_path: Path) -> None:
         write_tiny(tmp_path / "sample")
 
 
-def test_interrupted_drawing_leaves_no_file(
+def test_interrupted_drawing_leaves_no_file_or_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(species: Any, *others: Any) -> Any:

@@ -194,7 +194,7 @@ def test_the_step_of_the_first_non_finite_loss_in_a_call_is_named() -> None:
         each.on_train_batch_end(1, {"loss": np.float32([1.0, 1.0, np.nan, np.nan])})
 
 
-def test_a_third_call_waits_for_the_metrics_of_the_first_call() -> None:
+def test_a_third_call_waits_for_the_first_metrics_and_an_error_of_a_callback_is_raised() -> None:
     computed = [threading.Event() for _ in range(3)]
     seen: list[float] = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: record(logs["loss"]))

@@ -346,7 +346,7 @@ def test_preview_accepts_the_flagfile_of_a_run(finished, tmp_path) -> None:
 def test_the_history_does_not_depend_on_the_number_of_cores(
     finished, faulty, tmp_path, monkeypatch
 ) -> None:
-    """A run on one core has the same history, with and without ``--deterministic``."""
+    """A run on one core with TF_NUM_INTRAOP_THREADS=1 has the same history, also if deterministic."""
     _, run_dir = finished
 
     def train(name: str, *extra_flags: str) -> bytes:
