@@ -1,4 +1,4 @@
-"""Augmentation: what its random parameters depend on, and how they change the pixels."""
+"""Augmentation: random parameters from seed, epoch and record alone, and their effect on the pixels."""
 
 from __future__ import annotations
 

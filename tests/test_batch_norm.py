@@ -1,4 +1,4 @@
-"""Fused batch normalization equals that of Keras; ``zero_init_residuals`` finds ends of branches."""
+"""Fused batch normalization equals Keras' own; ``zero_init_residuals`` finds the ends of branches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``seedtf benchmark serving``: the requests that it sends, and the numbers that it reports."""
+"""``seedtf benchmark serving``: the requests that it sends, and the numbers that it reports.
+
+No test sets an upper limit for a duration.
+"""
 
 from __future__ import annotations
 

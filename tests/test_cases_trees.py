@@ -1,4 +1,4 @@
-"""Generated folders of every layout except ``flat`` are read correctly or refused.
+"""Generated folders of every layout except ``flat`` are read in their own layout, or refused.
 
 The library Hypothesis draws the classes, the sides of a split, the names and the other files. The
 images are empty files, because only their paths matter.
@@ -26,7 +26,7 @@ from seedtf.errors import UserError
 from seedtf.report import silent
 
 PLAIN = ("oak", "elm", "Fat Hen", "ü", "7", "10", "a,b", 'x "y"', "Maïs", "data 1")
-# Class names that could also be the name of a side of a split, of another folder, or of a table.
+# Class names that could also name a side of a split, another folder, a table or a year.
 CONFUSING = ("train", "val", "test", "images", "masks", "archive", "runs", "metadata", "2019")
 SIDE_NAMES = (
     ("train", "val", "test"),

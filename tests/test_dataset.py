@@ -1,4 +1,4 @@
-"""Loading a data set: its validation images are drawn at random, or named by split.csv or a folder."""
+"""Loading a data set: its validation images are drawn at random, or given by split.csv or a folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Hostile and damaged model files give a one-line error.
+"""Hostile model files give a one-line error, run no code, write nothing and take little memory.
 
-They run no code, write no file, and do not make seedtf allocate much memory.
+Damaged model files give a one-line error, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A packed folder has the order, bytes and split of its source, and trains to the same history."""
+"""A packed folder has the order, bytes and split of its source, and trains to the same history.
+
+A damaged pack gives a one-line error.
+"""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Commands": {
-        "The notebook of the package runs without internet.": (
+        "The notebook in scripts/notebooks runs without internet.": (
             "test_the_shipped_notebook_runs_from_top_to_bottom",
         ),
         "The page of `seedtf demo` has calibrated values, and is local unless a flag says otherwise.": (
