@@ -85,7 +85,7 @@ class LinearHead:
     """The weights of a dense layer from D features to the logits of K classes.
 
     Attributes:
-        kernel: float32 ``[D, K]``; it includes the scaling of the features, so it applies to raw features.
+        kernel: float32 ``[D, K]``; it includes the scaling, so it applies to raw features.
         bias: float32 ``[K]``.
         inverse_strength: the value of ``C_VALUES`` with which the head was fitted.
     """
@@ -121,7 +121,7 @@ def one_blas_thread() -> Iterator[None]:
 def fit_head(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int, seed: int = 0
 ) -> LinearHead:
-    """Fits a multinomial logistic regression with an L2 penalty on scaled features (``FeatureScaling``).
+    """Fits a multinomial logistic regression with an L2 penalty on features of ``FeatureScaling``.
 
     To choose the strength of the penalty, about a fifth of the images is held out. For each value of
     ``C_VALUES``, a head is fitted on the other images. The value with the highest accuracy on the
