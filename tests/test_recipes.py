@@ -38,6 +38,7 @@ def test_the_recipe_original_is_the_kaggle_solution() -> None:
         "zero_init_residual": False,
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
+        "augment_strength": 1.0,
         "rotate": 0.0,
     }
     config = TrainConfig(data_dir="x", recipe="original")
@@ -81,12 +82,14 @@ def test_a_requested_recipe_does_not_depend_on_the_weights(recipe: str, weights:
     assert TrainConfig(data_dir="x", recipe=recipe, weights=weights).recipe_in_use == recipe
 
 
-def test_the_values_of_the_fast_recipe_stay_the_same() -> None:
+def test_the_fast_recipe_has_the_values_that_were_measured() -> None:
     config = TrainConfig(data_dir="x", weights="none")
     assert (config.recipe_in_use, config.epochs, config.optimizer) == ("fast", 20, "adamw")
     assert (config.schedule, config.schedule_per_step) == ("one_cycle", True)
     assert (config.label_smoothing, config.zero_init_residual) == (0.1, True)
     assert (config.weight_decay, config.bn_momentum) == ("auto", "auto")
+    assert (config.augment_strength, config.make_policy().crop) == (0.5, 0.1)
+    assert TrainConfig(data_dir="x").augment_strength == 1.0
 
 
 def test_finetune_rotates_by_up_to_180_degrees_if_flip_is_both() -> None:

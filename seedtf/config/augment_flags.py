@@ -22,8 +22,8 @@ class AugmentFlags(RecipeFlags):
 
     HEADING: ClassVar[str] = "Augmentation"
 
-    augment_strength: float | str = option(
-        1.0,
+    augment_strength: float | str = by_recipe(
+        "augment_strength",
         "Factor on all augmentation ranges, 0 to 10; 0 is off. With auto, the factor rises while the "
         "training accuracy is above the validation accuracy, and falls while it is below. With --mixup "
         "or --cutmix, the factor does not fall.",

@@ -54,7 +54,7 @@ class FeatureScaling:
 
     If each feature were divided by its own standard deviation, features that hardly vary would count as
     much as the others. On photographs of 12 species, logistic regression and nearest neighbours were
-    then 0.1 to 2 percentage points less accurate (``scripts/measured/recipe.md``).
+    then up to 2 percentage points less accurate (``scripts/measured/recipe.md``).
 
     Attributes:
         mean: float32 ``[D]``.
