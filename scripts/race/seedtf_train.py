@@ -1,4 +1,4 @@
-"""Runs ``seedtf train FLAGS…``, and writes the time at which its first step ended to OUT/first_step.
+"""Runs ``seedtf train FLAGS…`` and writes to OUT/first_step the time at which the first step ended.
 
 python seedtf_train.py OUT FLAGS…
 """

@@ -20,8 +20,8 @@ _NEVER_OPENED_REMOTELY = (
     *(".csv", ".db", ".gz", ".h5", ".html", ".json", ".jsonl", ".log", ".md", ".npy", ".npz"),
     *(".parquet", ".pdf", ".tar", ".tfrecord", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"),
 )
-# `any_image` opens at most this many files, because the layout of a folder must be found quickly.
-_OPENED_FOR_LAYOUT = 100
+# `any_image` opens at most this many files, so that it answers quickly in a huge folder without images.
+_MAX_OPENED = 100
 
 
 def has_image_suffix(path: str) -> bool:
@@ -38,8 +38,8 @@ def is_image(root: Folder, path: str) -> bool:
     """Whether a file below ``root`` is an image.
 
     A file with the suffix of an image counts as an image and is not opened. Any other file is opened,
-    and is not an image if it cannot be read. At a URL, files with usual suffixes of texts, tables and
-    archives are not opened, and are not images.
+    and is not an image if it cannot be read. At a URL, files with the suffix of another common kind,
+    such as ``.txt``, ``.csv`` or ``.zip``, are not opened and do not count as images.
     """
     return has_image_suffix(path) or _starts_as_image(root, path)
 
@@ -50,7 +50,7 @@ def any_image(root: Folder, paths: Iterable[str]) -> bool:
     for path in paths:
         if has_image_suffix(path):
             return True
-        if num_opened < _OPENED_FOR_LAYOUT:
+        if num_opened < _MAX_OPENED:
             num_opened += 1
             if _starts_as_image(root, path):
                 return True

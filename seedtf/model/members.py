@@ -1,6 +1,7 @@
 """Averages the predictions of an ensemble's members: networks that may take different image sizes.
 
-All members must have their classes in the same order, which ``reorder_classes`` can change.
+All members must have the classes in the same order; ``reorder_classes`` brings the classes of one
+member into that order.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def resize_for(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """Resizes images to the image size of a network; images of this size are returned unchanged.
 
     An ensemble decodes an image once, at the largest image size of its members, and resizes it for the
-    other members. The method is that for decoded files: bilinear, antialiased, rounded.
+    other members. Images are resized here in the same way as files are when they are decoded: bilinear,
+    antialiased, rounded.
 
     Args:
         model: the network.

@@ -25,13 +25,13 @@ GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 
 
 @dataclass(frozen=True)
-class Foliage:
+class LeafShape:
     """One kind of leaf.
 
     Attributes:
         outline: a key of ``PROFILES`` or ``ROUND_OUTLINES``.
-        length: length of the leaf as a fraction of the plant's scale, which is 1.0 to 1.6 times half
-            the side of the image.
+        length: length of the leaf in units of the plant's scale. The scale varies from image to image,
+            between about 0.5 and 0.8 times the side of the image.
         width: width of the leaf as a fraction of its length.
         petiole: length of the stalk as a fraction of the length of the leaf.
         bend: standard deviation, in radians, of the angle by which the leaf bends.
@@ -61,42 +61,42 @@ class Species:
     name: str
     arrangement: str
     nodes: tuple[int, int]
-    leaf: Foliage
+    leaf: LeafShape
     colour: Colour
     stalk: Colour = GREENISH
-    seed_leaf: Foliage | None = None
+    seed_leaf: LeafShape | None = None
 
 
 SPECIES = (
-    Species("Black-grass", "tuft", (2, 4), Foliage("blade", 0.78, 0.08, 0, 1.1),
+    Species("Black-grass", "tuft", (2, 4), LeafShape("blade", 0.78, 0.08, 0, 1.1),
             (58, 98, 62), REDDISH),
-    Species("Charlock", "rosette", (2, 4), Foliage("lyrate", 0.62, 0.62, 0.25),
-            (112, 156, 50), GREENISH, Foliage("heart", 0.30, 1.25, 0.5)),
-    Species("Cleavers", "whorl", (1, 2), Foliage("spatula", 0.42, 0.27, 0.05),
-            (62, 118, 64), GREENISH, Foliage("ellipse", 0.40, 0.62, 0.35)),
-    Species("Common Chickweed", "pairs", (2, 3), Foliage("ovate", 0.34, 0.66, 0.65),
+    Species("Charlock", "rosette", (2, 4), LeafShape("lyrate", 0.62, 0.62, 0.25),
+            (112, 156, 50), GREENISH, LeafShape("heart", 0.30, 1.25, 0.5)),
+    Species("Cleavers", "whorl", (1, 2), LeafShape("spatula", 0.42, 0.27, 0.05),
+            (62, 118, 64), GREENISH, LeafShape("ellipse", 0.40, 0.62, 0.35)),
+    Species("Common Chickweed", "pairs", (2, 3), LeafShape("ovate", 0.34, 0.66, 0.65),
             (132, 170, 72), PALE),
-    Species("Common wheat", "tuft", (2, 3), Foliage("blade", 0.92, 0.14, 0, 0.2),
+    Species("Common wheat", "tuft", (2, 3), LeafShape("blade", 0.92, 0.14, 0, 0.2),
             (110, 168, 142), PALE),
-    Species("Fat Hen", "pairs", (2, 3), Foliage("toothed", 0.46, 0.60, 0.35),
+    Species("Fat Hen", "pairs", (2, 3), LeafShape("toothed", 0.46, 0.60, 0.35),
             (134, 160, 128), REDDISH),
-    Species("Loose Silky-bent", "tuft", (8, 12), Foliage("blade", 0.66, 0.055, 0, 0.8),
+    Species("Loose Silky-bent", "tuft", (8, 12), LeafShape("blade", 0.66, 0.055, 0, 0.8),
             (148, 178, 100), PALE),
-    Species("Maize", "tuft", (2, 4), Foliage("blade", 0.92, 0.20, 0, 0.6),
+    Species("Maize", "tuft", (2, 4), LeafShape("blade", 0.92, 0.20, 0, 0.6),
             (84, 148, 56), PALE),
-    Species("Scentless Mayweed", "rosette", (4, 8), Foliage("feather", 0.52, 0.42, 0.1),
+    Species("Scentless Mayweed", "rosette", (4, 8), LeafShape("feather", 0.52, 0.42, 0.1),
             (92, 140, 66), GREENISH),
-    Species("Shepherds Purse", "rosette", (6, 10), Foliage("spatula", 0.46, 0.42, 0.3),
+    Species("Shepherds Purse", "rosette", (6, 10), LeafShape("spatula", 0.46, 0.42, 0.3),
             (116, 152, 84), GREENISH),
-    Species("Small-flowered Cranesbill", "rosette", (3, 6), Foliage("palmate", 0.44, 1.05, 0.7),
+    Species("Small-flowered Cranesbill", "rosette", (3, 6), LeafShape("palmate", 0.44, 1.05, 0.7),
             (98, 142, 78), REDDISH),
-    Species("Sugar beet", "pairs", (1, 2), Foliage("ovate", 0.56, 0.60, 0.3),
-            (66, 132, 48), PALE, Foliage("strap", 0.56, 0.24, 0.2)),
+    Species("Sugar beet", "pairs", (1, 2), LeafShape("ovate", 0.56, 0.60, 0.3),
+            (66, 132, 48), PALE, LeafShape("strap", 0.56, 0.24, 0.2)),
 )  # fmt: skip
 
 
 # The width of a leaf at each point t of the midrib, from 0 (base) to 1 (tip), as a fraction of
-# ``Foliage.width``. Values below 0 count as 0.
+# ``LeafShape.width``. Values below 0 count as 0.
 PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "blade": lambda t: np.minimum(1.0, 0.5 + 4 * t) * (1 - t**2.2),
     "ovate": lambda t: np.sin(np.pi * t**0.62) * (1 - 0.25 * t),
@@ -112,7 +112,8 @@ PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "feather": lambda t: 0.07 + np.sin(np.pi * t**0.8) * (np.abs((9 * t) % 1 - 0.5) < 0.17),
 }
 
-# The distance of the edge of a round leaf from its centre at each angle a, in radians from the tip.
+# For a round leaf whose length and width are 1, the distance from its centre to its edge at each
+# angle a, in radians: 0 is the tip, ±π the stalk.
 ROUND_OUTLINES: dict[str, Callable[[Floats], Floats]] = {
     # seven lobes, and a notch at the stalk
     "palmate": lambda a: 0.4 + 0.1 * np.cos(7 * a) - 0.3 * np.exp(-12 * (np.abs(a) - np.pi) ** 2),
@@ -142,7 +143,7 @@ Polygon = tuple[Floats, tuple[int, ...]]  # the points [n, 2] in canvas pixels, 
 class PlacedLeaf:
     """A leaf: its shape, the start of its stalk [2], its direction in radians, its length in pixels."""
 
-    foliage: Foliage
+    shape: LeafShape
     base: Floats
     angle: float
     length: float
@@ -153,7 +154,8 @@ def _plant_polygons(
 ) -> Iterator[Polygon]:
     """Yields the polygons of a random plant in the order in which they are painted.
 
-    ``size`` is the side of the canvas in pixels; ``light`` is the direction of the light in radians.
+    ``size`` is the side of the canvas in pixels; ``light`` is the direction, in radians, in which the
+    light shines and shadows fall.
     """
     stage = rng.uniform()
     scale = size / 2 * (1.15 + 0.3 * stage) * rng.uniform(0.9, 1.1)
@@ -182,9 +184,9 @@ def _arrange(
         length = scale * species.leaf.length * (1 - shrink) ** node
         for angle in _angles(species.arrangement, node, num_nodes):
             jitter = rng.normal(0, 0.25 if species.arrangement == "tuft" else 0.1)
-            foreshortened = length * rng.uniform(0.8, 1.05)
+            drawn_length = length * rng.uniform(0.8, 1.05)
             base = centre + rng.normal(0, 0.012 * scale, 2)
-            yield PlacedLeaf(species.leaf, base, turn + angle + jitter, foreshortened)
+            yield PlacedLeaf(species.leaf, base, turn + angle + jitter, drawn_length)
 
 
 def _angles(arrangement: str, node: int, num_nodes: int) -> list[float]:
@@ -195,7 +197,8 @@ def _angles(arrangement: str, node: int, num_nodes: int) -> list[float]:
         return [node * math.pi / 2, node * math.pi / 2 + math.pi]
     if arrangement == "whorl":
         return [(k + node / 2) * math.pi / 3 for k in range(6)]
-    # The leaves of a grass grow on two sides; if there are many, they spread like a fan.
+    # The leaves of a grass grow in opposite pairs; each further pair is turned, so that the leaves
+    # spread like a fan.
     return [node * math.pi + (node // 2) * math.pi / max(num_nodes / 2, 2)]
 
 
@@ -231,13 +234,13 @@ def _leaf_polygons(
     They are the shadow, the stalk, the whole leaf, one half in another shade and the lighter middle,
     followed by the midrib unless the leaf is narrow.
     """
-    foliage = leaf.foliage
-    bend = rng.normal(0, foliage.bend)
-    outline = _outline(foliage.outline) * [1, foliage.width * rng.uniform(0.88, 1.12)]
-    outline[:, 0] = foliage.petiole + outline[:, 0] * (1 - 0.3 * foliage.petiole)
-    thickness = max(0.05, 0.12 * foliage.width) if foliage.petiole else 0.04
+    shape = leaf.shape
+    bend = rng.normal(0, shape.bend)
+    outline = _outline(shape.outline) * [1, shape.width * rng.uniform(0.88, 1.12)]
+    outline[:, 0] = shape.petiole + outline[:, 0] * (1 - 0.3 * shape.petiole)
+    thickness = max(0.05, 0.12 * shape.width) if shape.petiole else 0.04
     stalk_outline = np.array([[0, 1], [1, 0.6], [1, -0.6], [0, -1]]) * [
-        foliage.petiole + 0.12,
+        shape.petiole + 0.12,
         thickness / 2,
     ]
     shade = 18 * math.sin(leaf.angle - light)
@@ -246,11 +249,12 @@ def _leaf_polygons(
     yield whole + 0.035 * leaf.length * _direction(light), (10, 14, 6, 90)
     yield _bend(stalk_outline, leaf, bend), _rgb(stalk)
     yield whole, _rgb(green - shade)
-    yield _bend(outline.clip([-9, 0], [9, 9]), leaf, bend), _rgb(green + shade)
+    half = outline.clip([-9, 0], [9, 9])  # the half of the leaf with y ≥ 0
+    yield _bend(half, leaf, bend), _rgb(green + shade)
     yield _bend(outline * [0.94, 0.5] + [0.03, 0], leaf, bend), (*_rgb(green * 1.12), 90)
-    if foliage.width > 0.07:
+    if shape.width > 0.07:
         rib = np.array([[0, 0.012], [0.85, 0.004], [0.85, -0.004], [0, -0.012]])
-        rib[:, 0] = foliage.petiole + rib[:, 0]
+        rib[:, 0] = shape.petiole + rib[:, 0]
         yield _bend(rib, leaf, bend), (*_rgb(green * 0.7 + 80), 170)
 
 
@@ -267,13 +271,12 @@ def _draw_soil(size: int, light: float, rng: np.random.Generator) -> Image.Image
     for _ in range(rng.integers(4, 34)):
         polygons += _stone_polygons(size, light, rng)
     for _ in range(rng.integers(0, 4)):
-        straw = PlacedLeaf(
+        placed = PlacedLeaf(
             SPECIES[0].leaf, rng.uniform(0, size, 2), rng.uniform(0, 6.3), 0.2 * size
         )
-        bar = np.array([[0, 1], [1, 1], [1, -1], [0, -1]]) * [1, rng.uniform(0.015, 0.05)]
-        polygons.append(
-            (_bend(bar, straw, 0.1), _rgb(np.array([168, 146, 100]) * rng.uniform(0.7, 1.1)))
-        )
+        straw_outline = np.array([[0, 1], [1, 1], [1, -1], [0, -1]]) * [1, rng.uniform(0.015, 0.05)]
+        colour = _rgb(np.array([168, 146, 100]) * rng.uniform(0.7, 1.1))
+        polygons.append((_bend(straw_outline, placed, 0.1), colour))
     _paint(canvas, polygons)
     return canvas
 
@@ -283,12 +286,12 @@ def _stone_polygons(size: int, light: float, rng: np.random.Generator) -> list[P
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     radius = size * min(0.012 + rng.exponential(0.016), 0.09) * rng.uniform(0.8, 1.2, 14)
     shape = np.stack([radius * np.cos(angle), radius * np.sin(angle) * rng.uniform(0.6, 1)], 1)
-    centre, towards = rng.uniform(0, size, 2), _direction(light) * radius.mean()
+    centre, away_from_light = rng.uniform(0, size, 2), _direction(light) * radius.mean()
     grey = np.array([128, 122, 114]) * rng.uniform(0.6, 1.35) + rng.normal(0, 5, 3)
     return [
-        (centre + shape * 1.05 + 0.4 * towards, (16, 12, 8, 120)),
+        (centre + shape * 1.05 + 0.4 * away_from_light, (16, 12, 8, 120)),
         (centre + shape, _rgb(grey)),
-        (centre + shape * 0.6 - 0.2 * towards, (*_rgb(grey + 26), 130)),
+        (centre + shape * 0.6 - 0.2 * away_from_light, (*_rgb(grey + 26), 130)),
     ]
 
 
@@ -299,9 +302,9 @@ def _cast_shadow(
     mask = Image.new("L", ground.size)
     draw = ImageDraw.Draw(mask)
     offset = _direction(light) * ground.width * rng.uniform(0.015, 0.05)
-    depth = int(rng.uniform(90, 190))
+    darkness = int(rng.uniform(90, 190))  # 255 would be fully dark
     for points in shapes:
-        draw.polygon((points + offset).ravel().tolist(), fill=depth)
+        draw.polygon((points + offset).ravel().tolist(), fill=darkness)
     mask = mask.filter(ImageFilter.GaussianBlur(ground.width * rng.uniform(0.008, 0.03)))
     return Image.composite(Image.new("RGB", ground.size, (14, 12, 10)), ground, mask)
 

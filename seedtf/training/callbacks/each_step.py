@@ -25,8 +25,8 @@ class EachStep(keras.callbacks.Callback):
     call, ``on_train_batch_end`` is called for each of its steps, in order, with the metrics after that
     step. The methods for the begin and the end of the training, of each epoch and of each validation
     are called as well, but not those for the batches of a validation. A ``Position`` among the
-    callbacks knows only the first step of a call, so it is set to the last step of the epoch before
-    ``on_epoch_end``.
+    callbacks is told only the first step of each call. So before ``on_epoch_end`` is called, it is set
+    to the last step of that epoch.
 
     Reading a metric waits for the device. So if ``calls_ahead`` is above 0, a thread reads the metrics
     and calls ``on_train_batch_end`` while the next calls are started. An exception of a callback in
@@ -34,8 +34,8 @@ class EachStep(keras.callbacks.Callback):
 
     Args:
         callbacks: the other callbacks, in the order in which they are called.
-        steps: the number of steps in each epoch of the ``fit``; a ``fit`` that continues an interrupted
-            epoch has one epoch with the remaining steps.
+        steps: the number of steps in each epoch of the ``fit``. An interrupted epoch is continued in a
+            ``fit`` of its own; pass the number of its remaining steps.
         steps_per_call: the number of steps in a call; the last call of an epoch may have fewer.
         calls_ahead: the number of calls that may be started without waiting for their metrics. A loss
             that is not finite is noticed up to this many calls later.
@@ -78,8 +78,8 @@ class EachStep(keras.callbacks.Callback):
             callback.set_params(params)
 
     def on_train_batch_begin(self, batch: int, logs: _Logs = None) -> None:
-        # The call that starts now is one of the calls ahead.
-        self._wait_for_calls(leave=max(self._calls_ahead - 1, 0))
+        # The call that starts now counts too, so one fewer of the earlier calls may be unread.
+        self._wait_for_calls(max_unread=max(self._calls_ahead - 1, 0))
         self._call_all("on_train_batch_begin", batch * self._steps_per_call, logs)
 
     def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
@@ -109,19 +109,19 @@ class EachStep(keras.callbacks.Callback):
         self._call_all("on_epoch_begin", epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
-        self._wait_for_calls(leave=0)
+        self._wait_for_calls(max_unread=0)
         for callback in self._callbacks:
             if isinstance(callback, Position):
                 callback.on_train_batch_begin(self._steps - 1)
         self._call_all("on_epoch_end", epoch, logs)
 
-    def _wait_for_calls(self, leave: int) -> None:
-        """Waits until the thread has read the metrics of all calls but the last ``leave`` ones.
+    def _wait_for_calls(self, max_unread: int) -> None:
+        """Waits until the metrics of at most ``max_unread`` calls are still unread.
 
-        By then, the thread has also called the callbacks for these calls; an exception of a callback is
-        raised here.
+        By then, the thread has also called the callbacks for all other calls; an exception of a
+        callback is raised here.
         """
-        while len(self._unread) > leave:
+        while len(self._unread) > max_unread:
             self._unread.popleft().result()
 
     def _end_steps(self, batch: int, logs: dict[str, Any]) -> None:
