@@ -34,7 +34,7 @@ TEMPERATURE, THRESHOLD = 2.5, 0.6
 def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """A run with a report, and with an export that has heat maps."""
     run = make_run(tmp_path_factory.mktemp("demo") / "tiny", tiny_folder)
-    values = RunPaths(run).report.values
+    values = RunPaths(run).report.report_json
     values.parent.mkdir()
     # The demo must use the threshold for calibrated probabilities, not 0.9, the one for raw ones.
     rules = {"reject": {"threshold": 0.9}, "reject_with_temperature": {"threshold": THRESHOLD}}
@@ -100,9 +100,9 @@ def test_no_temperature_is_applied_to_the_mean_of_several_runs(
     tmp_path, run_dir, image, monkeypatch, kind
 ) -> None:
     (tmp_path / kind).touch()
-    values = RunPaths(tmp_path).report.values
+    values = RunPaths(tmp_path).report.report_json
     values.parent.mkdir()
-    values.write_bytes(RunPaths(run_dir).report.values.read_bytes())
+    values.write_bytes(RunPaths(run_dir).report.report_json.read_bytes())
     classifier = open_classifier(run_dir)
     monkeypatch.setattr("seedtf.evaluation.demo.open_classifier", lambda *_, **__: classifier)
     demo, raw = Demo(tmp_path), classifier.predict(image, k=3)

@@ -289,7 +289,7 @@ def test_evaluate_writes_a_report_with_fixes_and_compare_leaves_relabelled_image
     ReportPaths(fixed.page.parent).data_report.unlink()
     with pytest.raises(UserError, match=r"labels 'elm/0-1\.png' as 'oak'"):
         compare(run, fixed.page.parent)
-    values = json.loads(paths.report.values.read_text())
+    values = json.loads(paths.report.report_json.read_text())
     assert values["images"] == 4
 
 

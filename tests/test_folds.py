@@ -370,7 +370,7 @@ def test_every_non_test_image_is_predicted_once_by_a_run_that_did_not_train_on_i
 
 
 def test_the_report_pools_the_folds_and_lists_test_images_separately(folds: Path) -> None:
-    values = json.loads(RunPaths(folds).report.values.read_text())
+    values = json.loads(RunPaths(folds).report.report_json.read_text())
     with FoldsPaths(folds).predictions.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert values["images"] == len(rows)

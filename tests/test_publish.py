@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> RunPaths:
         "reject": {"threshold": 0.5, "kept_share": 1.0, "precision": 0.7},
         "reject_with_temperature": {"threshold": 0.8, "kept_share": 0.3333, "precision": 1.0},
     }
-    paths.report.values.write_text(json.dumps(report))
+    paths.report.report_json.write_text(json.dumps(report))
     for version in ("2", "10"):
         (paths.export / version / "variables").mkdir(parents=True)
         (paths.export / version / "saved_model.pb").write_text(version)
@@ -143,7 +143,7 @@ def test_a_missing_part_of_the_run_is_named_and_no_folder_is_left(
     run, tmp_path, missing, message
 ) -> None:
     if missing == "report":
-        run.report.values.unlink()
+        run.report.report_json.unlink()
     else:
         getattr(run, missing).rename(tmp_path / "gone")
     with pytest.raises(UserError, match=message):

@@ -46,7 +46,9 @@ def root(tmp_path: Path) -> Path:
     make_run(tmp_path, "deep/b", [0.8, 0.9], lr=0.02, threads=4, run_dir="deep/b")
     report = make_run(tmp_path, "c", [0.1, 0.2, 0.3], mixup=0.2).report
     report.root.mkdir()
-    report.values.write_text(json.dumps({"accuracy": 0.35, "accuracy_interval_95": [0.3, 0.4]}))
+    report.report_json.write_text(
+        json.dumps({"accuracy": 0.35, "accuracy_interval_95": [0.3, 0.4]})
+    )
     report.page.write_text("a page")
     return tmp_path
 

@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> int:
     train_folds(training, config.folds, arguments, folder, takeover_seconds=config.takeover_seconds)
     paths = FoldsPaths(folder)
     # The path of the report in a folder of folds is the same as in the folder of a run.
-    values = json.loads(RunPaths(folder).report.values.read_text(encoding="utf-8"))
+    values = json.loads(RunPaths(folder).report.report_json.read_text(encoding="utf-8"))
     over_folds, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
     interval = f"95 % interval {low:.4f} to {high:.4f}"
     report("accuracy", f"{values['accuracy']:.4f} over all images ({interval})")

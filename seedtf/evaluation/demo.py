@@ -141,7 +141,7 @@ def _read_threshold(paths: RunPaths, *, is_scaled: bool) -> float | None:
             the report has a temperature, the threshold for scaled probabilities is read.
     """
     try:
-        values = json.loads(paths.report.values.read_text(encoding="utf-8"))
+        values = json.loads(paths.report.report_json.read_text(encoding="utf-8"))
         has_temperature = is_scaled and values.get("temperature") is not None
         threshold = values["reject_with_temperature" if has_temperature else "reject"]["threshold"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

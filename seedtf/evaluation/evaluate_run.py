@@ -295,7 +295,7 @@ def _send_to_trackers(run: Run, folder: Path) -> None:
     root, paths = run.paths.root.resolve(), ReportPaths(folder)
     if not folder.resolve().is_relative_to(root):
         return
-    files = (paths.page, paths.values, paths.predictions, paths.confusion_matrix)
+    files = (paths.page, paths.report_json, paths.predictions, paths.confusion_matrix)
     name = folder.resolve().relative_to(root).as_posix()
     attach_files(root, [path for path in files if path.is_file()], name)
 
@@ -325,7 +325,7 @@ def _choose_folder(run: Run, default: Path, context: ReportContext) -> Path:
 def _may_replace(paths: ReportPaths, context: ReportContext) -> bool:
     """Whether the folder has no report, or a report on the images of ``context``."""
     try:
-        values = json.loads(paths.values.read_text(encoding="utf-8"))
+        values = json.loads(paths.report_json.read_text(encoding="utf-8"))
         # Reports by older versions of seedtf have no data_root.
         data_root = values.get("data_root") or os.path.abspath(values["data"])
         source = {"data_root": data_root, "labels_csv": values.get("labels_csv", "")}

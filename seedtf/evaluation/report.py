@@ -131,7 +131,7 @@ def write_report(
     write_bytes(paths.confusion_matrix, matrix_png)
     write_lines(paths.confusion_table, confusion_lines(report))
     write_text(paths.page, page)
-    write_text(paths.values, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    write_text(paths.report_json, json.dumps(values, indent=1, allow_nan=False) + "\n")
     return paths.page
 
 

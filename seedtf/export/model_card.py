@@ -42,7 +42,7 @@ def render_model_card(run_dir: Any, name: str) -> str:
     """
     paths = RunPaths.of(run_dir)
     settings = read_settings(run_dir)
-    report = _read_json(paths.report.values, f"run: seedtf evaluate {paths.root}")
+    report = _read_json(paths.report.report_json, f"run: seedtf evaluate {paths.root}")
     environment = _read_json(paths.env, "the run is incomplete")
     counts = _count_images(paths, read_class_names(run_dir))
     parts = [

@@ -76,7 +76,7 @@ def create_run_dir(config: TrainConfig) -> Path:
 def create_named_folder(name: str) -> Path:
     """Creates the folder ``runs/<date>-<time>-<name>`` and returns it.
 
-    If the folder exists, the first number is appended that makes a new name: ``…-2``, ``…-3``.
+    If this folder exists, the first free number is appended to its name: ``…-2``, ``…-3``.
 
     Raises:
         OSError: the folder cannot be created.
@@ -159,9 +159,7 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
 
 
 def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
-    """The value of ``--weights``, in which the path of a run folder is replaced by its best model.
-
-    The path of the best model is absolute.
+    """The value of ``--weights``; if it is a run folder, the absolute path of the run's best model.
 
     Raises:
         UserError: the folder is not a run, its config.json is damaged, or it has no best model.
@@ -227,8 +225,8 @@ def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
 def format_class_names(names: Sequence[str]) -> str:
     """The content of classes.txt: one name per line, in the order of the model's outputs.
 
-    A name is written as a JSON string if it contains a line end, or if it would otherwise be read as
-    another name. Other names are written unchanged.
+    A name is written as a JSON string if it contains a line end, or if it looks like such a JSON string
+    itself. Other names are written unchanged.
 
     Example:
         >>> format_class_names(["maize", "two\\nlines"])
@@ -254,6 +252,7 @@ def _parse_class_name(line: str) -> str:
         name = json.loads(line)
     except ValueError:
         return line
+    # Only names that need quotes are written as JSON strings; any other line is the name itself.
     return name if _needs_quotes(name) else line
 
 
@@ -263,7 +262,7 @@ def read_temperature(paths: ReportPaths) -> float | None:
     Raises:
         UserError: report.json is damaged, or its temperature is not a positive finite number.
     """
-    path = paths.values
+    path = paths.report_json
     try:
         value = json.loads(path.read_text(encoding="utf-8")).get("temperature")
         temperature = None if value is None else float(value)

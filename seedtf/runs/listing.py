@@ -202,7 +202,7 @@ def _state(folder: Path, settings: dict[str, Any], epochs: int, planned: int) ->
 def _report_accuracy(paths: RunPaths) -> tuple[float, tuple[float, float]] | None:
     """The accuracy and its interval in the report on the validation images; None without a report."""
     try:
-        values = json.loads(paths.report.values.read_text(encoding="utf-8"))
+        values = json.loads(paths.report.report_json.read_text(encoding="utf-8"))
         low, high = values["accuracy_interval_95"]
         return float(values["accuracy"]), (float(low), float(high))
     except (OSError, ValueError, KeyError, TypeError):

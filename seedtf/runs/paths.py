@@ -245,7 +245,7 @@ class ReportPaths:
         return self.root / "index.html"
 
     @property
-    def values(self) -> Path:
+    def report_json(self) -> Path:
         """The numbers of the report, for programs; JSON."""
         return self.root / "report.json"
 
