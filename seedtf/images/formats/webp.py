@@ -18,13 +18,13 @@ _FRAME_HEADER_BYTES = 16
 def read_webp(data: bytes) -> Header:
     """Parses a file that starts as a WebP.
 
-    EXIF and XMP are used only where libwebp finds them too: their flag is set, and they lie inside the
-    size that the file claims. ``Header.edits`` turn the first frame of an animation into a still image.
-    If this frame does not cover the canvas, Pillow decodes the file instead.
+    EXIF and XMP are used only if libwebp would find them too, that is, if their flag is set and they
+    lie within the size in the RIFF header. ``Header.edits`` turn the first frame of an animation into a
+    still image. If this frame does not cover the canvas, Pillow decodes the file instead.
 
     Raises:
-        RefusedError: the kind of the first chunk is unknown, the image is transparent without the flag
-            for it, or the first frame of an animation is missing or incomplete.
+        RefusedError: the kind of the first chunk is unknown, the image has an alpha chunk but the alpha
+            flag is not set, or the first frame of an animation is missing or incomplete.
         IndexError, struct.error: the file ends inside its header.
     """
     kind = data[12:16]
@@ -45,19 +45,19 @@ def _read_extended(data: bytes) -> Header:
     width, height = (_read_uint24(data, position) + 1 for position in (24, 27))
     exif: bytes | None = None
     xmp: bytes | None = None
-    image: tuple[bytes, int, int] | None = None
+    pixel_chunk: tuple[bytes, int, int] | None = None
     for kind, position, length in _chunks(data):
         payload = slice(position, position + length)
         if kind == b"EXIF" and flags & _EXIF and exif is None:
             exif = data[payload]
         elif kind == b"XMP " and flags & _XMP and xmp is None:
             xmp = data[payload]
-        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF") and image is None:
-            image = kind, position, length
+        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF") and pixel_chunk is None:
+            pixel_chunk = kind, position, length
     orientation = upright_orientation(exif or b"", xmp or b"")
     if flags & _ANIMATION:
-        return _read_animation(data, width, height, orientation, image)
-    kind, position, _ = image or (b"", 0, 0)
+        return _read_animation(data, width, height, orientation, pixel_chunk)
+    kind, position, _ = pixel_chunk or (b"", 0, 0)
     _check_alpha_flag(kind, flags)
     # A lossless image (VP8L) has a transparency bit of its own.
     has_alpha = _lossless_has_alpha(data, position) if kind == b"VP8L" else bool(flags & _ALPHA)
@@ -71,29 +71,35 @@ def _check_alpha_flag(kind: bytes, flags: int) -> None:
 
 
 def _read_animation(
-    data: bytes, width: int, height: int, orientation: int, image: tuple[bytes, int, int] | None
+    data: bytes,
+    width: int,
+    height: int,
+    orientation: int,
+    pixel_chunk: tuple[bytes, int, int] | None,
 ) -> Header:
     """The header of an animation, with edits that turn its first frame into a still image.
 
-    ``image`` has the kind, the position and the length of the first chunk with pixels.
+    ``pixel_chunk``: kind, position and length of the first chunk that belongs to an image.
     """
-    if image is None or image[0] != b"ANMF":
+    if pixel_chunk is None or pixel_chunk[0] != b"ANMF":
         raise RefusedError("corrupt", "animated WebP without a frame")
-    _, start, length = image
-    end, first = start + length, start + _FRAME_HEADER_BYTES
-    if end > len(data) or length < _FRAME_HEADER_BYTES + 8:
+    _, start, length = pixel_chunk
+    pixels_start, frame_end = start + _FRAME_HEADER_BYTES, start + length
+    if frame_end > len(data) or length < _FRAME_HEADER_BYTES + 8:
         raise RefusedError("truncated", "ends inside the first frame of a WebP")
     x, y, *sides = (_read_uint24(data, position) for position in range(start, start + 12, 3))
     if (x, y, sides[0] + 1, sides[1] + 1) != (0, 0, width, height):
         return Header("webp", width, height, orientation, needs_pillow=True)
-    kind = data[first : first + 4]
+    kind = data[pixels_start : pixels_start + 4]
     _check_alpha_flag(kind, data[20])
-    has_alpha = _lossless_has_alpha(data, first + 8) if kind == b"VP8L" else kind == b"ALPH"
+    is_lossless = kind == b"VP8L"
+    has_alpha = _lossless_has_alpha(data, pixels_start + 8) if is_lossless else kind == b"ALPH"
     flags = bytes([_ALPHA if has_alpha else 0, 0, 0, 0])
-    canvas = struct.pack("<4sI", b"VP8X", 10) + flags + data[24:30]
-    size = 4 + len(canvas) + end - first
-    still = struct.pack("<4sI4s", b"RIFF", size, b"WEBP") + canvas
-    edits = ((0, first, still), (end, len(data), b""))
+    # The new file: RIFF header, VP8X chunk, then the chunks of the first frame.
+    vp8x_chunk = struct.pack("<4sI", b"VP8X", 10) + flags + data[24:30]
+    size = 4 + len(vp8x_chunk) + frame_end - pixels_start
+    new_start = struct.pack("<4sI4s", b"RIFF", size, b"WEBP") + vp8x_chunk
+    edits = ((0, pixels_start, new_start), (frame_end, len(data), b""))
     return Header("webp", width, height, orientation, has_alpha, edits)
 
 
