@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from seedtf.commands.arguments import parse_config
 from seedtf.compat.tensorflow_env import import_tensorflow
@@ -48,7 +48,7 @@ class DataServiceConfig(Flags):
             raise UserError("--dispatcher: is only for the role worker; leave it out")
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> NoReturn:
     """Serves until SIGTERM or SIGINT, then ends the process with exit code 0; never returns."""
     config = parse_config(DataServiceConfig, "data_service", arguments, POSITIONALS)
     stopped = threading.Event()
@@ -60,8 +60,8 @@ def run(arguments: list[str]) -> int:
     # This process only prepares batches, so it must not take GPU memory from the training.
     tf.config.set_visible_devices([], "GPU")
     # TensorFlow stops a server as soon as its object is deleted, so a variable must hold it.
-    server = _start(tf, config)
-    while server and not stopped.wait(1):
+    _server = _start(tf, config)
+    while not stopped.wait(1):
         pass
     # A regular exit would wait minutes for the clients, and the server has nothing to save.
     os._exit(0)
@@ -74,7 +74,7 @@ def _start(tf: Any, config: DataServiceConfig) -> Any:
         return _start_worker(tf, config)
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         cause = first_line(error)
-        if "start gRPC server" in cause:  # the RuntimeError of a port on which nothing can listen
+        if "start gRPC server" in cause:  # RuntimeError: the server cannot listen on this port
             message = f"--port={config.port}: cannot serve ({cause}); pass another port"
         elif config.dispatcher:
             given = f"--dispatcher={config.dispatcher}"

@@ -1,6 +1,7 @@
 """Opens folders and files by their paths: local, in a packed folder, or URLs (``gs://…``, ``s3://…``).
 
-An image in a packed folder has the path that it would have if it were a file of that folder.
+The path of an image in a packed folder looks like that of a file in an ordinary folder, for example
+``photos/oak/1.jpg``.
 ``data/remote.py`` opens URLs.
 """
 
@@ -39,7 +40,8 @@ __all__ = [
     "read_url",
 ]
 
-# An image file is not larger than this: 8 bytes per pixel (uncompressed 16-bit RGBA), plus metadata.
+# The largest plausible image file has _BYTES_PER_PIXEL (uncompressed 16-bit RGBA) for each pixel, plus
+# _METADATA_BYTES.
 _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 64 << 20
 
@@ -90,7 +92,9 @@ class RemotePath(os.PathLike):
         """Whether the file or folder exists. Raises as ``is_dir``."""
         return remote_files(self.url).exists(self.url)
 
-    def list(self, subfolder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
+    def list_entries(
+        self, subfolder: str, file_suffixes: tuple[str, ...]
+    ) -> list[tuple[str, bool]]:
         """Lists ``subfolder`` of this folder, or this folder itself if ``subfolder`` is empty.
 
         A name with one of ``file_suffixes`` is taken for a file unless the listing marks the name as
@@ -103,7 +107,7 @@ class RemotePath(os.PathLike):
             OSError: the folder cannot be listed.
         """
         folder = str(self / subfolder).rstrip("/") if subfolder else self.url
-        return remote_files(folder).list(folder, file_suffixes)
+        return remote_files(folder).list_entries(folder, file_suffixes)
 
     def read_bytes(self) -> bytes:
         """Reads a whole file. Raises OSError."""
@@ -129,7 +133,10 @@ def folder_at(path: str | os.PathLike[str]) -> Folder:
 
 
 def is_file(path: str) -> bool:
-    """Whether ``path`` is a local file or an image in a packed folder. Raises as ``folder_at``."""
+    """Whether ``path`` is a local file or an image in a packed folder; False for a URL.
+
+    Raises as ``folder_at``.
+    """
     return os.path.isfile(path) or find_packed(path) is not None
 
 
@@ -151,10 +158,10 @@ def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
     if len(set(schemes)) > 1:
         raise ValueError("different file systems")
     start = f"{schemes[0]}://" if schemes[0] else ""
-    # The folders of a local file system have a common root; buckets and hosts have none.
+    # Without its scheme, a URL is made to look like an absolute path, as os.path needs it.
     tails = [f"/{name.removeprefix(start)}" if start else name for name in names]
     common = os.path.commonpath(tails)
-    if start and common == "/":
+    if start and common == "/":  # unlike local folders, buckets and hosts have no common root
         raise ValueError("different buckets")
     relative = [os.path.relpath(tail, common) for tail in tails]
     prefixes = [("" if path == "." else f"{path}/") for path in relative]
@@ -211,8 +218,8 @@ def read_file(path: str, max_pixels: int) -> bytes:
     """Reads a regular file that may contain an image of at most ``max_pixels``.
 
     Raises:
-        RefusedError: the path is not a regular file but, for example, a pipe, from which reading may
-            never end; or the file is larger than such an image can be.
+        RefusedError: the path is not a regular file (but, for example, a pipe, from which reading may
+            never end), or the file is larger than such an image can be.
         OSError: the file cannot be read.
         UserError: the packed folder that has the image is damaged.
     """
@@ -245,7 +252,10 @@ def read_url(url: str, max_bytes: int = -1) -> bytes:
 
 
 def needs_copy(path: str) -> bool:
-    """Whether TensorFlow cannot open a file, because it is packed or only fsspec reads its URL."""
+    """Whether a file must be copied before TensorFlow can open it.
+
+    This is so if it is packed, or if only fsspec reads its URL.
+    """
     if is_url(path):
         return not read_by_tensorflow(path)
     return not os.path.exists(path) and find_packed(path) is not None

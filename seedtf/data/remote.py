@@ -37,7 +37,7 @@ class RemoteFiles(Protocol):
     def exists(self, url: str) -> bool:
         """Whether the file or folder exists. Raises UserError if it cannot be reached."""
 
-    def list(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
+    def list_entries(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
         """The name of each entry of a folder, and whether it is a folder.
 
         A name with one of ``file_suffixes`` may be taken for a file without a further request.
@@ -101,7 +101,7 @@ class _TensorFlowFiles:
         self._check_reachable(url)
         return bool(self._gfile.exists(url))
 
-    def list(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
+    def list_entries(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
         with self._os_errors(folder):
             names = self._gfile.listdir(folder)
             unknown = [
@@ -159,7 +159,7 @@ class _FsspecFiles:
     def exists(self, url: str) -> bool:
         return self._info(url) is not None
 
-    def list(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
+    def list_entries(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
         with _os_errors(folder):
             file_system, path = self._url_to_fs(folder)
             entries = file_system.ls(path, detail=True)

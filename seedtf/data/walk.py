@@ -85,7 +85,7 @@ def walk_files(
 
     def entries(folder: str, relative: str) -> Iterator[str]:
         if remote is not None:
-            for name, is_folder in remote.list(relative, IMAGE_SUFFIXES):
+            for name, is_folder in remote.list_entries(relative, IMAGE_SUFFIXES):
                 yield f"{name}/" if is_folder else name
             return
         with os.scandir(folder) as listing:
@@ -140,7 +140,7 @@ def names_in(folder: Folder) -> list[str]:
         if isinstance(folder, PackedPath):
             return []
         if isinstance(folder, RemotePath):
-            listed = folder.list("", IMAGE_SUFFIXES)
+            listed = folder.list_entries("", IMAGE_SUFFIXES)
             return sorted(f"{name}/" if is_folder else name for name, is_folder in listed)
         with os.scandir(folder) as entries:
             return sorted(f"{e.name}/" if _is_folder(e) else e.name for e in entries)

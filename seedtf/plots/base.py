@@ -1,4 +1,4 @@
-"""Colours, titles, the style of axes and PNG files of all figures.
+"""What all figures share: colours, titles, the style of their axes, and how they are written as PNG.
 
 Figures are drawn with Matplotlib's object-oriented interface (``Figure`` on an Agg canvas), not with
 ``pyplot``, which only the window of ``--show`` uses. So no display is needed, figures are freed when

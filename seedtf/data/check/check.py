@@ -305,7 +305,7 @@ def _small_classes(catalog: Catalog) -> Iterator[Fault]:
 def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
     root = catalog.root
     if isinstance(root, RemotePath):
-        listed = {name for name, _ in root.list("", IMAGE_SUFFIXES)}
+        listed = {name for name, _ in root.list_entries("", IMAGE_SUFFIXES)}
     else:
         listed = set(os.listdir(root))
     names = {to_nfc(name) for name in catalog.class_names}
