@@ -182,8 +182,10 @@ def test_a_resumed_epoch_starts_at_the_saved_step_and_the_next_epoch_at_step_0(f
     )
     seen = Rates()
     fit([position, rate, seen], epochs=3, initial_epoch=1)
-    resumed = [0.1 + 1 + step / STEPS for step in range(3, 3 + STEPS)]
-    assert seen.step_rates == pytest.approx(resumed + [2.1 + step / STEPS for step in range(STEPS)])
+    # The `fit` of this test always has four steps, so the resumed epoch runs past its end.
+    rates_of_resumed_epoch = [1.1 + step / STEPS for step in range(3, 3 + STEPS)]
+    rates_of_next_epoch = [2.1 + step / STEPS for step in range(STEPS)]
+    assert seen.step_rates == pytest.approx(rates_of_resumed_epoch + rates_of_next_epoch)
     assert (position.epoch, position.step) == (2, STEPS - 1)
 
 
@@ -248,7 +250,7 @@ def test_while_earlier_files_are_being_written_only_the_last_epoch_is_saved(fit,
 # --- timer -------------------------------------------------------------------------------------
 
 
-def test_images_per_second_and_the_fraction_of_data_wait_leave_out_validation():
+def test_validation_counts_neither_in_images_per_second_nor_in_the_data_wait_fraction():
     clock = Clock()
     waited = iter([99.0, 1.5])  # the 99 s of waiting before the epoch do not count
     timer = EpochTimer(BATCH, take_data_wait=lambda: next(waited), clock=clock)
@@ -342,6 +344,7 @@ def test_the_strength_of_each_epoch_is_a_column(tmp_path):
         log.on_epoch_end(epoch, {"augment_strength": 9.0})
     assert seen == [(0, 0), (1, 1)]  # called before the epoch is part of the history
     assert [row["augment_strength"] for row in log.rows] == [1.0, 4 / 3]
+    # The other values are NaN, which does not equal itself, so the texts are compared.
     assert repr(read_history(tmp_path / "history.csv")) == repr(log.rows)
     assert repr(make_log(tmp_path, completed_epochs=2).rows) == repr(log.rows)
 
@@ -473,7 +476,7 @@ def test_a_loss_that_is_not_finite_stops_training_with_a_remedy(fit):
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, np.array([math.nan])])
-def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
+def test_the_error_names_the_first_step_whose_loss_is_not_finite(compiled, loss):
     position = Position()
     stop = StopOnNaN(position, lambda epoch, step: 0.1)
     stop.set_model(compiled)
@@ -496,9 +499,9 @@ def console_run(fit, folder, stream):
     position, rate = make_position_and_rate(lambda epoch: 0.001, per_step=False)
     log = make_log(folder, timer)
     line = ConsoleLine(log, position, epochs=3, steps_per_epoch=STEPS, stream=stream)
-    step = keras.callbacks.LambdaCallback()
-    step.on_train_batch_begin = lambda batch, logs=None: clock.advance(0.5)
-    fit([Losses([1.0, 2.0, 0.5]), position, step, timer, rate, log, line], epochs=3)
+    advance_clock = keras.callbacks.LambdaCallback()
+    advance_clock.on_train_batch_begin = lambda batch, logs=None: clock.advance(0.5)
+    fit([Losses([1.0, 2.0, 0.5]), position, advance_clock, timer, rate, log, line], epochs=3)
     return stream.getvalue()
 
 
@@ -517,7 +520,7 @@ def test_without_a_terminal_there_is_one_plain_line_per_epoch(fit, tmp_path):
 
 def test_the_line_names_the_strength_after_it_has_changed(tmp_path):
     stream = io.StringIO()
-    log = make_log(tmp_path, strength=lambda epoch: max(1.0, 1 + epoch * 0.231 - 0.231))
+    log = make_log(tmp_path, strength=lambda epoch: (1.0, 1.0, 1.231)[epoch])
     line = ConsoleLine(log, Position(), epochs=3, steps_per_epoch=STEPS, stream=stream)
     for epoch in range(3):
         log.on_epoch_end(epoch, {})
@@ -576,7 +579,7 @@ def test_the_bar_is_not_redrawn_more_than_ten_times_a_second(tmp_path, monkeypat
     for batch in range(1000):
         clock.now += 0.001
         line.on_train_batch_end(batch, {"loss": 1.0})
-    assert 5 <= stream.getvalue().count("\r") - 1 <= 10  # the first draw is at the start
+    assert 5 <= stream.getvalue().count("\r") - 1 <= 10  # the draw at the start is not counted
 
 
 def test_a_late_step_does_not_move_the_bar_back(tmp_path, monkeypatch):

@@ -59,18 +59,19 @@ def flat(tmp_path, tiny_folder):
     return folder
 
 
-def read_table(path):
+def read_csv(path):
     with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def content_as_class(file):
+def content_as_class(content):
     """The prediction of a stub model: the class is the text in the file."""
-    return Prediction((file.decode(),), (np.float32(1),))
+    return Prediction((content.decode(),), (np.float32(1),))
 
 
 def stub_classifier(
-    prepare=lambda data: data, classify=lambda files, k: [content_as_class(f) for f in files]
+    prepare=lambda data: data,
+    classify=lambda contents, k: [content_as_class(content) for content in contents],
 ):
     return Classifier(num_classes=3, prepare=prepare, classify=classify)
 
@@ -87,11 +88,11 @@ def test_predict_gives_the_probabilities_of_evaluate(run_dir, tmp_path, tiny_fol
     inputs = [str(tiny_folder / path) for path in reversed(evaluated.paths)]
     out = tmp_path / "p.csv"
     assert main(["predict", str(run_dir), *inputs, f"--out={out}", "--batch_size=4"]) == 0
-    rows = read_table(out)
+    rows = read_csv(out)
     assert [row["file"] for row in rows] == inputs
     for row, expected in zip(rows, evaluated.probabilities[::-1], strict=True):
-        stated = {row[f"top{k}"]: float(row[f"p{k}"]) for k in (1, 2, 3)}
-        probabilities = [stated[name] for name in evaluated.class_names]
+        probability_of = {row[f"top{k}"]: float(row[f"p{k}"]) for k in (1, 2, 3)}
+        probabilities = [probability_of[name] for name in evaluated.class_names]
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
         assert row["top1"] == evaluated.class_names[expected.argmax()]
 
@@ -100,7 +101,7 @@ def test_tta_gives_the_probabilities_of_evaluate_with_tta(run_dir, tmp_path, tin
     report = evaluate_run(str(run_dir), tta=8, out=str(tmp_path / "report")).report
     path = str(tiny_folder / report.predictions.paths[0])
     assert main(["predict", str(run_dir), path, f"--out={tmp_path / 'p.csv'}", "--tta=8"]) == 0
-    (row,) = read_table(tmp_path / "p.csv")
+    (row,) = read_csv(tmp_path / "p.csv")
     assert float(row["p1"]) == pytest.approx(report.predictions.confidence[0], abs=1e-6)
 
 
@@ -108,7 +109,7 @@ def test_every_file_has_a_row_with_its_status(run_dir, flat, tmp_path, capsys):
     out = tmp_path / "p.csv"
     # Exit code 3: some files have no prediction.
     assert main(["predict", str(run_dir), str(flat), f"--out={out}", "--topk=2"]) == 3
-    rows = read_table(out)
+    rows = read_csv(out)
     assert list(rows[0]) == ["file", "status", "top1", "p1", "top2", "p2"]
     assert [(os.path.relpath(row["file"], flat), row["status"]) for row in rows] == [
         ("b good.png", "ok"),
@@ -128,13 +129,14 @@ def test_a_dangling_link_has_a_row(classifier, flat, tmp_path):
     (flat / "z.png").symlink_to(flat / "nowhere.png")
     counts = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
     assert (counts.num_files, counts.num_bad) == (6, 4)
-    assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
+    assert read_csv(tmp_path / "p")[-1]["status"] == "unreadable"
 
 
 def test_a_named_pipe_does_not_block(classifier, flat, tmp_path):
     os.mkfifo(flat / "z.jpg")
     pipe = os.open(flat / "z.jpg", os.O_RDWR)
-    # A reader of the pipe would block until the timer closes it, and would then read no bytes.
+    # A read from the pipe would block until the timer closes the pipe; the timer would then no longer
+    # be alive.
     close_pipe = threading.Timer(5, os.close, [pipe])
     close_pipe.start()
     counts = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
@@ -142,7 +144,7 @@ def test_a_named_pipe_does_not_block(classifier, flat, tmp_path):
     close_pipe.cancel()
     os.close(pipe)
     assert (counts.num_files, counts.num_bad) == (6, 4)
-    assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
+    assert read_csv(tmp_path / "p")[-1]["status"] == "unreadable"
 
 
 @pytest.mark.parametrize(("max_pixels", "status"), [(319, "too large"), (320, "ok")])
@@ -152,9 +154,10 @@ def test_the_pixel_limit_of_the_run_applies(run_dir, flat, tmp_path, max_pixels,
     (run.run_dir / "config.json").write_text(json.dumps(settings))
     model, image_path = open_classifier(run.run_dir), str(flat / "b good.png")  # of 20×16 pixels
     write_predictions(model, [image_path], tmp_path / "p", topk=1, batch_size=2)
-    assert read_table(tmp_path / "p")[0]["status"] == status
+    assert read_csv(tmp_path / "p")[0]["status"] == status
     if status == "ok":
-        assert len(open_validation(load_run(run.run_dir))[1])
+        _, indices = open_validation(load_run(run.run_dir))
+        assert len(indices)
     else:
         with pytest.raises(UserError, match="can be decoded"):
             open_validation(load_run(run.run_dir))
@@ -167,18 +170,22 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
     def prepare(data):
         if data.startswith(b"class 5") or data == b"no image":
             raise RefusedError("corrupt", "on purpose")
-        return data[:8]  # the whole text, or the beginning of a PNG file
+        return data[:8]  # all of "class N", or the PNG signature
 
     counts = write_predictions(
         stub_classifier(
-            prepare, lambda files, k: [Prediction((str(f),), (np.float32(1),)) for f in files]
+            prepare,
+            lambda contents, k: [
+                Prediction((str(content),), (np.float32(1),)) for content in contents
+            ],
         ),
         inputs,
         tmp_path / "p.csv",
         topk=1,
         batch_size=batch_size,
     )
-    rows = read_table(tmp_path / "p.csv")
+    rows = read_csv(tmp_path / "p.csv")
+    # The PNG signature is not UTF-8; the class is therefore str(bytes).
     assert [row["top1"] for row in rows[:10]] == [
         "" if index == 5 else str(f"class {index}".encode()) for index in range(10)
     ]
@@ -203,7 +210,7 @@ def test_the_shards_in_order_are_the_whole_table(tmp_path_factory, num_files, nu
     def predict_shard(name, shard):
         out = folder / f"{name}.{suffix}"
         write_predictions(classifier, [str(photos)], out, topk=1, batch_size=2, shard=shard)
-        return read_rows(out)
+        return read_table(out)
 
     parts = [predict_shard(number, (number, num_shards)) for number in range(1, num_shards + 1)]
     joined = [row for part in parts for row in part]
@@ -219,9 +226,9 @@ def refuse_empty(data: bytes) -> bytes:
     return data
 
 
-def read_rows(out):
+def read_table(out):
     if out.suffix == ".csv":
-        return read_table(out)
+        return read_csv(out)
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(out).to_pylist()
@@ -233,12 +240,13 @@ def test_a_parquet_table_has_the_values_of_the_csv_table(classifier, flat, tmp_p
     for suffix in ("csv", "parquet"):
         out = tmp_path / f"p.{suffix}"
         write_predictions(classifier, [str(flat)], out, topk=2, batch_size=2)
-    parquet_rows, csv_rows = read_rows(tmp_path / "p.parquet"), read_rows(tmp_path / "p.csv")
+    parquet_rows, csv_rows = read_table(tmp_path / "p.parquet"), read_table(tmp_path / "p.csv")
     assert len(parquet_rows) == 5
-    for row, texts in zip(parquet_rows, csv_rows, strict=True):
-        assert {name: "" if cell is None else cell for name, cell in row.items()} == {
+    # p1 and p2 are float32 in Parquet; an empty cell is None.
+    for parquet_row, csv_row in zip(parquet_rows, csv_rows, strict=True):
+        assert {name: "" if cell is None else cell for name, cell in parquet_row.items()} == {
             name: float(np.float32(text)) if text and name.startswith("p") else text
-            for name, text in texts.items()
+            for name, text in csv_row.items()
         }
 
 
@@ -254,13 +262,13 @@ def test_at_most_one_batch_is_decoded_ahead(tmp_path):
     folder = write_files(tmp_path / "many", 40)
     prepared, num_prepared_at_call = [], []
 
-    def classify(files, k):
-        assert len(files) <= 4
+    def classify(contents, k):
+        assert len(contents) <= 4
         num_prepared_at_call.append(len(prepared))
-        return [content_as_class(file) for file in files]
+        return [content_as_class(content) for content in contents]
 
     model = stub_classifier(lambda data: prepared.append(1) or data, classify)
-    predictions = predict_files(model, list_images([str(folder)]), 1, 4)
+    predictions = predict_files(model, list_images([str(folder)]), topk=1, batch_size=4)
     first_five = [next(predictions) for _ in range(5)]
     assert len(first_five) == 5
     predictions.close()
@@ -275,12 +283,12 @@ def test_an_incomplete_table_does_not_replace_the_old_one(tmp_path):
     out.parent.mkdir()
     out.write_text("old table")
 
-    def classify(files, k):
+    def classify(contents, k):
         # Rows are written to a temporary file, so the old table is unchanged.
         assert out.read_text() == "old table"
-        if b"class 8" in files:
+        if b"class 8" in contents:
             raise KeyboardInterrupt
-        return [content_as_class(file) for file in files]
+        return [content_as_class(content) for content in contents]
 
     with pytest.raises(KeyboardInterrupt):
         write_predictions(
@@ -293,6 +301,7 @@ def test_an_incomplete_table_does_not_replace_the_old_one(tmp_path):
 @pytest.mark.parametrize(
     "files",
     [
+        # A second heat map named x would be called x~2.png, which is also the name of an input.
         ["a/x.png", "b/x.jpg", "c/x~2.png", "d/x.png"],
         ["a/x~2.png", "b/x.png", "c/x.png", "d/x.png"],
     ],
@@ -303,7 +312,8 @@ def test_heat_maps_of_images_with_the_same_name_get_different_names(tmp_path, ti
         shutil.copyfile(tiny_folder / "alder" / "0.png", tmp_path / file)
 
     def classify(contents, k):
-        return [Prediction(("x",), (np.float32(1),), np.eye(2, dtype=np.float32))] * len(contents)
+        heatmap = np.eye(2, dtype=np.float32)
+        return [Prediction(("x",), (np.float32(1),), heatmap=heatmap)] * len(contents)
 
     (maps := tmp_path / "maps").mkdir()
     inputs = [str(tmp_path / file) for file in files]
@@ -315,17 +325,20 @@ def test_heat_maps_of_images_with_the_same_name_get_different_names(tmp_path, ti
         batch_size=4,
         heatmaps=maps,
     )
-    names = [row["heatmap"] for row in read_table(tmp_path / "p")]
+    names = [row["heatmap"] for row in read_csv(tmp_path / "p")]
     assert len(set(names)) == 4
     assert sorted(path.name for path in maps.iterdir()) == sorted(names)
 
 
-def test_the_error_for_an_unwritable_heat_map_names_heatmaps_and_not_out(flat, tmp_path):
+def test_the_error_for_an_unwritable_heat_map_names_the_heatmaps_flag_not_the_out_flag(
+    flat, tmp_path
+):
     maps, out = tmp_path / "maps", tmp_path / "p.csv"
     (maps / "b good.png").mkdir(parents=True)  # A folder has the name of the heat map.
 
-    def classify(files, k):
-        return [Prediction(("oak",), (np.float32(1),), np.zeros((2, 2))) for _ in files]
+    def classify(contents, k):
+        prediction = Prediction(("oak",), (np.float32(1),), heatmap=np.zeros((2, 2)))
+        return [prediction] * len(contents)
 
     model, image = stub_classifier(classify=classify), str(flat / "b good.png")
     with pytest.raises(UserError) as error:
@@ -387,7 +400,7 @@ def test_overwrite_replaces_the_table(run_dir, flat, tmp_path, capsys):
     out.write_text("old")
     image_path = str(flat / "b good.png")
     assert main(["predict", str(run_dir), image_path, f"--out={out}", "--overwrite"]) == 0
-    assert len(read_table(out)) == 1
+    assert len(read_csv(out)) == 1
     assert f"{out}: 1 file, 1 predicted\n" in capsys.readouterr().out
 
 
@@ -411,7 +424,7 @@ class _Export(tf.Module):
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    """An export with the versions 2, which is damaged, and 10."""
+    """An export with two versions: 2, which is damaged, and 10."""
     folder = tmp_path_factory.mktemp("export")
     module = _Export()
     for version in ("2", "10"):
@@ -435,7 +448,7 @@ def test_an_export_predicts_the_other_files_if_one_is_damaged(export, tmp_path):
     for path in (export, export / "10"):
         out = tmp_path / f"{path.name}.csv"
         assert main(["predict", str(path), str(folder), f"--out={out}"]) == 3
-        rows = read_table(out)
+        rows = read_csv(out)
         assert [row["status"] for row in rows] == ["ok", "corrupt", "ok"]
         assert [rows[0][f"top{k}"] for k in (1, 2, 3)] == ["blue", "grün", "red"]
         assert [float(rows[0][f"p{k}"]) for k in (1, 2, 3)] == pytest.approx([0.6, 0.3, 0.1])
@@ -471,7 +484,8 @@ def test_a_submission_has_the_header_and_the_files_of_its_sample(tmp_path, write
     folder = write_files(tmp_path / "test", 5)
     path = write_sample("file,species", "004.png,x", "001.png,x", "004.png,x")
     out = tmp_path / "s.csv"
-    assert submit(folder, path, out) == 3
+    num_rows = submit(folder, path, out)
+    assert num_rows == 3
     assert out.read_text() == "file,species\n004.png,class 4\n001.png,class 1\n004.png,class 4\n"
 
 
@@ -487,7 +501,7 @@ def test_the_command_writes_a_submission(run_dir, tiny_folder, tmp_path, write_s
     out = tmp_path / "s.csv"
     command = ["predict", str(run_dir), str(tiny_folder / "alder"), f"--out={out}"]
     assert main([*command, f"--submission={path}"]) == 0
-    rows = read_table(out)
+    rows = read_csv(out)
     assert [row["file"] for row in rows] == ["3.png", "0.png"]
     assert {row["species"] for row in rows} <= {"alder", "two words", "öland rye"}
 

@@ -27,7 +27,8 @@ SIZE = 12
 
 
 def build(root: Path, mode: str, cache_dir: Path, size: int = SIZE) -> Store:
-    return build_store(scan_folder(root), size, CachePlan(mode, 0, ""), cache_dir)
+    plan = CachePlan(mode, bytes_needed=0, sizes="")
+    return build_store(scan_folder(root), size, plan, cache_dir)
 
 
 def read_all(store: Store) -> np.ndarray:
@@ -255,6 +256,8 @@ NEEDED = 10 * 20 * 20 * 3  # the bytes of ten RGB images of 20 × 20 pixels
 @pytest.mark.parametrize(
     ("requested", "free_ram_and_disk", "mode"),
     [
+        # auto: ram if the images fill at most half of the free memory, else disk if they fill at most
+        # 80 % of the free disk
         ("auto", (2 * NEEDED, 0), "ram"),
         ("auto", (2 * NEEDED - 2, 2 * NEEDED), "disk"),
         ("auto", (NEEDED, NEEDED), "off"),

@@ -252,7 +252,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_wrong_flags_give_a_one_line_error_and_exit_code_2",
         ),
         "A loss that is not finite stops the run; the error names the step, the files and a remedy.": (
-            "test_the_first_step_that_is_not_finite_is_named",
+            "test_the_error_names_the_first_step_whose_loss_is_not_finite",
         ),
         "Metrics and intervals agree with scikit-learn, SciPy and statsmodels.": (
             "test_metric_oracles.py",
