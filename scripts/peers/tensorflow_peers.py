@@ -24,8 +24,9 @@ from peers.work import (
 def import_tensorflow(threads: int) -> Any:
     """The module tensorflow, imported with the settings of the ``seedtf`` command.
 
-    If ``XLA_FLAGS`` is set, the ``seedtf`` command adds no flags of its own. This function adds them,
-    so that ``--without_avx512``, which sets ``XLA_FLAGS``, changes nothing else.
+    The ``seedtf`` command adds its own XLA flags only if ``XLA_FLAGS`` is not set. ``--without_avx512``
+    of benchmark_peers.py sets it. This function adds the command's flags in either case, so that the
+    runs with and without AVX-512 differ in nothing else.
     """
     from seedtf.compat import tensorflow_env
 
@@ -51,6 +52,7 @@ def _seedtf(threads: int, variant: str) -> Batches:
     from seedtf.augment.policy import Policy
     from seedtf.benchmark.pipeline import make_batches, store_of_images
 
+    # Its defaults for the rest are BRIGHTNESS, CONTRAST and SATURATION.
     policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
     return iter(
         make_batches(store_of_images(noise_images()), OUT_SIZE, BATCH_SIZE, policy, variant)
@@ -58,12 +60,15 @@ def _seedtf(threads: int, variant: str) -> Batches:
 
 
 def seedtf_host(threads: int) -> Batches:
-    """The training pipeline of seedtf."""
+    """seedtf's training pipeline with augmentation on the host (``--augment_impl=fused``)."""
     return _seedtf(threads, "fused")
 
 
 def seedtf_device(threads: int) -> Batches:
-    """The training pipeline of seedtf when the device augments: uint8 batches, not augmented."""
+    """The host's part of seedtf's training pipeline when the device augments.
+
+    It yields uint8 batches that are not augmented yet.
+    """
     return _seedtf(threads, "device")
 
 
@@ -75,10 +80,10 @@ def tf_image(threads: int) -> Batches:
         middle = (OUT_SIZE - 1) / 2
         cos, sin = tf.cos(angle), tf.sin(angle)
         offset = (middle - cos * middle + sin * middle, middle - sin * middle - cos * middle)
-        row = tf.stack([cos, -sin, offset[0], sin, cos, offset[1], 0.0, 0.0])
+        coefficients = tf.stack([cos, -sin, offset[0], sin, cos, offset[1], 0.0, 0.0])
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=image[None],
-            transforms=row[None],
+            transforms=coefficients[None],
             output_shape=[OUT_SIZE, OUT_SIZE],
             fill_value=0.0,
             interpolation="BILINEAR",
@@ -87,9 +92,9 @@ def tf_image(threads: int) -> Batches:
 
     def augment(image: Any) -> Any:
         window = 1.0 - CROP * tf.random.uniform([])
-        aspect = tf.exp(tf.random.uniform([], -STRETCH / 2, STRETCH / 2))
-        height = tf.cast(tf.minimum(window * aspect, 1.0) * IN_SIZE, tf.int32)
-        width = tf.cast(tf.minimum(window / aspect, 1.0) * IN_SIZE, tf.int32)
+        root_aspect = tf.exp(tf.random.uniform([], -STRETCH / 2, STRETCH / 2))
+        height = tf.cast(tf.minimum(window * root_aspect, 1.0) * IN_SIZE, tf.int32)
+        width = tf.cast(tf.minimum(window / root_aspect, 1.0) * IN_SIZE, tf.int32)
         image = tf.image.random_crop(image, tf.stack([height, width, 3]))
         image = tf.image.resize(image, [OUT_SIZE, OUT_SIZE])
         image = tf.image.random_flip_up_down(tf.image.random_flip_left_right(image))

@@ -19,13 +19,14 @@ def build_network(
     training: bool | None = None,
 ) -> keras.Model:
     """EfficientNet-Lite0 with a new head for ``num_classes`` classes."""
-    # The guide to transfer learning passes training=False, but ``fit`` overrides it in Keras 3. Batch
-    # norms are therefore in inference mode only while they are frozen (keras-team/keras, issue 20285).
     body = keras_hub.models.Backbone.from_preset(args.network, load_weights=args.pretrained)
     inputs = x = keras.Input((args.image_size, args.image_size, 3))
     for layer in augment:
         x = layer(x)
     x = layers.Rescaling(1 / 128, offset=-127 / 128)(x)
+    # ``training=False``, as in the guide to transfer learning, has no effect during ``fit`` in Keras 3:
+    # the batch normalisation layers use inference mode only while they are frozen (keras-team/keras,
+    # issue 20285).
     x = layers.GlobalAveragePooling2D()(body(x, training=training))
     outputs = layers.Dense(num_classes, activation="softmax")(layers.Dropout(dropout)(x))
     model = keras.Model(inputs, outputs)

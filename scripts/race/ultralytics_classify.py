@@ -1,8 +1,8 @@
 """Trains with Ultralytics for scripts/benchmark_race.py.
 
-From random weights it trains Ultralytics' own network YOLO26n-cls, whose ImageNet weights would have to
-be downloaded. From ImageNet weights it therefore trains EfficientNet-Lite0, with a trainer that
-overrides ``get_model``, as Ultralytics' documentation advises for other networks.
+From random weights it trains Ultralytics' own network YOLO26n-cls. From ImageNet weights it trains
+EfficientNet-Lite0, because those of YOLO26n-cls would have to be downloaded. The trainer then overrides
+``get_model``, as Ultralytics' documentation advises for other networks.
 """
 
 from __future__ import annotations
