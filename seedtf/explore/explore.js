@@ -1,11 +1,12 @@
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
-// Positions of the values of an image, which is a row of DATA.images.
-const [PATH, LABEL, X, Y, PROPOSED, QUALITY, PROBABILITY] = [0, 1, 2, 3, 4, 5, 6];
+// Positions of the values of an image, which is a row of DATA.images. The place of an image is the index
+// of its row. A card of an image that has no row has the place -1.
+const [PATH, LABEL, X, Y, PROPOSED_LABEL, LABEL_QUALITY, PROPOSED_PROBABILITY] = [0, 1, 2, 3, 4, 5, 6];
 const svg = document.querySelector(".plane svg"), tip = document.querySelector(".tip");
 
-// The decisions, [action, label] by path. They are stored in the browser's storage or, if it is not
-// available for a local file, in the address of the page.
+// The decisions, [action, label] by path. They are kept in localStorage. Some browsers have none for
+// local files; there they are kept in the address of the page.
 const decisions = new Map();
 const storage = (() => {
   try { localStorage.setItem("seedtf-test", "1"); localStorage.removeItem("seedtf-test"); return localStorage; }
@@ -66,7 +67,7 @@ function addControls(card) {
   const image = DATA.images[place];
   const labelMenu = createElement("select", {ariaLabel: "correct label of " + image[PATH]},
     ...DATA.classes.map(name => createElement("option", {value: name, textContent: name})));
-  labelMenu.value = DATA.classes[image[PROPOSED]];
+  labelMenu.value = DATA.classes[image[PROPOSED_LABEL]];
   const buttons = Object.keys(ACTIONS).map(action => {
     const button = createElement("button", {type: "button", textContent: action});
     button.dataset.action = action;
@@ -79,6 +80,8 @@ function addControls(card) {
   updateCard(card);
 }
 
+// A thumbnail is a part of a sheet, one image with a square grid of DATA.columns² thumbnails. The class
+// s0, s1, … of the element names its sheet.
 function createThumbnail(place) {
   const perSheet = DATA.columns ** 2, cell = place % perSheet;
   const node = createElement("i", {className: "t s" + Math.floor(place / perSheet)});
@@ -91,12 +94,13 @@ const formatPercent = value => (100 * value).toFixed(1) + "\u00a0%";
 
 function createDescription(image) {
   const label = createElement("b", {textContent: DATA.classes[image[LABEL]]});
-  const text = ` ${formatPercent(image[QUALITY])}, proposed ${DATA.classes[image[PROPOSED]]} ${formatPercent(image[PROBABILITY])}`;
+  const text = ` ${formatPercent(image[LABEL_QUALITY])}, proposed ${DATA.classes[image[PROPOSED_LABEL]]} ${formatPercent(image[PROPOSED_PROBABILITY])}`;
   return createElement("div", {}, label, text, createElement("br"),
     createElement("span", {className: "path", textContent: image[PATH]}));
 }
 
-// Cards: decisions by key, and arrows to the next and the previous card.
+// Keys on a card: r, k, d and u decide, and the arrow keys go to the next or previous card. After r, k or
+// d the next card gets the focus.
 document.addEventListener("keydown", event => {
   const card = document.activeElement.closest(".card");
   if (!card || event.ctrlKey || event.metaKey || event.altKey || document.activeElement.tagName === "SELECT") return;
@@ -138,6 +142,7 @@ function showTip(place) {
   tip.style.top = `calc(${Math.min(image[Y] / 10, 80)}% + 0.75rem)`;
 }
 
+// Shows the images at the places in `opened` as cards below the map, at most 200 of them.
 function openImages(opened) {
   const list = document.getElementById("selection");
   document.getElementById("opened").hidden = !opened.length;
@@ -201,13 +206,13 @@ svg.addEventListener("keydown", event => {
   const direction = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key];
   if (direction) {
     const [x, y] = current < 0 ? [500, 500] : DATA.images[current].slice(X, Y + 1);
-    // The next image is the nearest one in this direction, where a distance aside counts twice.
+    // The next image is the nearest one in this direction; distance across the direction counts twice.
     let leastCost = Infinity;
     const before = current;
     DATA.images.forEach((image, place) => {
       const along = (image[X] - x) * direction[0] + (image[Y] - y) * direction[1];
-      const aside = Math.abs((image[X] - x) * direction[1]) + Math.abs((image[Y] - y) * direction[0]);
-      const cost = along + 2 * aside;
+      const across = Math.abs((image[X] - x) * direction[1]) + Math.abs((image[Y] - y) * direction[0]);
+      const cost = along + 2 * across;
       if (place !== before && along > 0 && cost < leastCost) [current, leastCost] = [place, cost];
     });
     if (current >= 0) {

@@ -135,7 +135,7 @@ class _Page:
             num_poor=len(result.poor),
             groups=result.groups[:_MAX_GROUPS],
             num_groups=len(result.groups),
-            data=self._data(suspects),
+            data=self._data(),
         )
 
     def _sheets(self) -> Iterator[np.ndarray]:
@@ -225,7 +225,7 @@ class _Page:
             for part, across in list(pairs)[:_MAX_DUPLICATE_SETS]
         ]
 
-    def _data(self, suspects: set[int]) -> dict[str, Any]:
+    def _data(self) -> dict[str, Any]:
         """The values that the script of the page needs; the images are in order of place."""
         explored, result = self.explored, self.result
         catalog = explored.catalog
@@ -241,7 +241,6 @@ class _Page:
                 int(result.proposed[index]),
                 round(float(result.quality[index]), 3),
                 round(float(explored.probabilities[index, result.proposed[index]]), 3),
-                int(index in suspects),
             ]
             for index, point in zip(self.shown.tolist(), self._coordinates(), strict=True)
         ]
