@@ -1,9 +1,9 @@
 """MixUp, CutMix and random erasing of a batch whose labels are probabilities of the classes.
 
-The random numbers of an image depend only on the seed, the epoch, and the index of the image, its
-record. An image is mixed with the next image of its batch; batches are shuffled, so this is a random
-image. Sizes and positions are computed with integers and tables. Therefore they are the same on every
-device, with and without XLA, in the input pipeline and in the train step.
+The random numbers of an image depend only on the seed, the epoch and the record, which is the index of
+the image in the data. An image is mixed with the next image of its batch; batches are shuffled, so
+this is a random image. Sizes and positions are computed with integers and tables. Therefore they are
+the same on every device, with and without XLA, in the input pipeline and in the train step.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["Mixer", "Mixing", "beta_quantiles", "make_mixer", "mix"]
 # rectangle as a fraction of the image area, and its height divided by its width.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
-# The first _NUM_UNIFORMS random numbers of a record decide how its image is mixed and erased. Each of
-# these constants is the index of a number; its name says what the number decides. The later numbers are
-# the noise of erased pixels.
+# Each record has a sequence of random numbers. The constants in the next line are the indices of the
+# numbers that decide how its image is mixed and erased. Numbers 9 to 15 are unused; those from
+# _NUM_UNIFORMS on are the noise of erased pixels.
 _IS_CUTMIX, _WEIGHT, _CENTER_Y, _CENTER_X, _IS_ERASED, _AREA, _ASPECT, _TOP, _LEFT = range(9)
 _NUM_UNIFORMS = 16
 _UNIFORM_BITS = 24
@@ -158,8 +158,8 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
     """A table of ``count`` quantiles of Beta(a, a), float64 ``[count]`` in [0, 1].
 
     The quantiles belong to the probabilities (i + 1/2) / count. An entry that is chosen uniformly
-    follows Beta(a, a), with an error of at most 1/(2·count) in the distribution function. Rejection
-    sampling would need a loop.
+    follows Beta(a, a), with an error of at most 1/(2·count) in the distribution function. A table
+    is used because rejection sampling would need a loop.
 
     The density is integrated by the trapezoid rule from 0 to 1/2; the upper half of the table is the
     mirror image of the lower half. For a < 1, the density over x is infinite at x = 0. Over z = xᵃ it
@@ -174,8 +174,8 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
     x = z ** (1.0 / power)
     density = x ** (a - power) * (1.0 - x) ** (a - 1.0)
     mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    levels = (np.arange(count // 2) + 0.5) / count
-    lower = np.interp(levels, 0.5 * mass / mass[-1], z) ** (1.0 / power)
+    probabilities = (np.arange(count // 2) + 0.5) / count
+    lower = np.interp(probabilities, 0.5 * mass / mass[-1], z) ** (1.0 / power)
     quantiles = np.concatenate([lower, 1.0 - lower[::-1]])
     quantiles.flags.writeable = False  # because lru_cache returns the same array to all callers
     return quantiles
@@ -183,8 +183,8 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
 
 def _integer_uniforms(key: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     """Random integers, uniform in [0, 2²⁴), int64 ``[_NUM_UNIFORMS, B]``."""
-    numbers = tf.range(_NUM_UNIFORMS, dtype=tf.int64)[:, None]
-    words = hash_words(key, records[None], numbers)
+    number_indices = tf.range(_NUM_UNIFORMS, dtype=tf.int64)[:, None]
+    words = hash_words(key, records[None], number_indices)
     shift = tf.constant(64 - _UNIFORM_BITS, tf.uint64)
     return tf.cast(tf.bitwise.right_shift(words, shift), tf.int64)
 
@@ -254,8 +254,8 @@ def _erase(
     A side of the rectangle that would be longer than the image is shortened.
     """
     _, height, width, _ = images.shape
-    # Tables of the square roots of areas, which are uniform, and of aspect ratios, whose logarithms are
-    # uniform.
+    # Tables of the square roots of area and aspect ratio. The area is uniformly distributed, and so is
+    # the logarithm of the aspect ratio.
     fractions = (np.arange(1 << 10) + 0.5) / (1 << 10)
     root_area = np.sqrt(np.interp(fractions, [0.0, 1.0], _ERASED_AREA)).astype(np.float32)
     root_aspect = np.exp(0.5 * np.interp(fractions, [0.0, 1.0], np.log(_ERASED_ASPECT)))
@@ -281,8 +281,8 @@ def _erase(
 
 def _noise(key: tf.Tensor, records: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Random levels 0–255, float32 ``[B, H, W, 3]``; a hash for each pixel gives three bytes."""
-    numbers = tf.range(_NUM_UNIFORMS, _NUM_UNIFORMS + height * width, dtype=tf.int64)
-    pixels = tf.reshape(numbers, [height, width])
+    number_indices = tf.range(_NUM_UNIFORMS, _NUM_UNIFORMS + height * width, dtype=tf.int64)
+    pixels = tf.reshape(number_indices, [height, width])
     words = hash_words(key, records[:, None, None], pixels[None])
     levels = [
         tf.bitwise.right_shift(words, tf.constant(bits, tf.uint64)) & tf.constant(255, tf.uint64)

@@ -255,8 +255,8 @@ def _add_pseudo(
     return replace(
         dataset,
         store=joined.store,
-        split=replace(dataset.split, train=np.concatenate([dataset.split.train, joined.records])),
-        pseudo=joined.records,
+        split=replace(dataset.split, train=np.concatenate([dataset.split.train, joined.indices])),
+        pseudo=joined.indices,
         changes=(*dataset.changes, *joined.changes),
     )
 

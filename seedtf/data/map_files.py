@@ -93,12 +93,12 @@ def map_file_batches(
         results = _bounded_map(pool, call, starts, threads * _QUEUED_PER_THREAD)
         disable = is_silent() or None  # With None, tqdm shows the bar on a terminal only.
         bar = tqdm(desc=description, total=len(catalog), unit="img", disable=disable, leave=False)
-        for start, batch in zip(starts, results, strict=True):
-            for index, fault in enumerate(batch, start):
+        for start, batch_faults in zip(starts, results, strict=True):
+            for index, fault in enumerate(batch_faults, start):
                 if fault is not None:
                     is_good[index] = False
                     faults.append(Fault(catalog.paths[index], *fault))
-            bar.update(len(batch))
+            bar.update(len(batch_faults))
         bar.close()
     return np.flatnonzero(is_good), faults
 

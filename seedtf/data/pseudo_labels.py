@@ -36,7 +36,7 @@ class PseudoLabels:
         labels: int32 ``[M]``, indices of the classes.
         confidences: float64 ``[M]``, the predicted probability of the label.
         num_unsure: number of rows that were left out because their probability is too low.
-        num_labelled: number of rows that were left out because their file is in the labelled data or in
+        num_known: number of rows that were left out because their file is in the labelled data or in
             an earlier row.
     """
 
@@ -44,7 +44,7 @@ class PseudoLabels:
     labels: np.ndarray
     confidences: np.ndarray
     num_unsure: int
-    num_labelled: int
+    num_known: int
 
     def join(self, catalog: Catalog) -> Catalog:
         """A catalog of the labelled images of ``catalog``, then the images with pseudo-labels."""
@@ -81,7 +81,7 @@ def read_pseudo_labels(
     label_of = {to_nfc(name): number for number, name in enumerate(catalog.class_names)}
     paths: list[str] = []
     predicted: list[tuple[int, float]] = []
-    num_unsure = num_labelled = 0
+    num_unsure = num_known = 0
     for line, file, name, confidence in _rows(Path(table), source):
         label = label_of.get(to_nfc(name), -1)
         if label < 0:
@@ -96,20 +96,20 @@ def read_pseudo_labels(
                 "was started"
             )
         if path in known:
-            num_labelled += 1
+            num_known += 1
             continue
-        known.add(path)  # Further rows about this file are counted in num_labelled.
+        known.add(path)  # Further rows about this file are counted in num_known.
         paths.append(os.path.relpath(path, root))
         predicted.append((label, confidence))
     if not paths:
         raise UserError(
             f"{source}: no image joins the training ({num_unsure} below --min_confidence="
-            f"{min_confidence:g}, {num_labelled} already labelled); lower --min_confidence, or leave "
+            f"{min_confidence:g}, {num_known} already labelled); lower --min_confidence, or leave "
             f"{_FLAG} out"
         )
     labels, confidences = zip(*predicted, strict=True)
     return PseudoLabels(
-        tuple(paths), np.array(labels, np.int32), np.array(confidences), num_unsure, num_labelled
+        tuple(paths), np.array(labels, np.int32), np.array(confidences), num_unsure, num_known
     )
 
 
@@ -126,12 +126,12 @@ class JoinedImages:
 
     Attributes:
         store: all images, with soft labels.
-        records: int64, the indices of the images whose pseudo-label is used for training.
-        changes: one row of ``data_report.csv`` for each image of ``records``.
+        indices: int64, the indices of the images whose pseudo-label is used for training.
+        changes: one row of ``data_report.csv`` for each image of ``indices``.
     """
 
     store: Store
-    records: np.ndarray
+    indices: np.ndarray
     changes: tuple[Fault, ...]
 
 
@@ -147,41 +147,43 @@ def join_stores(
 
     Args:
         labelled: from ``labelled_part``; ``--fixes`` may have changed its labels.
-        all_images: the images of ``pseudo.join`` that can be used.
+        all_images: a store of the catalog from ``pseudo.join``, without the images that cannot be read.
         pseudo: the predictions.
-        weight: the sum of the soft labels of an image with a pseudo-label, which multiplies its loss;
-            the sum is 1 for labelled images.
+        weight: the weight in the loss of an image with a pseudo-label. Its soft labels sum to this
+            weight; those of a labelled image sum to 1.
         leave_out_copies: whether to leave out images with the same bytes as a labelled image, which may
             be a validation image. To find them, all files of equal size are read.
     """
-    start, catalog = len(labelled.catalog), all_images.catalog
-    records = np.arange(start, len(catalog), dtype=np.int64)  # Labelled images come first.
+    num_labelled_images, catalog = len(labelled.catalog), all_images.catalog
+    # Labelled images come first.
+    indices = np.arange(num_labelled_images, len(catalog), dtype=np.int64)
     if leave_out_copies:
+        # Leaves out an image whose first copy is a labelled image.
         first_copy = find_duplicates(catalog)
-        records = records[first_copy[records] >= start]
+        indices = indices[first_copy[indices] >= num_labelled_images]
     labels = catalog.labels.copy()
-    labels[:start] = labelled.catalog.labels
+    labels[:num_labelled_images] = labelled.catalog.labels
     names = catalog.class_names
     soft_labels = np.eye(len(names), dtype=np.float32)[labels]
-    soft_labels[start:] *= weight
+    soft_labels[num_labelled_images:] *= weight
     confidence_of = dict(zip(pseudo.paths, pseudo.confidences, strict=True))
     changes = []
-    for record in records.tolist():
-        path = catalog.paths[record]
-        detail = f"{names[labels[record]]}, confidence {confidence_of[path]:.4g}"
+    for index in indices.tolist():
+        path = catalog.paths[index]
+        detail = f"{names[labels[index]]}, confidence {confidence_of[path]:.4g}"
         changes.append(Fault(path, "pseudo-label", detail))
-    num_readable = len(catalog) - start
+    num_readable = len(catalog) - num_labelled_images
     num_unreadable = len(pseudo.paths) - num_readable
-    num_labelled = pseudo.num_labelled + num_readable - len(records)
+    num_left_out = pseudo.num_known + num_readable - len(indices)
     report(
         "pseudo",
-        f"{len(records):,} unlabelled images train with their predicted label and weight {weight:g}; "
-        f"{pseudo.num_unsure:,} are less confident, {num_labelled:,} labelled or repeated, "
+        f"{len(indices):,} unlabelled images train with their predicted label and weight {weight:g}; "
+        f"{pseudo.num_unsure:,} are less confident, {num_left_out:,} labelled or repeated, "
         f"{num_unreadable:,} unreadable",
     )
     fixed = replace(catalog, labels=labels)
     store = replace(all_images, catalog=fixed, soft_labels=soft_labels)
-    return JoinedImages(store, records, tuple(changes))
+    return JoinedImages(store, indices, tuple(changes))
 
 
 def _rows(table: Path, source: str) -> Iterator[tuple[int, str, str, float]]:
