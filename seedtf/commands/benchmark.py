@@ -16,10 +16,10 @@ __all__ = ["KINDS", "print_benchmark", "run"]
 
 # What each kind measures. The code of a kind is in benchmark_<kind>.py, imported when the kind runs.
 KINDS = {
-    "pipeline": "images per second of the input pipeline, with and without augmentation",
-    "step": "milliseconds of the train step alone, compared with a plain Keras model",
+    "pipeline": "images per second of the pipeline, with and without augmentation",
+    "step": "milliseconds of the train step alone, compared with plain Keras",
     "epoch": "seconds of an epoch of seedtf train, and of each part of the epoch",
-    "startup": "time from the shell to the first step, time to build the cache, memory",
+    "startup": "time from shell to first step, time to build the cache, memory",
     "gpu": "whether the results equal those of a CPU, and how fast the GPU is",
     "serving": "images per second and latency of an exported model",
 }
