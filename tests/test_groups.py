@@ -308,7 +308,7 @@ def test_wrong_tables_and_flags_of_groups_are_refused_in_one_line(tmp_path: Path
     [
         ("plant,group\noak/1.png,A\n", "no column 'file', found plant, group"),
         ("image,path,group\na,b,A\n", "the file may be in the columns image, path"),
-        ("oak/1.png,oak/1.png,A\n", "no header, and the columns 1, 2, 3 may name the files"),
+        ("oak/1.png,oak/1.png,A\n", "no header, and the columns 1, 2 may name the files"),
     ],
 )
 def test_an_error_about_the_files_of_groups_csv_suggests_a_header_and_no_flag(

@@ -44,7 +44,7 @@ _LABEL_NAMES = (
 # used for labels only if the user names it.
 _TEXT_NAMES = {"text", "caption", "captions", "description", "prompt", "title", "url"}
 _SPLIT_NAMES = ({"split"}, {"subset", "partition"}, {"set", "fold"})
-# What an error about --groups_csv suggests, because no flag names the column of files of this table.
+# The remedy in errors about the table of --groups_csv: no flag can name its column of files.
 _HEADER_REMEDY = "name the column of the files 'file' in a header line"
 
 SPLIT_WORDS = {
@@ -52,7 +52,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Maps the words for a side of a split, in tables and in names of folders, to the side; lower case."""
+"""The side of a split for each lower-case word that tables and folder names use for it."""
 
 NO_SPLIT = "none"
 """The value of ``--split_column`` that says that no column is a split."""
@@ -60,7 +60,7 @@ NO_SPLIT = "none"
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that the user named, by header or by number from 1; empty for a column to detect.
+    """The columns that the user named, by header or by number from 1; an empty one is detected.
 
     Attributes:
         file: the column of files.
@@ -112,8 +112,9 @@ def find_columns(
 ) -> ColumnIndices:
     """Finds the columns of files, labels and split in a table with a header.
 
-    The table has one column for each class if no column has a usual name for labels, and all columns
-    except those of files and split contain only marks (0 and 1, or true and false).
+    A table is taken to have one column for each class if the user named no column of labels, no column
+    has a usual name for labels, and all columns except those of files and split contain only marks (0
+    and 1, or true and false).
 
     Args:
         source: how error messages name the table.
@@ -170,9 +171,9 @@ def find_columns_without_header(
         if len(candidates) != 1:
             flags = f"--{columns.file_flag} and --{columns.label_flag}"
             remedy = f"pass {flags} with their numbers" if columns.file_flag else _HEADER_REMEDY
+            found = ", ".join([numbers[i] for i in candidates] or numbers)
             raise UserError(
-                f"{source}: no header, and the columns {', '.join(numbers)} may name the files; "
-                f"{remedy}"
+                f"{source}: no header, and the columns {found} may name the files; {remedy}"
             )
         file_at = candidates[0]
     if columns.label:
@@ -224,11 +225,11 @@ class _Picker:
     def pick_label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
         """The column that the user named, one with a usual name, or the only one that is left.
 
-        Columns of free text are not taken for the only one that is left.
+        If the only column that is left has a usual name for free text, it is not taken.
         """
         others = [i for i in range(len(self.header)) if i not in (file_at, split_at)]
-        is_only = len(others) == 1 and _normalized(self.header[others[0]]) not in _TEXT_NAMES
-        if not given and not self._has_label_name() and is_only:
+        other_fits = len(others) == 1 and _normalized(self.header[others[0]]) not in _TEXT_NAMES
+        if not given and not self._has_label_name() and other_fits:
             return others[0]
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates, flag)
 
@@ -261,10 +262,12 @@ class _Picker:
             # pandas writes row numbers into a column without a name.
             if index not in (file_at, split_at) and _normalized(name) not in ("", "unnamed0")
         )
+        if len(others) < 2 or self._has_label_name():
+            return ()
         marks = [[is_marked(cell_at(row, index)) for index in others] for row in self.rows]
-        is_classes = len(others) > 1 and not self._has_label_name() and bool(marks)
-        is_classes = is_classes and any(map(any, marks)) and not any(None in row for row in marks)
-        return others if is_classes else ()
+        if any(None in row for row in marks) or not any(map(any, marks)):
+            return ()
+        return others
 
     def _has_label_name(self) -> bool:
         return any(_matches(name, _LABEL_NAMES) for name in self.header)
