@@ -30,7 +30,8 @@ from seedtf.images.graph.status import (
 
 __all__ = ["read_gif"]
 
-# The sub-blocks of a frame have up to 255 bytes, so a window larger than WINDOW is faster.
+# A frame has many small parts, because a sub-block has at most 255 bytes of data. For small parts, a
+# larger window than WINDOW is faster.
 _FRAME_WINDOW = 1 << 14
 _EXTENSION, _FRAME, _END = 0x21, 0x2C, b";"
 # The first three bytes of a graphic control extension; the third is the size of its block.
@@ -40,7 +41,8 @@ _WHITE = b"\xff\xff\xff"
 
 def read_gif(file: FileBytes) -> HeaderStatus:
     """Parses a file that starts as a GIF, up to the end of its first frame."""
-    # The header has 13 bytes and the descriptor of a frame 10 bytes; a colour table may follow either.
+    # The header has 13 bytes, and the descriptor of a frame has 10. A colour table may follow each of
+    # them. A byte with the code size stands before the sub-blocks of a frame.
     screen = peek(file, 6, 5)
     width, height = little_endian(screen[:2]), little_endian(screen[2:4])
     first_block = 13 + _table_bytes(screen[4])
@@ -59,16 +61,20 @@ def read_gif(file: FileBytes) -> HeaderStatus:
         (end > file.length, TRUNCATED),
         (~is_whole, BY_PILLOW),
     )
-    is_local = frame[9] >= 0x80
-    color_position = tf.where(is_local, start + 10, int64(13)) + 3 * transparent
-    table_bytes = _table_bytes(tf.where(is_local, frame[9], screen[4]))
+    has_local_table = frame[9] >= 0x80
+    color_position = tf.where(has_local_table, start + 10, int64(13)) + 3 * transparent
+    table_bytes = _table_bytes(tf.where(has_local_table, frame[9], screen[4]))
     is_in_table = (transparent >= 0) & (3 * transparent < table_bytes)
     edits = _make_edits(file, first_block, start, end, tf.where(is_in_table, color_position, -1))
     return make_header_status(file, status, width, height, edits=edits)
 
 
 def _make_edits(
-    file: FileBytes, first_block: tf.Tensor, start: tf.Tensor, end: tf.Tensor, color: tf.Tensor
+    file: FileBytes,
+    first_block: tf.Tensor,
+    start: tf.Tensor,
+    end: tf.Tensor,
+    color_position: tf.Tensor,
 ) -> Edits:
     """Edits that keep only the first frame, and make its transparent colour white.
 
@@ -78,16 +84,23 @@ def _make_edits(
         file: the GIF.
         first_block: the position of the first extension, or of the frame if there is no extension.
         start, end: the positions where the frame starts and ends.
-        color: the position of the three bytes of the transparent colour in the colour table; -1 if
-            there is none.
+        color_position: the position in the file of the three bytes of the transparent colour; -1 if
+            no colour table has it.
     """
-    has_color = color >= 0
-    is_before = has_color & (color < first_block)
-    extensions, nothing = tf.stack([first_block, start]), tf.stack([start, start])
-    white = tf.where(has_color, tf.stack([color, color + 3]), nothing)
-    text = tf.where(has_color, _WHITE, b"")
-    first = (tf.where(is_before, white, extensions), tf.where(is_before, text, b""))
-    second = (tf.where(is_before, extensions, white), tf.where(is_before, b"", text))
+    has_color = color_position >= 0
+    extensions_span, empty_span = tf.stack([first_block, start]), tf.stack([start, start])
+    color_span = tf.where(has_color, tf.stack([color_position, color_position + 3]), empty_span)
+    color_bytes = tf.where(has_color, _WHITE, b"")
+    # Edits are in the order of their positions, and the global colour table is before the extensions.
+    is_in_global_table = has_color & (color_position < first_block)
+    first = (
+        tf.where(is_in_global_table, color_span, extensions_span),
+        tf.where(is_in_global_table, color_bytes, b""),
+    )
+    second = (
+        tf.where(is_in_global_table, extensions_span, color_span),
+        tf.where(is_in_global_table, b"", color_bytes),
+    )
     edits = make_edits(
         file,
         (*tf.unstack(first[0]), first[1]),
@@ -124,8 +137,9 @@ class _Search(NamedTuple):
         position: int64, the next position in the file.
         transparent: int64, the number of the transparent colour, or -1.
         has_two: bool, whether more than one extension has a transparent colour.
-        in_sub_block: bool, whether a sub-block starts at ``position``, not a block.
-        is_open: bool, whether the frame is still searched.
+        in_sub_block: bool, whether the part that starts at ``position`` is a sub-block; otherwise it is
+            a block.
+        is_open: bool, whether the search for the frame goes on.
     """
 
     position: tf.Tensor
@@ -136,17 +150,18 @@ class _Search(NamedTuple):
 
 
 def _search_window(file: FileBytes, search: _Search) -> _Search:
-    """Follows the extensions of a window to the next part that matters, and reads this part.
+    """Skips the extensions in a window up to the next stop, and reads the part there.
 
-    The part is an extension with a transparent colour, or the first block that is no extension.
+    A stop is an extension with a transparent colour, the first block that is no extension, or the last
+    part that starts in the window.
     """
     position, in_sub_block = search.position, search.in_sub_block
-    # Where the next part starts depends on whether a block or a sub-block starts at position p. The
-    # chain therefore has two places for p: 2p for a block, and 2p + 1 for a sub-block.
-    part = window(file, position, WINDOW)
-    first = field(part, 0, 1)
+    # The length of the part at offset p of the window depends on whether it is a block or a sub-block.
+    # So the chain has two places for p: 2p if a block starts there, 2p + 1 if a sub-block does.
+    values = window(file, position, WINDOW)
+    first = field(values, 0, 1)
     is_extension = first == _EXTENSION
-    is_control = (field(part, 0, 3) == _CONTROL) & (field(part, 3, 1) % 2 == 1)
+    is_control = (field(values, 0, 3) == _CONTROL) & (field(values, 3, 1) % 2 == 1)
     # The steps lead from an extension to its first sub-block, which starts two bytes later; from a
     # sub-block to the next sub-block; and from the last sub-block, which is empty, to the next block.
     block_steps = tf.fill([tf.size(first)], int64(2 * 2 + 1))
