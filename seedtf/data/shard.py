@@ -18,13 +18,13 @@ class Shard:
     Attributes:
         replicas: number of replicas of the network that share a batch; replica i takes slice i.
         first: the index of the first replica of this process, from 0.
-        count: the number of replicas of this process. Their slices are consecutive elements of this
-            process's dataset.
+        count: the number of replicas of this process. In this process's dataset, each batch is
+            ``count`` consecutive elements, one slice for each of its replicas.
 
     Example:
-        >>> order = tf.data.Dataset.from_tensors((0, [10, 11, 12, 13]))
+        >>> batches = tf.data.Dataset.from_tensors((0, [10, 11, 12, 13]))
         >>> second_of_two = Shard(replicas=2, first=1, count=1)
-        >>> slices = second_of_two.slice_batches(order)
+        >>> slices = second_of_two.slice_batches(batches)
         >>> [indices.tolist() for _, indices in slices.as_numpy_iterator()]
         [[12, 13]]
     """
@@ -33,34 +33,35 @@ class Shard:
     first: int = 0
     count: int = 1
 
-    def slice_batches(self, order: tf.data.Dataset) -> tf.data.Dataset:
+    def slice_batches(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """A dataset of this process's slices of each batch.
 
         Args:
-            order: a dataset of ``(epoch int64 [], indices int64 [B])``.
+            batches: a dataset of ``(epoch int64 [], indices int64 [B])``.
 
         Returns:
             A dataset with ``count`` elements ``(epoch int64 [], indices int64 [B / replicas])`` for
-            each element of ``order``.
+            each element of ``batches``.
         """
         if self.replicas == 1:
-            return order
+            return batches
 
         def take_slices(epoch: tf.Tensor, indices: tf.Tensor) -> tf.data.Dataset:
             rows = tf.reshape(indices, [self.replicas, -1])[self.first : self.first + self.count]
             return tf.data.Dataset.from_tensor_slices((tf.fill([self.count], epoch), rows))
 
-        return order.flat_map(take_slices)
+        return batches.flat_map(take_slices)
 
     def steps(self, num_records: int, batch_size: int) -> int:
-        """The number of elements that ``divide_records`` makes of ``num_records`` for each replica.
+        """The number of elements that each replica gets from ``divide_records`` for so many records.
 
         Raises:
             ValueError: there are fewer records than replicas.
         """
         if num_records < self.replicas:
             raise ValueError(
-                f"each replica needs a record. Received: {num_records} for {self.replicas}"
+                "each replica needs a record. "
+                f"Received: {num_records} records for {self.replicas} replicas"
             )
         return min(math.ceil(num_records / batch_size), num_records // self.replicas)
 
@@ -72,9 +73,9 @@ class Shard:
             batch_size: the number of records that all replicas together take in a step.
 
         Returns:
-            A dataset of elements int64 ``[b]`` with b at most about ``batch_size / replicas``. All
-            replicas get the same number of elements, so that they make the same number of steps. No
-            element is empty. With several replicas, the lengths of the elements differ by at most one.
+            A dataset of elements int64 ``[b]``; b is at least 1 and at most ``max(2, ceil(batch_size /
+            replicas))``. All replicas get the same number of elements, so that they make the same
+            number of steps. With several replicas, the lengths of the elements differ by at most one.
 
         Raises:
             ValueError: there are fewer records than replicas.
@@ -82,11 +83,12 @@ class Shard:
         all_records = tf.constant(records, tf.int64)
         if self.replicas == 1:
             return tf.data.Dataset.from_tensor_slices(all_records).batch(batch_size)
-        count, parts = len(records), self.steps(len(records), batch_size) * self.replicas
+        num_records = len(records)
+        parts = self.steps(num_records, batch_size) * self.replicas
         own_parts = [i for i in range(parts) if 0 <= i % self.replicas - self.first < self.count]
 
         def part(number: tf.Tensor) -> tf.Tensor:
-            return all_records[number * count // parts : (number + 1) * count // parts]
+            return all_records[number * num_records // parts : (number + 1) * num_records // parts]
 
         return tf.data.Dataset.from_tensor_slices(tf.constant(own_parts, tf.int64)).map(part)
 
