@@ -45,13 +45,13 @@ class OutputError(UserError):
     """stdout or stderr cannot be written: the disk is full, or the reader of a pipe has closed it.
 
     Attributes:
-        is_closed: whether the reader of a pipe has closed the pipe, as ``head`` does. The command then
-            ends without a message, because nobody reads its output any more.
+        pipe_is_closed: whether the reader of a pipe has closed the pipe, as ``head`` does. The command
+            then ends without a message, because nobody reads its output any more.
     """
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"the output cannot be written: {error.strerror or error}")
-        self.is_closed = isinstance(error, BrokenPipeError)
+        self.pipe_is_closed = isinstance(error, BrokenPipeError)
 
 
 class StoppedError(UserError):
@@ -94,24 +94,25 @@ def first_line(error: BaseException | str, limit: int = 160) -> str:
     return lines[0].strip()[:limit] if lines else ""
 
 
-def missing_addons(wanted: str) -> UserError:
+def missing_addons(needed_by: str) -> UserError:
     """The error for a flag that needs TensorFlow Addons, such as ``--optimizer=radam``."""
     return UserError(
-        f"{wanted}: needs TensorFlow Addons, which is not installed here; in an environment of "
+        f"{needed_by}: needs TensorFlow Addons, which is not installed here; in an environment of "
         "Python 3.10 or 3.11: pip install 'seedtf[addons]'"
     )
 
 
-def missing_hub(wanted: str) -> UserError:
+def missing_hub(needed_by: str) -> UserError:
     """The error for a flag whose network needs KerasHub, such as ``--model=./folder``."""
     return UserError(
-        f"{wanted}: needs KerasHub, which is not installed here; with Python 3.11 or later: "
+        f"{needed_by}: needs KerasHub, which is not installed here; with Python 3.11 or later: "
         "pip install 'seedtf[hub]'"
     )
 
 
-def missing_sklearn(wanted: str) -> UserError:
+def missing_sklearn(needed_by: str) -> UserError:
     """The error for a flag or command that needs scikit-learn, such as ``--head=fitted``."""
     return UserError(
-        f"{wanted}: needs scikit-learn, which is not installed here; run: pip install 'seedtf[probe]'"
+        f"{needed_by}: needs scikit-learn, which is not installed here; run: "
+        "pip install 'seedtf[probe]'"
     )

@@ -76,7 +76,7 @@ def _handle_output_error(error: OutputError) -> int:
     """Discards further output, and reports the error unless the reader has closed the pipe."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
-    if error.is_closed:  # for example by `head`
+    if error.pipe_is_closed:  # by its reader, for example `head`
         os.dup2(null, 2)
         return EXIT_BROKEN_PIPE
     with contextlib.suppress(UserError):
@@ -115,7 +115,7 @@ def run_command(command: str, arguments: list[str]) -> int:
             sys.stdout.flush()
             os._exit(error.exit_code)
         return error.exit_code
-    except BrokenPipeError:  # about stdout, not about a file; `main` handles it
+    except BrokenPipeError:  # of stdout or stderr, as reading a file raises none; `main` handles it
         raise
     except OSError as error:
         text = describe_os_error(error, command, arguments)

@@ -36,11 +36,11 @@ def has_keras_hub() -> bool:
     return importlib.util.find_spec("keras_hub") is not None
 
 
-def import_keras_hub(wanted: str) -> Any:
+def import_keras_hub(needed_by: str) -> Any:
     """The package ``keras_hub``.
 
     Args:
-        wanted: the flag or command that needs KerasHub, for the error message.
+        needed_by: the flag or command that needs KerasHub, for the error message.
 
     Raises:
         UserError: KerasHub is not installed, or it cannot be imported with the installed versions of
@@ -49,21 +49,21 @@ def import_keras_hub(wanted: str) -> Any:
     Tried with KerasHub 0.32.0; tested by ``test_without_keras_hub_one_line_says_what_to_install``.
     """
     if not has_keras_hub():
-        raise missing_hub(wanted)
+        raise missing_hub(needed_by)
     try:
         import keras_hub
     except ImportError as error:
         raise UserError(
-            f"{wanted}: KerasHub cannot be imported ({error}); run: pip install -U 'seedtf[hub]'"
+            f"{needed_by}: KerasHub cannot be imported ({error}); run: pip install -U 'seedtf[hub]'"
         ) from error
     return keras_hub
 
 
-def import_hugging_face(wanted: str) -> Any:
+def import_hugging_face(needed_by: str) -> Any:
     """The package ``huggingface_hub``.
 
     Args:
-        wanted: the flag or command that needs the package, for the error message.
+        needed_by: the flag or command that needs the package, for the error message.
 
     Raises:
         UserError: the package is not installed.
@@ -74,7 +74,7 @@ def import_hugging_face(wanted: str) -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise missing_hub(wanted) from error
+        raise missing_hub(needed_by) from error
     return huggingface_hub
 
 
@@ -95,7 +95,7 @@ class BuiltinPreset:
     handle: str
 
 
-def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, BuiltinPreset]:
+def builtin_presets(needed_by: str, packages: Mapping[str, str]) -> dict[str, BuiltinPreset]:
     """The image networks that KerasHub offers by name.
 
     The tables of presets are read from KerasHub's files, because importing KerasHub takes ten seconds.
@@ -103,7 +103,7 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
     of another network. Such presets are left out.
 
     Args:
-        wanted: the flag or command that needs KerasHub, for the error message.
+        needed_by: the flag or command that needs KerasHub, for the error message.
         packages: for each backbone class, the name of its package in KerasHub.
 
     Returns:
@@ -116,7 +116,7 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
     """
     spec = importlib.util.find_spec("keras_hub")
     if spec is None or not spec.submodule_search_locations:
-        raise missing_hub(wanted)
+        raise missing_hub(needed_by)
     models = Path(spec.submodule_search_locations[0]) / "src" / "models"
     presets = {}
     for class_name, package in packages.items():
@@ -128,7 +128,7 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
     return presets
 
 
-def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
+def convert_config(folder: Path, needed_by: str) -> dict[str, Any]:
     """The backbone class and its arguments for a ``config.json`` of timm or transformers.
 
     KerasHub's converters are called directly, because ``get_config`` of a backbone that KerasHub has
@@ -136,7 +136,7 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
 
     Args:
         folder: the folder that contains ``config.json``.
-        wanted: the flag or command that needs KerasHub, for the error message.
+        needed_by: the flag or command that needs KerasHub, for the error message.
 
     Returns:
         A dictionary of JSON values: ``class_name``, and ``config``, which has the arguments of the
@@ -147,7 +147,7 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
 
     Tried with KerasHub 0.32.0; tested by ``test_files_of_timm_are_converted``.
     """
-    import_keras_hub(wanted)
+    import_keras_hub(needed_by)
     from keras_hub.src.utils.preset_utils import get_preset_loader
 
     try:
@@ -157,7 +157,7 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
         return {"class_name": name, "config": json.loads(json.dumps(arguments))}
     except Exception as error:  # the converters raise errors of many types
         raise UserError(
-            f"{wanted}: KerasHub cannot convert this network ({first_line(error)}); seedtf models "
+            f"{needed_by}: KerasHub cannot convert this network ({first_line(error)}); seedtf models "
             "lists networks that work"
         ) from error
 

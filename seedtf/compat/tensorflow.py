@@ -50,11 +50,11 @@ def has_addons() -> bool:
     return KERAS_2 and importlib.util.find_spec("tensorflow_addons") is not None
 
 
-def import_addons(wanted: str) -> Any:
+def import_addons(needed_by: str) -> Any:
     """The module ``tensorflow_addons``, imported without its end-of-life warning.
 
     Args:
-        wanted: the flag and value that need Addons, for the error message.
+        needed_by: the flag and value that need Addons, for the error message.
 
     Raises:
         UserError: Addons is not installed, or does not support this version of Keras.
@@ -62,7 +62,7 @@ def import_addons(wanted: str) -> Any:
     Tried with Addons 0.23.0; tested by ``test_addons_are_imported_or_the_error_names_what_to_install``.
     """
     if not has_addons():
-        raise missing_addons(wanted)
+        raise missing_addons(needed_by)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow_addons

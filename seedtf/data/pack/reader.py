@@ -37,7 +37,7 @@ _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 class Pack:
     """The images of a packed folder.
 
-    In memory, an image takes the bytes of its name and about 40 more.
+    No pixels are kept in memory: each image takes the length of its name plus about 40 bytes.
 
     Attributes:
         folder: the absolute path of the folder.
@@ -75,7 +75,8 @@ class Pack:
         self._starts = list(itertools.accumulate(counts, initial=0))
         for file, size in zip(self._shards, sizes, strict=True):
             if os.path.basename(file) != file:
-                # Otherwise a hostile pack could make seedtf read any file of the machine as images.
+                # Without this check, a hostile pack could make seedtf read any file of the machine as
+                # an image.
                 raise _damaged(meta_path, f"{file!r} lies outside the pack")
             _check_size(os.path.join(folder, file), size)
         self.names, self.labels, self.sides, self.sizes = _read_index(
@@ -136,16 +137,21 @@ class Pack:
             return reader
 
 
-def import_array_record(wanted: str) -> Any:
+def import_array_record(needed_by: str) -> Any:
     """Imports the module that reads and writes ArrayRecord files.
 
+    Args:
+        needed_by: the folder or flag that needs the package; the message begins with it.
+
     Raises:
-        UserError: the package is not installed; the message begins with ``wanted``.
+        UserError: the package is not installed.
     """
     try:
         return importlib.import_module("array_record.python.array_record_module")
     except ImportError:
-        raise UserError(f"{wanted}: needs array-record; run: pip install 'seedtf[pack]'") from None
+        raise UserError(
+            f"{needed_by}: needs array-record; run: pip install 'seedtf[pack]'"
+        ) from None
 
 
 def _read_meta(path: str) -> dict[str, Any]:
@@ -167,12 +173,13 @@ def _read_meta(path: str) -> dict[str, Any]:
 def _read_index(
     path: str, digest: str, class_names: Sequence[str]
 ) -> tuple[StringArray, np.ndarray, np.ndarray | None, np.ndarray]:
-    label_of = {name: label for label, name in enumerate(class_names)}
+    label_of = {class_name: label for label, class_name in enumerate(class_names)}
     labels, sizes = array("i"), array("q")
     sides: list[str] = []
     shared: dict[str, str] = {}  # All rows share one copy of each side, to save memory.
 
     def names() -> Iterator[str]:
+        """Yields the name of each row, and appends its label, size and side to the lists above."""
         rows = _checked_rows(path, digest)
         if next(rows, None) != INDEX_COLUMNS:
             raise ValueError(f"columns are not {','.join(INDEX_COLUMNS)}")
