@@ -17,7 +17,7 @@ from seedtf.compat.keras import (
     all_variables,
     build_optimizer,
     check_keras_version,
-    keep_random_states,
+    keep_random_states_in_variables,
     metrics_variables,
     optimizer_variables,
 )
@@ -32,7 +32,7 @@ from seedtf.training.optim.optimizers import make_optimizer
 
 
 def model_with_dropout() -> keras.Model:
-    keep_random_states()
+    keep_random_states_in_variables()
     image = keras.Input((8,))
     return keras.Model(image, keras.layers.Dropout(0.5)(keras.layers.Dense(8)(image)))
 
@@ -79,7 +79,7 @@ def test_the_loss_scale_is_one_of_the_optimizer_variables() -> None:
     assert len(optimizer_variables(scaled)) >= len(optimizer_variables(plain)) + 2
 
 
-def test_metrics_variables_are_the_sums_of_loss_and_accuracy() -> None:
+def test_metrics_variables_include_the_image_counts_of_loss_and_accuracy() -> None:
     model = model_with_dropout()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.test_on_batch(np.ones((4, 8), np.float32), np.zeros(4, np.int32))
@@ -124,6 +124,7 @@ def test_pillow_decodes_webp_if_tensorflow_cannot(monkeypatch) -> None:
     webp_header = read_header(encoded.getvalue())
     assert webp_header.needs_pillow
     data, header_values = to_decodable(encoded.getvalue(), webp_header)
+    # The values are width, height, orientation and has_alpha.
     assert (data[:2], header_values) == (b"BM", (8, 8, 1, 0))
 
 
@@ -150,4 +151,5 @@ def test_an_optimizer_is_described_with_what_it_wraps_and_when_it_averages() -> 
     assert describe_optimizer("adam", 10) == "adam"
     assert describe_optimizer("ranger", 10).startswith("ranger (lookahead around radam)")
     assert "end of every epoch from epoch 8 on" in describe_optimizer("swa", 10)
+    # These are counted from 0, so 7 is the epoch that users call 8.
     assert [first_averaged_epoch(epochs) for epochs in (1, 4, 10, 200)] == [0, 3, 7, 150]

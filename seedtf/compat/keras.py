@@ -29,7 +29,7 @@ __all__ = [
     "build_optimizer",
     "check_keras_version",
     "innermost_optimizer",
-    "keep_random_states",
+    "keep_random_states_in_variables",
     "layerwise_lr_class",
     "metrics_variables",
     "node_layer",
@@ -48,7 +48,7 @@ KERAS_2 = KERAS_VERSION.startswith("2.")
 """Whether this environment has Keras 2.15, not Keras 3."""
 
 
-def keep_random_states() -> None:
+def keep_random_states_in_variables() -> None:
     """Makes layers that are created after this call keep their random state in variables.
 
     A random state in variables can be saved and restored. Keras 3 always has such variables. By
@@ -126,7 +126,7 @@ def metrics_variables(model: Any) -> list[Any]:
     """The running sums of a compiled model's metrics.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
-    ``test_metrics_variables_are_the_sums_of_loss_and_accuracy``.
+    ``test_metrics_variables_include_the_image_counts_of_loss_and_accuracy``.
     """
     if not KERAS_2:
         return list(model.metrics_variables)

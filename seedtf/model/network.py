@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from seedtf.compat.keras import check_keras_version, keep_random_states, with_values
+from seedtf.compat.keras import check_keras_version, keep_random_states_in_variables, with_values
 from seedtf.compat.keras_settings import check_keras_settings
 from seedtf.errors import UserError, first_line
 from seedtf.files import atomic_path
@@ -147,7 +147,7 @@ def build_network(
     if isinstance(model, str):
         preset = find_preset(model, with_weights=weights == "imagenet")
     name = preset.name if preset else resolve_model_name(str(model))
-    keep_random_states()
+    keep_random_states_in_variables()
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     if preset:
         features = _build_preset_body(preset, image, weights)
