@@ -39,7 +39,8 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
         return True
     try:
         _load(body, path)
-    except Exception as error:  # zip, HDF5 and Keras raise many types for a file of another kind
+    except Exception as error:
+        # For a file that does not fit, zip, HDF5 and Keras raise exceptions of many types.
         raise UserError(
             f"--weights={path} does not fit this network ({first_line(error)}); pass weights of "
             f"the same --model, here {model.name}"
@@ -54,15 +55,16 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
 def _try_load(model: keras.Model, path: Path) -> bool:
     try:
         _load(model, path)
-    except Exception:  # the caller then tries to load the body alone, and reports its error
+    except Exception:
+        # The caller then loads the body alone; if that fails too, it reports that second error.
         return False
     return True
 
 
 def _load(model: keras.Model, path: Path) -> None:
     with warnings.catch_warnings():
-        # Keras 3 warns if the file lacks an internal list without weights. Missing weights of a layer
-        # are still an error.
+        # Keras 3 warns about each internal list that the file does not have, even if the list holds no
+        # weights. A layer whose weights are missing is still an error.
         warnings.filterwarnings("ignore", message="Skipping nested container")
         model.load_weights(str(path))
 
@@ -71,7 +73,8 @@ def check_weights_file(path: Path) -> None:
     """Raises UserError unless ``path`` is an undamaged ``.keras``, ``.h5`` or ``.hdf5`` file."""
     if not path.exists():
         raise UserError(
-            f"--weights={path}: no such file; pass none, imagenet, or a .keras or .weights.h5 file"
+            f"--weights={path}: no such file; pass --weights=none, --weights=imagenet, or a .keras "
+            "or .weights.h5 file"
         )
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise UserError(
@@ -83,7 +86,7 @@ def check_weights_file(path: Path) -> None:
             check_archived_weights(path)
         else:
             check_hdf5(str(path), path.stat().st_size)
-    except Exception as error:  # zip and HDF5 raise many types for a damaged file
+    except Exception as error:  # for a damaged file, zip and HDF5 raise exceptions of many types
         raise UserError(
             f"--weights={path} is damaged or has the wrong suffix ({first_line(error)}); download "
             "or write the file again"

@@ -1,4 +1,4 @@
-"""Writes and reads the folder of ``seedtf ensemble``, which names the averaged runs and their weights.
+"""Writes and reads an ensemble's folder: the runs to average, and the weight of each in the average.
 
 An averaged run is called a member. All members have the same classes, but may have them in different
 orders. Nothing here imports TensorFlow or Keras.
@@ -32,7 +32,7 @@ def write_ensemble(
     runs: Sequence[RunPaths],
     weights: Sequence[float],
     class_names: Sequence[str],
-    num_images: int,
+    num_fitted_on: int,
 ) -> None:
     """Writes classes.txt, and ensemble.json with the relative path and the weight of each member.
 
@@ -41,14 +41,14 @@ def write_ensemble(
         runs: the members.
         weights: the weight of each member; the weights add up to 1.
         class_names: the classes in the order of the first member's outputs.
-        num_images: number of images on which the weights were fitted; 0 for equal weights.
+        num_fitted_on: number of images on which the weights were fitted; 0 for equal weights.
     """
     members = [
         {"run": os.path.relpath(run.root, folder), "weight": weight}
         for run, weight in zip(runs, weights, strict=True)
     ]
     write_text(RunPaths(folder).classes, format_class_names(class_names))
-    text = json.dumps({"fitted_on": num_images, "members": members}, indent=1) + "\n"
+    text = json.dumps({"fitted_on": num_fitted_on, "members": members}, indent=1) + "\n"
     write_text(folder / _FILE_NAME, text)
 
 
@@ -70,8 +70,8 @@ def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[fl
     for run in runs:
         if not run.best.is_file():
             raise UserError(
-                f"{folder}: its run {run.root} is missing or incomplete; put the run there, because an "
-                "ensemble finds its runs by relative paths"
+                f"{folder}: the run {run.root} is missing or incomplete; put it back at that path (an "
+                "ensemble refers to its runs by paths relative to its own folder)"
             )
     return runs, weights
 
@@ -87,7 +87,8 @@ def match_classes(
 
     Args:
         class_names: the classes of a run, in the order of the outputs of its model.
-        wanted: the same classes in the order of the result.
+        wanted: the same classes, in the order that the caller needs; the result has one position for
+            each.
         run: the name of the run with ``class_names``, for the message.
         other: the name of the run or ensemble with ``wanted``, for the message.
 

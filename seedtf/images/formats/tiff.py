@@ -12,9 +12,10 @@ __all__ = ["read_tiff"]
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 _SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 _MAX_TAGS = 4096
-# The bytes of a value of each type, from BYTE (1) to IFD8 (18).
+# The size in bytes of one value, indexed by the number of its type: BYTE is type 1, IFD8 type 18; 0 for
+# an unused number.
 _TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
-_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_UNSIGNED_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _ACCEPTED_TILE_PIXELS = 1 << 24
 
 
@@ -42,7 +43,8 @@ def read_tiff(data: bytes) -> Header:
     # Pillow reads every tag into memory. Many tags that point to the same bytes of the file could take
     # more memory than the file.
     if tag_bytes > len(data):
-        raise RefusedError("corrupt", f"TIFF with {tag_bytes} bytes of tags in {len(data)}")
+        detail = f"TIFF whose tags claim {tag_bytes} bytes, in a file of {len(data)}"
+        raise RefusedError("corrupt", detail)
     return Header("tiff", width, height, needs_pillow=True)
 
 
@@ -52,7 +54,7 @@ def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:
     The first value is 0 if the type of the tag is not an unsigned integer.
     """
     order = "<" if data[:2] == b"II" else ">"
-    is_bigtiff = 43 in data[2:4]  # the version number, which is 42 in TIFF
+    is_bigtiff = 43 in data[2:4]  # the version: 43 in BigTIFF, 42 in TIFF; its byte order varies
     offset_code, count_code, start = ("Q", "Q", 8) if is_bigtiff else ("I", "H", 4)
     (position,) = struct.unpack_from(order + offset_code, data, start)
     (num_tags,) = struct.unpack_from(order + count_code, data, position)
@@ -65,7 +67,7 @@ def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:
     for entry_at in range(first, first + num_tags * step, step):
         tag, kind, num_values = entry.unpack_from(data, entry_at)
         size = num_values * _TYPE_BYTES[kind] if kind < len(_TYPE_BYTES) else 0
-        value, code = 0, _INTEGERS.get(kind)
+        value, code = 0, _UNSIGNED_CODES.get(kind)
         if code and num_values:
             value_at = entry_at + entry.size
             if size > inline_bytes:  # The entry has only the position of the values.
