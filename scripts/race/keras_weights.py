@@ -2,7 +2,8 @@
 
 python keras_weights.py PRESET RACE
 
-RACE is the folder that ``benchmark_race.py prepare --out`` fills. timm_weights.py reads the file.
+RACE is the folder that ``benchmark_race.py prepare --out`` fills. weights.npz is written to this
+folder; timm_weights.py reads it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ IMAGE_SIZE, NUM_IMAGES = 128, 4
 
 
 def main(preset: str, race: str) -> None:
-    """Writes the weights in the order of the layers, and four scaled images with their features."""
+    """Writes the weights in the order of the layers, and four images and their features.
+
+    The pixels of the images are scaled to about [-1, 1].
+    """
     body = keras_hub.models.Backbone.from_preset(preset)
     paths = sorted((Path(race) / "data" / "val").glob("*/*"))
     paths = paths[:: max(len(paths) // NUM_IMAGES, 1)][:NUM_IMAGES]

@@ -1,4 +1,4 @@
-"""``seedtf train``: parses the flags, trains, and prints the result and the ``RESULT`` line."""
+"""``seedtf train``: trains with the flags, and prints the result as text, then as a ``RESULT`` line."""
 
 from __future__ import annotations
 

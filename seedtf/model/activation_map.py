@@ -60,20 +60,20 @@ def split_for_maps(
     Example:
         >>> from seedtf.model.network import build_network
         >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
-        >>> outputs, to_map = split_for_maps(network)
-        >>> features, logits = outputs(tf.zeros([1, 16, 16, 3]))
+        >>> feature_model, to_map = split_for_maps(network)
+        >>> features, logits = feature_model(tf.zeros([1, 16, 16, 3]))
         >>> to_map(features, tf.constant([2])).shape
         TensorShape([1, 2, 2])
     """
     pool, head = model.get_layer(_POOL), model.get_layer(HEAD)
-    outputs = keras.Model(model.input, [pool.input, head.output])
+    feature_model = keras.Model(model.input, [pool.input, head.output])
     kernel = head.kernel if isinstance(head.kernel, tf.Variable) else head.kernel.value
 
     def to_map(features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        weights = tf.gather(tf.cast(kernel, tf.float32), classes, axis=1)
-        return tf.einsum("bhwc,cb->bhw", tf.cast(features, tf.float32), weights)
+        class_kernels = tf.gather(tf.cast(kernel, tf.float32), classes, axis=1)
+        return tf.einsum("bhwc,cb->bhw", tf.cast(features, tf.float32), class_kernels)
 
-    return outputs, to_map
+    return feature_model, to_map
 
 
 def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> MapFunction:
@@ -97,8 +97,8 @@ def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = 
     def compute_mean_map(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         pixels = tf.cast(images, tf.float32)
         member_maps = [
-            to_map(outputs(resize_for(model, pixels), training=False)[0], classes)
-            for model, (outputs, to_map) in zip(models, members, strict=True)
+            to_map(feature_model(resize_for(model, pixels), training=False)[0], classes)
+            for model, (feature_model, to_map) in zip(models, members, strict=True)
         ]
         return mean_map(member_maps, weights)
 
@@ -106,7 +106,10 @@ def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = 
 
 
 def mean_map(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
-    """The mean of maps, float32 ``[B, h, w]``, which are resized to the size of the largest map."""
+    """The mean of maps, float32 ``[B, h, w]``, weighted by ``weights`` or equally.
+
+    Smaller maps are first resized to the size of the largest.
+    """
     largest = max(tuple(values.shape[1:]) for values in maps)
     resized = [
         values

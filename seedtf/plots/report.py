@@ -22,7 +22,7 @@ from seedtf.plots.base import (
 __all__ = ["MAX_DRAWN_CLASSES", "MAX_NUMBERED_CLASSES", "draw_confusion", "draw_reliability"]
 
 MAX_NUMBERED_CLASSES = 40
-"""With more classes, the cells of a confusion matrix have no numbers, which would not fit."""
+"""With more classes, numbers would not fit into the cells of a confusion matrix and are left out."""
 
 MAX_DRAWN_CLASSES = 80
 """With more classes, only the classes with the most mistakes are drawn, to limit the image size."""
