@@ -105,7 +105,7 @@ def test_commands_accept_the_old_name_of_out(command, old_name, capsys) -> None:
     assert error == f"seedtf {command}: --batch_size=0: out of range; pass 1 or more"
 
 
-def test_out_is_no_alias_of_run_dir_in_a_command_that_has_its_own_out() -> None:
+def test_a_command_with_a_flag_out_does_not_take_out_for_run_dir() -> None:
     given = parse_given_flags(LrFindConfig, "lr_find", ["--out=results", "--run_dir=runs/x"])
     assert given == {"out": "results", "run_dir": "runs/x"}
 
@@ -132,6 +132,7 @@ def test_the_help_of_preview_shows_data_and_augmentation_only(capsys) -> None:
     shown = capsys.readouterr().out
     assert headings(shown) == ["Data", "Augmentation"]
     assert re.findall(r"^  --(\w+)$", shown, re.MULTILINE)[:2] == ["out", "seed"]
+    # The other flags of train are accepted too, so that the flags.txt of a run can be passed.
     assert parse_given_flags(TrainConfig, "preview", ["--epochs=3"]) == {"epochs": 3}
 
 

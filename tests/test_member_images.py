@@ -29,7 +29,10 @@ NAMES = st.lists(
 
 
 def write_run(folder: Path, rows: dict[str, tuple[str, str]]) -> str:
-    """Writes config.json and split.csv of a run; ``rows`` has the label and the side of each image."""
+    """Writes config.json and split.csv of a run.
+
+    ``rows`` maps the path of each image to its label and its side of the split: train, val or test.
+    """
     folder.mkdir(parents=True)
     RunPaths(folder).config.write_text(json.dumps({"resolved": {"data_root": "/data"}}))
     lines = [csv_line(path, label, side) for path, (label, side) in rows.items()]
@@ -75,10 +78,11 @@ def test_only_images_that_no_member_trained_on_are_shared(tmp_path: Path) -> Non
     # Image 4 has two labels. This is no error: run ``a`` trained on the image, so it is not shared.
     shared = shared_images(members)
     assert shared == ["/data/1"]
-    end = "images it did not train on can be used; other members trained on 1 and lack"
     assert describe_unused(members, shared) == [
-        f"{a}: 1 of the 3 {end} 1",
-        f"{b}: 1 of the 2 {end} 0",
+        f"{a}: 1 of the 3 images it did not train on can be used; "
+        "other members trained on 1 and lack 1",
+        f"{b}: 1 of the 2 images it did not train on can be used; "
+        "other members trained on 1 and lack 0",
     ]
     assert describe_unused(members[:1], shared_images(members[:1])) == []
 

@@ -109,6 +109,7 @@ def test_the_other_process_imports_neither_keras_nor_seedtf(
     code = (
         "import runpy, sys; script, *arguments = sys.argv[1:]\n"
         "runpy.run_path(script)['main'](*arguments)\n"
+        # The script sets ``sys.modules["keras"]`` to None, which makes an import of Keras fail.
         "loaded = {n.split('.')[0] for n, module in sys.modules.items() if module is not None}\n"
         "assert 'tensorflow' in loaded and not loaded & {'keras', 'seedtf'}, loaded"
     )
@@ -124,7 +125,15 @@ def test_the_other_process_imports_neither_keras_nor_seedtf(
 
 
 def make_parity(export_format: str, agreement: float, difference: float | None) -> Parity:
-    return Parity(export_format, "x 1", 200, agreement, difference, (), 0.1)
+    return Parity(
+        format=export_format,
+        runtime="x 1",
+        images=200,
+        top1_agreement=agreement,
+        max_abs_difference=difference,
+        refused=(),
+        seconds=0.1,
+    )
 
 
 @pytest.mark.parametrize("export_format", ["saved_model", "litert", "onnx"])
@@ -143,7 +152,7 @@ def test_int8_warns_below_98_percent_of_agreement_and_is_a_fault_below_90() -> N
     assert make_parity("litert_int8", 0.0, None).fault
 
 
-def test_probabilities_that_are_not_finite_or_not_as_many_never_agree() -> None:
+def test_nan_or_a_different_number_of_rows_never_agrees() -> None:
     bad = TABLE.copy()
     bad[0, 0] = np.nan
     assert parity_worker.compare(bad, TABLE) == (0.0, None)

@@ -72,7 +72,7 @@ def test_the_cache_key_changes_when_a_file_in_the_bucket_changes(bucket, memory)
     assert cache_key(scan_folder(bucket), 8) != before
 
 
-def test_a_label_table_can_be_at_a_url_and_files_are_copied_for_tensorflow(bucket, memory):
+def test_a_label_table_at_a_url_names_images_that_are_copied_for_tensorflow(bucket, memory):
     memory.pipe_file("/b/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
     catalog = read_label_table("memory://b/labels.csv", bucket).catalog
     assert catalog.class_names == ("f", "é")
@@ -100,7 +100,7 @@ def test_a_pack_in_a_bucket_is_copied_once(memory, tiny_folder, tmp_path, capsys
     [copy] = copies
     assert "using the cached copy" in capsys.readouterr().out
     catalog, _ = list_files(copy)
-    files = [read_file(path, 1 << 20) for path in catalog.absolute_paths()]
+    files = [read_file(path, max_pixels=1 << 20) for path in catalog.absolute_paths()]
     assert files == [(tiny_folder / path).read_bytes() for path in catalog.paths]
     assert [path.name for path in (cache / "packs").iterdir()] == [Path(copy).name]
     shard = "/b/packed/images-00000.array_record"
@@ -113,7 +113,7 @@ def test_a_pack_in_a_bucket_is_copied_once(memory, tiny_folder, tmp_path, capsys
     memory.rm(shard)
     with pytest.raises(UserError, match="cannot be copied: No such file"):
         unpack_archive(url, "--data_dir", tmp_path / "other")
-    # A path of something else than a pack or an archive is returned unchanged.
+    # A URL without a pack is returned unchanged, even if nothing is there.
     assert unpack_archive("memory://b/none", "--data_dir", cache) == "memory://b/none"
 
 
@@ -126,7 +126,8 @@ def test_missing_and_too_large_files_raise_errors_and_an_empty_file_is_read(buck
     assert read_file("memory://b/empty.png", max_pixels=9) == b""
     with pytest.raises(FileNotFoundError):
         read_file("memory://b/none.png", max_pixels=9)
-    # A file of an image of 1 pixel may have at most 64 MiB of metadata and 8 bytes for the pixel.
+    # With max_pixels=1, a file may have at most 64 MiB + 8 bytes: 64 MiB for metadata and 8 bytes for
+    # each pixel.
     memory.pipe_file("/b/large.png", bytes((64 << 20) + 100))
     with pytest.raises(RefusedError, match="more than"):
         read_file("memory://b/large.png", max_pixels=1)

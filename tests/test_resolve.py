@@ -28,7 +28,7 @@ def resolved(machine: Machine | None = None, **flags: object) -> Settings:
     return resolve(TrainConfig(data_dir="x", **flags), machine or Machine(cores=4))
 
 
-def test_resolve_plan_segments_and_machine_import_no_tensorflow() -> None:
+def test_the_modules_that_resolve_flags_import_no_tensorflow() -> None:
     modules = ("resolve", "plan", "segments", "machine")
     imports = "; ".join(f"import seedtf.training.{name}" for name in modules)
     check = "import sys; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
@@ -54,11 +54,12 @@ def test_on_a_gpu_auto_means_16_bits_xla_and_augmentation_on_the_gpu() -> None:
     assert settings.augments_on_device
 
 
-@pytest.mark.parametrize("flag", [{"augment_impl": "tf_image"}, {"data_service": "server:5000"}])
-def test_the_help_names_the_flags_that_keep_augmentation_on_the_host(flag: dict[str, str]) -> None:
-    settings = resolved(Machine(gpus=(AMPERE,)), **flag)
+@pytest.mark.parametrize(
+    ("name", "value"), [("augment_impl", "tf_image"), ("data_service", "server:5000")]
+)
+def test_the_help_names_the_flags_that_keep_augmentation_on_the_host(name: str, value: str) -> None:
+    settings = resolved(Machine(gpus=(AMPERE,)), **{name: value})
     assert not settings.augments_on_device
-    (name,) = flag
     assert settings.placement_reason.startswith(f"on the host: --{name}")
     (placement,) = (f for f in dataclasses.fields(TrainConfig) if f.name == "placement")
     assert f"--{name} is" in placement.metadata["help"]
@@ -93,7 +94,16 @@ def test_the_default_learning_rate_follows_optimizer_weights_recipe_and_network(
     ("name", "lr"), [("EfficientNetBackbone", 2.5e-3), ("VGGBackbone", 1e-4), ("ViTBackbone", 1e-4)]
 )
 def test_only_presets_of_efficientnets_are_finetuned_at_a_high_rate(name: str, lr: float) -> None:
-    preset = Preset("/gone", {"class_name": name, "config": {}}, 1.0, 0.0, ImageSizes(), "mit", 0)
+    # ``resolve`` does not read the files of the preset, so the folder need not exist.
+    preset = Preset(
+        source="/gone",
+        backbone={"class_name": name, "config": {}},
+        scale=1.0,
+        offset=0.0,
+        sizes=ImageSizes(),
+        licence="mit",
+        parameters=0,
+    )
     config = TrainConfig(data_dir="x", model="/gone")
     assert resolve(config, Machine(hub=True), preset).lr == pytest.approx(lr)
 
@@ -105,9 +115,9 @@ def test_with_a_warm_up_the_learning_rate_is_set_at_every_step() -> None:
 
 def test_optimizers_of_addons_have_no_decay_by_default() -> None:
     machine = Machine(keras_2=True, addons=True)
-    # Keras 2 has no lamb, so the one of TensorFlow Addons is used.
     assert resolved(machine, optimizer="radam").weight_decay == 0.0
     assert resolved(machine, optimizer="adamw").weight_decay == 0.05
+    # With Keras 2, lamb is the optimizer of TensorFlow Addons.
     assert resolved(machine, optimizer="lamb").weight_decay == 0.0
     assert resolved(Machine(), optimizer="lamb").weight_decay == 0.05
 
@@ -190,7 +200,7 @@ def test_what_cannot_work_is_refused_before_data_is_read(
 
 
 @given(st.integers(1, 10**6))
-def test_an_epoch_of_50_steps_replaces_the_batch_norm_statistics_before_it(
+def test_after_an_epoch_of_50_or_more_steps_the_earlier_batch_norm_statistics_hardly_count(
     steps_per_epoch: int,
 ) -> None:
     momentum = batch_norm_momentum(steps_per_epoch)
