@@ -425,7 +425,7 @@ def test_a_fold_whose_images_are_all_left_out_has_no_accuracy(
     context = ReportContext(tmp_path, OUT_OF_FOLD, tmp_path, "tiny", 16, 1, ())
     write_report(report, context, tmp_path / "r", folds=values)
     written = ReportPaths(tmp_path / "r")
-    assert json.loads(written.values.read_text())["cross_validation"] == values
+    assert json.loads(written.report_json.read_text())["cross_validation"] == values
     page = written.page.read_text(encoding="utf-8")
     assert page.count("<td>0</td><td>–</td><td>–</td><td>1 of 1</td>") == 1
 
