@@ -34,7 +34,7 @@ from seedtf.probing.probe import KNN, LOGISTIC, Probe, probe
 from seedtf.runs.folder import read_settings
 from seedtf.runs.listing import list_runs
 from seedtf.runs.paths import RunPaths
-from seedtf.training.fitted_head import C_VALUES, fit_head, start_from_fitted_head
+from seedtf.training.fitted_head import C_VALUES, FeatureScaling, fit_head, start_from_fitted_head
 from seedtf.training.machine import Machine
 from seedtf.training.resolve import resolve
 
@@ -90,6 +90,14 @@ def scaled(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     deviations = train.std(axis=0)
     mean, deviation = train.mean(axis=0), np.median(deviations[deviations > 0])
     return (train - mean) / deviation, (test - mean) / deviation
+
+
+def test_constant_features_do_not_change_the_scale_of_the_others() -> None:
+    features = np.array([[1, 0, 7], [5, 0, 7]], np.float32)  # the deviations are 2, 0 and 0
+    scaled_features = FeatureScaling.of(features)(features)
+    np.testing.assert_array_equal(scaled_features, [[-1, 0, 0], [1, 0, 0]])
+    constant = features[:, 1:]
+    np.testing.assert_array_equal(FeatureScaling.of(constant)(constant), np.zeros((2, 2)))
 
 
 def test_each_fold_is_predicted_from_the_others_as_scikit_learn_does(cloud: Cloud) -> None:

@@ -51,7 +51,7 @@ def predict_out_of_fold(
 ) -> OutOfFold:
     """For each fold, fits both classifiers on the other folds and predicts the images of the fold.
 
-    The mean and standard deviation of the features and the strength of the penalty are determined on
+    The scaling of the features (``FeatureScaling``) and the strength of the penalty are determined on
     the other folds, too, without the images to predict.
 
     Args:
