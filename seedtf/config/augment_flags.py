@@ -40,8 +40,8 @@ class AugmentFlags(RecipeFlags):
     crop: float = option(
         0.2,
         "Largest fraction of each side that is cropped away, 0 to 0.9. To change the aspect ratio, "
-        "--stretch crops one side further. With the defaults of both flags and --augment_strength=1, up "
-        "to 24 % of it is lost.",
+        "--stretch crops one side further. With the defaults of both flags and "
+        "--augment_strength=1, up to 24 % of it is lost.",
         low=0.0,
         high=0.9,
     )
