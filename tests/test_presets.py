@@ -5,6 +5,7 @@ No test loads weights.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import subprocess
@@ -24,6 +25,7 @@ from seedtf.model.backbones import PACKAGES, ImageSizes, check_backbone, image_s
 from seedtf.model.families import weights_licence
 from seedtf.model.listing import PARAMETERS, list_models
 from seedtf.model.presets import Preset, find_preset, is_folder, is_preset
+from seedtf.report import silent
 from seedtf.runs.presets import initial_weights_licence, resolve_preset
 from seedtf.training.machine import Machine
 from seedtf.training.resolve import resolve
@@ -277,7 +279,8 @@ def test_files_of_hugging_face_come_from_its_cache(
 def test_a_failed_download_gives_a_one_line_error(
     error: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import huggingface_hub
+    import huggingface_hub.constants
+    import huggingface_hub.errors
 
     def fail(*args: object, **options: object) -> str:
         if error == "OSError":
@@ -289,6 +292,32 @@ def test_a_failed_download_gives_a_one_line_error(
     with pytest.raises(UserError, match=message) as caught:
         find_preset("hf://owner/name")
     assert "\n" not in str(caught.value)
+
+
+@needs_hub
+@pytest.mark.parametrize("is_hidden", [True, False])
+def test_a_download_shows_a_bar_on_a_terminal_unless_seedtf_is_silent(
+    is_hidden: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub.constants
+    import huggingface_hub.utils
+
+    were_disabled = []
+
+    def download(*args: object, **options: object) -> str:
+        were_disabled.append(huggingface_hub.utils.are_progress_bars_disabled())
+        return str(write_texts(tmp_path / "vit", "ViTBackbone"))
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    huggingface_hub.utils.enable_progress_bars()
+    try:
+        with silent() if is_hidden else contextlib.nullcontext():
+            find_preset("hf://owner/name", with_weights=False)
+    finally:
+        huggingface_hub.utils.enable_progress_bars()
+    assert were_disabled == [is_hidden]
 
 
 def test_models_prints_json_without_importing_tensorflow() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from seedtf.compat.keras_hub import builtin_presets, has_keras_hub, import_hugging_face
 from seedtf.errors import UserError, first_line, missing_hub
 from seedtf.model.backbones import PACKAGES
-from seedtf.report import report
+from seedtf.report import is_silent, report
 
 __all__ = ["cached_folder", "is_url", "locate"]
 
@@ -84,7 +84,7 @@ def _fetch_from_hugging_face(wanted: str, repository: str, with_weights: bool) -
         if isinstance(found, str) and _is_complete(Path(found).parent, with_weights):
             return Path(found).parent
         report("download", f"{repository} from Hugging Face")
-        if not sys.stderr.isatty():
+        if is_silent() or not sys.stderr.isatty():
             hub.utils.disable_progress_bars()
         return Path(hub.snapshot_download(repository, allow_patterns=names))
     except hub.errors.HFValidationError as error:
