@@ -121,7 +121,7 @@ def run(arguments: list[str]) -> int:
     report("wrong", f"{int(found.wrong.sum()):,} of {num_images:,} labels, by confident learning")
     split = f", {num_across} of them on different sides of the split" if num_across else ""
     sets = format_count(len(found.near_duplicates), "set")
-    report("twins", f"{sets} of near duplicates{split}")
+    report("similar", f"{sets} of near duplicates{split}")
     outliers = format_count(len(found.outliers), "image")
     report("outliers", f"{outliers} with the most distant nearest neighbours")
     report("quality", format_count(len(found.poor), "poor image"))

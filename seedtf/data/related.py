@@ -86,9 +86,9 @@ def find_related(
         catalog: N files.
         all_opened: whether every file was opened before; if not, neither identical files nor near
             duplicates are searched for.
-        twins: the value of ``--twins``. ``together`` searches for near duplicates among any number of
-            local files, ``auto`` among at most ``MAX_SEARCHED``, and ``ignore`` does not search. If
-            there are too many files, or they are at a URL, a line says that they are not searched.
+        twins: the value of ``--twins``. With ``together``, all local files are compared for near
+            duplicates; with ``auto``, only if there are at most ``MAX_SEARCHED``; with ``ignore``, none
+            are. If there are too many files, or they are at a URL, a line says that none are compared.
         user_groups: the groups that the user named; None for none.
         cache_dir: the folder in which the pairs are stored, so that a later run need not search.
         max_pixels: images with more pixels are not compared.

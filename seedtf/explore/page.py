@@ -183,7 +183,7 @@ class _Page:
         return sheet, column * _THUMBNAIL_SIZE, row * _THUMBNAIL_SIZE
 
     def _suspects(self) -> Iterator[dict[str, Any]]:
-        """Yields the values of each suspect: those of ``_card``, picture, heat map and neighbours."""
+        """Yields for each suspect the values of ``_card``, its image, heat map and neighbours."""
         explored, result = self.explored, self.result
         root, indices = folder_at(str(explored.catalog.root)), result.suspects.tolist()
         heats = explored.compute_heatmaps(indices, result.proposed[result.suspects])

@@ -111,8 +111,8 @@ def probe(
 ) -> Probe:
     """Compares networks by the cross-validated accuracy of classifiers on their frozen features.
 
-    Identical files, the images of a group and, unless ``twins`` is ``ignore``, near duplicates are in
-    the same fold. Features that were computed before are read from the cache.
+    Identical files and the images of a group are in the same fold, and near duplicates too, unless
+    ``twins`` is ``ignore``. Features that were computed before are read from the cache.
 
     Args:
         data_dir: labelled images, as for training.

@@ -142,8 +142,8 @@ def _read_saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     saved = read_settings(run_dir, flag=flag)
-    # Releases without --twins did not look for near duplicates. For a run of such a release,
-    # --twins=ignore prevents that near duplicates change its split.
+    # A run of a release without --twins was split without a search for near duplicates.
+    # --twins=ignore gives it the same split again.
     return {"twins": "ignore"} | {name: saved[name] for name in saved if name in names}
 
 
