@@ -152,7 +152,8 @@ def test_converted_networks_predict_the_same(family: Family, tmp_path: Path) -> 
 
 def test_a_restored_state_trains_on_with_the_same_bits(family: Family) -> None:
     labels = np.array([0, 2], np.int32)
-    trainer = family.make_trainer(family.network)
+    network = family.build("imagenet")  # the other tests need the fixture's network untrained
+    trainer = family.make_trainer(network)
     trainer.train_on_batch(family.pixels, labels)
     state = capture_state(trainer, epoch=0, step=0, facts={})
     trainer.train_on_batch(family.pixels, labels)
@@ -161,20 +162,21 @@ def test_a_restored_state_trains_on_with_the_same_bits(family: Family) -> None:
     restore_weights(other, state)
     restore_optimizer(restored, state)
     restored.train_on_batch(family.pixels, labels)
-    for value, wanted in zip(other.get_weights(), family.network.get_weights(), strict=True):
+    for value, wanted in zip(other.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_array_equal(value, wanted)
 
 
 def test_a_frozen_body_does_not_change(family: Family) -> None:
-    set_body_trainable(family.network, False)
-    body = family.network.get_layer("backbone")
-    before, head = body.get_weights(), family.network.get_layer("logits").get_weights()
-    trainer = family.make_trainer(family.network)
+    network = family.build("imagenet")
+    set_body_trainable(network, False)
+    body = network.get_layer("backbone")
+    before, head = body.get_weights(), network.get_layer("logits").get_weights()
+    trainer = family.make_trainer(network)
     trainer.train_on_batch(family.pixels, np.array([0, 2], np.int32))
     assert len(trainer.optimizer.variables) < 10
     for value, wanted in zip(body.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, wanted)
-    assert np.abs(family.network.get_layer("logits").get_weights()[0] - head[0]).min() > 0
+    assert np.abs(network.get_layer("logits").get_weights()[0] - head[0]).min() > 0
 
 
 def test_the_rates_of_a_vision_transformer_rise_by_block(family: Family) -> None:
