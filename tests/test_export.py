@@ -23,13 +23,15 @@ from PIL import Image
 from seedtf.commands import export as command
 from seedtf.commands.main import run_command
 from seedtf.errors import UserError
+from seedtf.evaluation.classifier import open_classifier
 from seedtf.export import export, parity, parity_worker, serving_graph
 from seedtf.export.warmup import WARMUP_FILE, example_jpeg, write_warmup
+from seedtf.images.header import RefusedError
 from seedtf.model.network import build_network, save_model
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_validation
 from seedtf.runs.paths import RunPaths
-from seedtf.runs.saved_model import read_fit
+from seedtf.runs.saved_model import ImageSettings, read_image_settings
 
 SIZE, TEMPERATURE = 24, 1.6
 NAMES = ("alder", "two words", "öland rye")
@@ -195,9 +197,9 @@ def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> 
     assert tuple(classes.splitlines()) == run.class_names == NAMES
     facts = json.loads((exported.folder.parent / "parity.json").read_text("utf-8"))
     assert facts == json.loads((exported.folder / "assets.extra/parity.json").read_text("utf-8"))
-    assert read_fit(exported.folder) == facts["fit"] == "pad"
-    # Without the file, as in an export of an older release, read_fit returns "stretch".
-    assert read_fit(exported.folder.parent) == "stretch"
+    assert read_image_settings(exported.folder) == ("pad", facts["max_pixels"])
+    # Without the file, as in an export of an older release, the settings are the defaults.
+    assert read_image_settings(exported.folder.parent) == ImageSettings("stretch", 100_000_000)
     (row,) = facts["rows"]
     assert (row["format"], row["images"], row["top1_agreement"]) == ("saved_model", 24, 1.0)
     assert row["max_abs_difference"] <= 1e-4
@@ -453,6 +455,12 @@ def test_a_format_that_disagrees_with_the_model_is_left_out_and_the_rest_exporte
     printed = captured.out.splitlines()
     assert "--max_pixels=5000: 14 of 24 images are larger and were not compared" in captured.out
     assert facts["max_pixels"] == limit
+    classifier = open_classifier(out)
+    assert classifier.max_pixels == limit
+    files = [tf.io.encode_png(tf.zeros([50, width, 3], tf.uint8)).numpy() for width in (100, 101)]
+    classifier.prepare(files[0])
+    with pytest.raises(RefusedError, match="101×50 is more than 5000 pixels"):
+        classifier.prepare(files[1])
     assert any(line.startswith("not kept  litert: ") for line in printed)
     result = json.loads(printed[-1].removeprefix("RESULT "))
     assert result["formats"] == {"saved_model": True, "litert": False}

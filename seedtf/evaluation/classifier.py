@@ -21,7 +21,7 @@ from seedtf.images.header import MAX_PIXELS, STRETCH, RefusedError, read_header
 from seedtf.images.transcode import to_decodable
 from seedtf.model.activation_map import check_has_maps, make_map_function
 from seedtf.runs.open import load_run
-from seedtf.runs.saved_model import ServingSignature, newest_saved_model, read_fit
+from seedtf.runs.saved_model import ServingSignature, newest_saved_model, read_image_settings
 
 __all__ = ["Classifier", "Prediction", "open_classifier"]
 
@@ -241,6 +241,7 @@ def _open_run(
 
 def _open_export(path: Path) -> Classifier:
     signature = ServingSignature(path)
+    fit, max_pixels = read_image_settings(path)
 
     def classify(files: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
         try:
@@ -253,16 +254,17 @@ def _open_export(path: Path) -> Classifier:
             return [prediction for file in files for prediction in classify([file], k)]
         return [_prediction_of_row(outputs, row, k) for row in range(len(files))]
 
-    return Classifier(signature.num_classes, _decodable_bytes, classify, fit=read_fit(path))
+    prepare = functools.partial(_decodable_bytes, max_pixels=max_pixels)
+    return Classifier(signature.num_classes, prepare, classify, max_pixels, fit)
 
 
-def _decodable_bytes(data: bytes) -> bytes:
+def _decodable_bytes(data: bytes, *, max_pixels: int) -> bytes:
     """``data``, or a BMP of the same image if only Pillow can decode ``data``, but not an export."""
-    header = read_header(data)
+    header = read_header(data, max_pixels)
     if not header.needs_pillow:
         return data
     with pixel_budget.reserve(header.pixels):
-        return to_decodable(data, header)[0]
+        return to_decodable(data, header, max_pixels)[0]
 
 
 def _prediction_of_row(

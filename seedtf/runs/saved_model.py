@@ -1,22 +1,41 @@
-"""Finds the newest exported SavedModel in a folder; reads its signature and its value of ``--fit``."""
+"""Finds the newest exported SavedModel in a folder; reads its signature and its image settings."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from seedtf.errors import UserError, first_line
-from seedtf.images.header import FIT_MODES, STRETCH
+from seedtf.images.header import FIT_MODES, MAX_PIXELS, STRETCH
 from seedtf.runs.paths import PARITY
 
-__all__ = ["ServingSignature", "find_saved_model", "is_version", "newest_saved_model", "read_fit"]
+__all__ = [
+    "ImageSettings",
+    "ServingSignature",
+    "find_saved_model",
+    "is_version",
+    "newest_saved_model",
+    "read_image_settings",
+]
 
 _SAVED_MODEL = "saved_model.pb"
 _INPUT, _OUTPUTS = "image_bytes", {"probabilities", "classes"}
+
+
+class ImageSettings(NamedTuple):
+    """How an export decodes images.
+
+    Attributes:
+        fit: the value of ``--fit``, which makes images square.
+        max_pixels: the largest width × height that is decoded.
+    """
+
+    fit: str = STRETCH
+    max_pixels: int = MAX_PIXELS
 
 
 class ServingSignature:
@@ -91,17 +110,21 @@ def newest_saved_model(path: Path) -> Path | None:
     return newest if newest and (newest / _SAVED_MODEL).is_file() else None
 
 
-def read_fit(saved_model: Path) -> str:
-    """The value of ``--fit`` with which an export makes images square.
+def read_image_settings(saved_model: Path) -> ImageSettings:
+    """How an export decodes images.
 
-    It is ``stretch`` if parity.json cannot be read, or was written by a release without the flag.
+    A setting has its default value if parity.json cannot be read, or was written by a release without
+    the setting.
     """
     try:
         values = json.loads((saved_model / "assets.extra" / PARITY).read_text(encoding="utf-8"))
-        fit = str(values.get("fit", STRETCH))
+        fit, max_pixels = values.get("fit"), values.get("max_pixels")
     except (OSError, ValueError, AttributeError):
-        return STRETCH
-    return fit if fit in FIT_MODES else STRETCH
+        return ImageSettings()
+    is_limit = isinstance(max_pixels, int) and max_pixels > 0
+    return ImageSettings(
+        fit if fit in FIT_MODES else STRETCH, max_pixels if is_limit else MAX_PIXELS
+    )
 
 
 def is_version(name: str) -> bool:
