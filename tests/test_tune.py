@@ -106,8 +106,13 @@ def test_optimizers_without_decay_are_those_of_tensorflow_addons() -> None:
     keras_optimizers = {*OPTIMIZERS} - {*ADDONS_OPTIMIZERS}
     assert not any(needs_addons(name, keras_2=False) for name in keras_optimizers)
     assert {name for name in keras_optimizers if needs_addons(name, keras_2=True)} == {"lamb"}
-    names = [each.name for each in choose_space("", (), fixed_flags(optimizer="ranger"))]
-    assert "weight_decay" not in names
+    for name, keras_2, searched in [
+        ("ranger", False, False),
+        ("lamb", False, True),
+        ("lamb", True, False),
+    ]:
+        space = choose_space("", (), fixed_flags(optimizer=name), keras_2=keras_2)
+        assert ("weight_decay" in {each.name for each in space}) == searched
 
 
 def test_the_range_of_lr_is_a_tenth_to_ten_times_its_default() -> None:

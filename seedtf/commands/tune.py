@@ -99,8 +99,10 @@ def run(arguments: list[str]) -> int:
     given = parse_given_flags(TuneConfig, "tune", arguments)
     config = TuneConfig(**given)
     train_config = to_base_class(config, TrainConfig)
-    space = choose_space(config.search, set(given), train_config)
+    from seedtf.compat.keras import KERAS_2
     from seedtf.tuning.search import SearchSettings, search
+
+    space = choose_space(config.search, set(given), train_config, keras_2=KERAS_2)
 
     search(
         SearchSettings(

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seedtf.augment import FLIPS
-from seedtf.config.optim_flags import ADDONS_OPTIMIZERS, DEFAULT_BATCH_SIZE
+from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.training.optim.choice import needs_addons
 
 __all__ = ["SEARCHABLE", "SEARCHED_BY_DEFAULT", "Dimension", "choose_space", "first_values"]
 
@@ -127,7 +128,9 @@ SEARCHED_BY_DEFAULT = tuple(name for name in SEARCHABLE if name not in _ONLY_ON_
 """The flags that are searched if ``--search`` is not given. Flags that the user sets are left out."""
 
 
-def choose_space(search: str, given: Collection[str], config: TrainConfig) -> list[Dimension]:
+def choose_space(
+    search: str, given: Collection[str], config: TrainConfig, *, keras_2: bool = False
+) -> list[Dimension]:
     """The dimensions of a search, in the order of ``SEARCHABLE``.
 
     Args:
@@ -135,6 +138,8 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
             ``SEARCHED_BY_DEFAULT`` are searched; weight_decay only if the optimizer supports it.
         given: the flags that the user has set; they keep their values and are not searched.
         config: all flags. The learning rate of ``config`` is the middle of the range of lr.
+        keras_2: whether this is the Keras 2.15 environment, in which fewer optimizers support
+            weight_decay.
 
     Raises:
         UserError: ``search`` names a flag that cannot be searched or is in ``given``; the other flags
@@ -151,7 +156,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
                 f"--{name}={getattr(config, name)}: is both fixed and in --search; remove one of them"
             )
     searched = set(names or SEARCHED_BY_DEFAULT) - set(given)
-    if not names and config.optimizer in ADDONS_OPTIMIZERS:
+    if not names and needs_addons(config.optimizer, keras_2):
         searched.discard("weight_decay")
     space = [
         _center_lr_range(dimension, config)
