@@ -232,11 +232,12 @@ def test_a_preset_by_name_comes_from_the_cache_of_kaggle(
 
 @needs_hub
 def test_a_404_of_kaggle_means_a_missing_file_and_not_a_failed_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_texts(tmp_path / "served", "ViTBackbone")
 
     def serve(handle: str, path: str) -> str:
+        sys.stderr.write("a progress bar")
         if not (folder / path).exists():
             raise RuntimeError("404 Client Error: Not Found")
         return str(folder / path)
@@ -248,6 +249,7 @@ def test_a_404_of_kaggle_means_a_missing_file_and_not_a_failed_download(
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match="Kaggle has no such preset"):
         find_preset(address)
+    assert capsys.readouterr().err == ""  # which is no terminal here
 
 
 @needs_hub
@@ -315,9 +317,10 @@ def test_a_download_shows_a_bar_on_a_terminal_unless_seedtf_is_silent(
     try:
         with silent() if is_hidden else contextlib.nullcontext():
             find_preset("hf://owner/name", with_weights=False)
+        assert were_disabled == [is_hidden]
+        assert not huggingface_hub.utils.are_progress_bars_disabled()
     finally:
         huggingface_hub.utils.enable_progress_bars()
-    assert were_disabled == [is_hidden]
 
 
 def test_models_prints_json_without_importing_tensorflow() -> None:

@@ -8,11 +8,14 @@ version.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from seedtf.compat.keras_hub import builtin_presets, has_keras_hub, import_hugging_face
 from seedtf.errors import UserError, first_line, missing_hub
@@ -84,9 +87,8 @@ def _fetch_from_hugging_face(wanted: str, repository: str, with_weights: bool) -
         if isinstance(found, str) and _is_complete(Path(found).parent, with_weights):
             return Path(found).parent
         report("download", f"{repository} from Hugging Face")
-        if is_silent() or not sys.stderr.isatty():
-            hub.utils.disable_progress_bars()
-        return Path(hub.snapshot_download(repository, allow_patterns=names))
+        with _hugging_face_bars(hub):
+            return Path(hub.snapshot_download(repository, allow_patterns=names))
     except hub.errors.HFValidationError as error:
         raise UserError(f"{wanted}: write it as hf://owner/name") from error
     except hub.errors.GatedRepoError as error:
@@ -107,6 +109,36 @@ def _fetch_from_hugging_face(wanted: str, repository: str, with_weights: bool) -
         raise _download_error(wanted, error) from error
 
 
+def _hides_bars() -> bool:
+    return is_silent() or not sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def _hugging_face_bars(hub: ModuleType) -> Iterator[None]:
+    """Hides the progress bars of ``huggingface_hub`` inside the context, where they are not wanted."""
+    hides = _hides_bars() and not hub.utils.are_progress_bars_disabled()
+    if hides:
+        hub.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hides:
+            hub.utils.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def _kaggle_bars() -> Iterator[None]:
+    """Hides the progress bars of ``kagglehub`` inside the context, where they are not wanted.
+
+    The package has no setting for it. It writes the bars to ``sys.stderr``.
+    """
+    if not _hides_bars():
+        yield
+        return
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
+        yield
+
+
 def _fetch_from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
     import kagglehub  # noqa: PLC0415  an optional package
 
@@ -118,7 +150,8 @@ def _fetch_from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
     def fetch(name: str) -> Path | None:
         """Downloads one file; returns None if the model has no such file."""
         try:
-            return Path(kagglehub.model_download(handle, name))
+            with _kaggle_bars():
+                return Path(kagglehub.model_download(handle, name))
         except Exception as error:  # kagglehub raises no specific type for a missing file
             text = str(error)
             if "404 Client Error" in text or "is not present in the model files" in text:
