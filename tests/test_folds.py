@@ -179,7 +179,10 @@ def test_a_signal_raises_a_stopped_error_that_says_how_to_continue(tmp_path: Pat
     folder = tmp_path / "stopped"
     code = MACHINE.replace("import sys\n", "import os, signal, sys, threading, time\n").replace(
         "train_folds(config",
-        "threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()\n"
+        "def stop_the_first_fold():\n"
+        "    while not list(Path(sys.argv[1]).glob('claims/fold-*')): time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Thread(target=stop_the_first_fold).start()\n"
         "train_folds(config",
     )
     done = subprocess.run(
