@@ -80,17 +80,23 @@ def test_only_one_of_many_processes_claims_a_fold(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from seedtf.folds.claims import Claims\n"
         "claims = Claims(Path(sys.argv[1]), 60)\n"
         "while not Path(sys.argv[1], 'go').exists(): time.sleep(0.001)\n"
-        "print(sum(claims.take(f'fold-{n}') is not None for n in range(5))); time.sleep(2)"
+        "print(sum(claims.take(f'fold-{n}') is not None for n in range(5)), flush=True)\n"
+        "sys.stdin.read()"  # lives until all have tried, because the claims of the dead can be taken
     )
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(5)
     ]
     time.sleep(1)
     (tmp_path / "go").touch()
-    assert sum(int(process.communicate()[0]) for process in started) == 5
+    assert sum(int(process.stdout.readline()) for process in started) == 5
+    for process in started:
+        process.communicate()
     assert len(list(tmp_path.glob("fold-*.*"))) == 5
 
 
@@ -114,15 +120,15 @@ def test_the_claim_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_p
 def test_a_claim_that_another_machine_stops_touching_is_taken_over(tmp_path: Path) -> None:
     content = {**identify_process(), "host": "elsewhere"}
     (tmp_path / "fold-0.1").write_text(json.dumps(content))
-    claims = Claims(tmp_path, 0.4)
+    claims = Claims(tmp_path, 1.0)
     assert claims.describe_owner("fold-0") == f"elsewhere (process {os.getpid()})"
     for beat in range(3):
         # The claim looks as if the other machine had touched it.
         os.utime(tmp_path / "fold-0.1", (beat, beat))
         assert claims.take("fold-0") is None
-        time.sleep(0.3)
+        time.sleep(0.4)
         assert claims.take("fold-0") is None
-    time.sleep(0.5)
+    time.sleep(1.1)
     assert claims.take("fold-0") is not None
 
 
