@@ -35,7 +35,7 @@ def divide(arguments: list[str]) -> None:
         if argument.startswith("--folds=")
     )
     paths = FoldsPaths(Path(folder))
-    paths.write_settings(num_folds, {"data_dir": "d", "model": "tiny"})
+    paths.write_settings(num_folds, {"data_dir": "d", "model": "tiny", "zoom_out": 0.1})
     paths.write_table(FoldRow(f"{n}.png", "oak", str(n % num_folds), "") for n in range(8))
 
 

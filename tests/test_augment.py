@@ -12,9 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.augment import FLIPS
-from seedtf.augment.fused import RGB_TO_YIQ, YIQ_TO_RGB, augment_images, compile_augmentation
+from seedtf.augment.fused import (
+    RGB_TO_YIQ,
+    YIQ_TO_RGB,
+    affine_matrices,
+    augment_images,
+    compile_augmentation,
+)
 from seedtf.augment.policy import Parameters, Policy, draw_parameters, make_parameters
 from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError
 
 IDENTITY = {
     "scale_x": 1.0,
@@ -30,7 +37,7 @@ IDENTITY = {
     "saturation": 1.0,
     "hue": 0.0,
 }
-EVERYTHING = Policy(0.3, 0.3, 180.0, 30.0, "both", 0.3, 0.4, 0.5, 60.0)
+EVERYTHING = Policy(0.3, 0.3, 180.0, 30.0, "both", 0.3, 0.4, 0.5, 60.0, zoom_out=0.1)
 NOISE = np.random.default_rng(0).integers(0, 256, (4, 9, 7, 3)).astype(np.uint8)
 
 
@@ -189,15 +196,45 @@ policies = st.builds(
     contrast=unit,
     saturation=unit,
     hue=st.floats(0, 180),
+    zoom_out=st.floats(0, 0.2),
 )
 
 
 def test_the_help_says_which_part_of_a_side_is_lost_to_crop_and_stretch() -> None:
-    policy = TrainConfig(data_dir="x").make_policy()
+    policy = TrainConfig(data_dir="x", crop=0.2, zoom_out=0.0).make_policy()
     largest_draw = 1 - 2.0**-24  # random numbers are multiples of 2**-24 below 1
     scale = make_parameters(policy, tf.fill([12, 1], largest_draw)).scale_y
     (crop,) = (field for field in dataclasses.fields(TrainConfig) if field.name == "crop")
     assert f"up to {round(100 * (1 - float(scale[0])))} % of it is lost" in crop.metadata["help"]
+
+
+def test_equal_crop_and_zoom_out_keep_the_scale_on_average() -> None:
+    drawn = draw(Policy(crop=0.1, zoom_out=0.1, stretch=0.0), 0, 0, list(range(20_000)))
+    scale = drawn["scale_x"]
+    assert (scale.min(), scale.max()) == pytest.approx((0.9, 1.1), abs=1e-3)
+    # The standard error of the mean is 0.2 / √12 / √20,000 = 0.0004.
+    assert scale.mean() == pytest.approx(1.0, abs=0.002)
+    one_way = draw(Policy(crop=0.2, stretch=0.0), 0, 0, list(range(20_000)))
+    assert one_way["scale_x"] == pytest.approx(scale - 0.1, abs=1e-6)
+
+
+def test_a_zoomed_out_image_is_framed_by_its_mirror_image() -> None:
+    image = np.arange(1, 9, dtype=np.uint8) * 10
+    result = apply(grey(*np.tile(image, (8, 1))), (16, 16), scale_x=2.0, scale_y=2.0)[0, 8, :, 0]
+    expected = np.concatenate([image[3::-1], image, image[:3:-1]])
+    assert result == pytest.approx(expected.astype(np.float32), abs=1e-3)
+
+
+@given(policies, st.integers(0, 1000))
+def test_no_policy_reads_further_outside_than_the_size_of_the_image(
+    policy: Policy, seed: int
+) -> None:
+    epoch, records = tf.constant(0, tf.int64), tf.range(64, dtype=tf.int64)
+    drawn = draw_parameters(policy, seed, epoch, records)
+    matrices = affine_matrices(drawn, (100, 100), (100, 100)).numpy()
+    corners = np.array([[-0.5, -0.5, 1], [99.5, -0.5, 1], [-0.5, 99.5, 1], [99.5, 99.5, 1]])
+    positions = np.einsum("bij,kj->bki", matrices, corners)
+    assert positions.min() >= -100.5 and positions.max() <= 199.5
 
 
 @given(policies, st.integers(0, 2**31), st.integers(0, 1000))
@@ -207,9 +244,9 @@ def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int
     for axis in ("x", "y"):
         scale, center = drawn[f"scale_{axis}"], drawn[f"center_{axis}"]
         smallest = (1 - policy.crop) / math.sqrt(1 + policy.stretch)
-        assert np.all((scale >= smallest - tolerance) & (scale <= 1))
-        # the window lies inside the image
-        assert np.all((center - scale / 2 >= -tolerance) & (center + scale / 2 <= 1 + tolerance))
+        assert np.all((scale >= smallest - tolerance) & (scale <= 1 + policy.zoom_out + tolerance))
+        # The window lies inside the image, or the image inside the window.
+        assert np.all(np.abs(center - 0.5) <= np.abs(1 - scale) / 2 + tolerance)
     middle_and_reach = {
         "rotate": (0, math.radians(policy.rotate)),
         "shear": (0, math.radians(policy.shear)),
@@ -244,6 +281,22 @@ def test_the_generator_is_uniform_and_its_numbers_are_independent() -> None:
     assert abs(np.mean(drawn["flip_x"] * drawn["flip_y"])) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"crop": 2}, r"Augment\(crop=2\): pass a number from 0 to 0.9"),
+        ({"zoom_out": 0.25}, r"Augment\(zoom_out=0.25\): pass a number from 0 to 0.2"),
+        ({"rotate": -1.0}, r"Augment\(rotate=-1.0\): pass a number from 0 to 180"),
+        ({"hue": math.nan}, r"Augment\(hue=nan\)"),
+        ({"shear": "10"}, r"Augment\(shear='10'\)"),
+        ({"flip": "left"}, r"Augment\(flip='left'\): choose from none, horizontal"),
+    ],
+)
+def test_a_range_outside_its_limits_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Policy(**wrong)
+
+
 def test_strength_0_gives_the_identity_parameters() -> None:
     drawn = draw(EVERYTHING.scaled(0.0), 0, 0, [0, 1, 2, 3])
     for name, value in IDENTITY.items():
@@ -252,8 +305,8 @@ def test_strength_0_gives_the_identity_parameters() -> None:
 
 def test_strength_scales_every_range_within_its_limits() -> None:
     half, clipped = EVERYTHING.scaled(0.5), EVERYTHING.scaled(100.0)
-    assert half == Policy(0.15, 0.15, 90.0, 15.0, "both", 0.15, 0.2, 0.25, 30.0, 0.25)
-    assert clipped == Policy(0.9, 1.0, 180.0, 45.0, "both", 1.0, 1.0, 1.0, 180.0, 0.5)
+    assert half == Policy(0.15, 0.15, 90.0, 15.0, "both", 0.15, 0.2, 0.25, 30.0, 0.25, 0.05)
+    assert clipped == Policy(0.9, 1.0, 180.0, 45.0, "both", 1.0, 1.0, 1.0, 180.0, 0.5, 0.2)
     assert EVERYTHING.scaled(1.0) == EVERYTHING
 
 

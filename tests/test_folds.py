@@ -229,10 +229,21 @@ def test_flags_that_differ_from_those_of_the_folder_are_refused(tmp_path: Path) 
     settings = {"folds": 2, "flags": CONFIG.as_dict()}
     FoldsPaths(tmp_path / "f").settings.write_text(json.dumps(settings))
     other = TrainConfig(data_dir="d", model="tiny", weights="none", epochs=9)
-    with pytest.raises(UserError, match=r"^--epochs=9: the folds in .* have 4; leave the flag"):
+    with pytest.raises(UserError, match=r"^--epochs=9: the folds in .* have 4; pass that"):
         train_folds(other, "2", [], tmp_path / "f", commands=COMMANDS)
     with pytest.raises(UserError, match=r"^--folds=3: .* is divided into 2 folds"):
         train_folds(CONFIG, "3", [], tmp_path / "f", commands=COMMANDS)
+
+
+def test_folds_of_a_release_without_zoom_out_continue_only_without_it(tmp_path: Path) -> None:
+    config = TrainConfig(data_dir="d", model="tiny", weights="none", recipe="finetune", epochs=4)
+    paths = FoldsPaths(tmp_path / "f")
+    paths.root.mkdir()
+    flags = {name: value for name, value in config.as_dict().items() if name != "zoom_out"}
+    paths.write_settings(2, {**flags, "folds": "2"})
+    paths.write_table([])
+    with pytest.raises(UserError, match=r"^--zoom_out=0.1: the folds in .* have 0.0; pass that"):
+        train_folds(config, "2", [], paths.root, commands=COMMANDS)
 
 
 @pytest.mark.parametrize(("saved", "given"), [("2", "groups"), ("groups", "2")])

@@ -39,6 +39,8 @@ def test_the_recipe_original_is_the_kaggle_solution() -> None:
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
         "augment_strength": 1.0,
+        "crop": 0.2,
+        "zoom_out": 0.0,
         "rotate": 0.0,
     }
     config = TrainConfig(data_dir="x", recipe="original")
@@ -88,8 +90,20 @@ def test_the_fast_recipe_has_the_values_that_were_measured() -> None:
     assert (config.schedule, config.schedule_per_step) == ("one_cycle", True)
     assert (config.label_smoothing, config.zero_init_residual) == (0.1, True)
     assert (config.weight_decay, config.bn_momentum) == ("auto", "auto")
-    assert (config.augment_strength, config.make_policy().crop) == (0.5, 0.1)
+    assert (config.augment_strength, config.make_policy().crop) == (0.5, 0.05)
     assert TrainConfig(data_dir="x").augment_strength == 1.0
+
+
+@pytest.mark.parametrize(("recipe", "largest"), [("finetune", 0.1), ("fast", 0.05)])
+def test_objects_have_on_average_the_size_of_evaluated_ones(recipe: str, largest: float) -> None:
+    policy = TrainConfig(data_dir="x", recipe=recipe).make_policy()
+    assert policy.crop == policy.zoom_out == largest
+
+
+def test_a_run_of_a_release_without_zoom_out_continues_without_it(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"data_dir": "d", "recipe": "finetune", "crop": 0.2}')
+    resumed = resumed_config(str(tmp_path), {})
+    assert (resumed.crop, resumed.zoom_out) == (0.2, 0.0)
 
 
 def test_finetune_rotates_by_up_to_180_degrees_if_flip_is_both() -> None:

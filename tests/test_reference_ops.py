@@ -40,6 +40,7 @@ def draw_waves(num_images: int, height: int, width: int) -> np.ndarray:
         contrast=st.floats(0, 1),
         saturation=st.floats(0, 1),
         hue=st.floats(0, 180),
+        zoom_out=st.floats(0, 0.2),
     ),
 )
 def test_fused_equals_the_chain_of_plain_operations(

@@ -114,3 +114,6 @@ def test_a_state_saved_before_a_flag_existed_resumes_only_with_the_default_of_th
     check_identity("r", saved, {"--lr": 0.1, "--teacher_weight": 0.5})
     with pytest.raises(UserError, match=r"--teacher_weight was 0\.5 and is now 0\.7"):
         check_identity("r", saved, {"--lr": 0.1, "--teacher_weight": 0.7})
+    check_identity("r", saved, {"--zoom_out": 0.0})
+    with pytest.raises(UserError, match=r"--zoom_out was 0\.0 and is now 0\.1"):
+        check_identity("r", saved, {"--zoom_out": 0.1})

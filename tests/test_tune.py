@@ -248,7 +248,7 @@ def test_a_search_writes_a_table_a_flagfile_and_a_figure(tmp_path, capsys, monke
     folder = tmp_path / "tune"
     rows = search(make_search(folder, 6), command=FAKE)
     assert [row.number for row in rows] == list(range(6))
-    assert dict(rows[0].values) == {"lr": 0.001, "crop": 0.2}
+    assert dict(rows[0].values) == {"lr": 0.001, "crop": 0.1}
     for row in rows:
         lr, crop = row.values["lr"], row.values["crop"]
         assert row.val_loss == pytest.approx((math.log10(lr) + 3) ** 2 + crop + 1 / EPOCHS)

@@ -12,11 +12,27 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from seedtf.augment import FLIPS
+from seedtf.errors import UserError
 from seedtf.seeds import AUGMENT, epoch_seed, uniform
 
 __all__ = ["Parameters", "Policy", "draw_parameters", "draw_uniforms", "make_parameters"]
 
 _NUM_UNIFORMS = 12  # random numbers per image
+_LIMITS = {
+    "crop": 0.9,
+    "stretch": 1.0,
+    "rotate": 180.0,
+    "shear": 45.0,
+    "brightness": 1.0,
+    "contrast": 1.0,
+    "saturation": 1.0,
+    "hue": 180.0,
+    "flip_probability": 0.5,
+    # Rotated and sheared, the window of this size reads less than the image's own size outside of it,
+    # as `fused.sample_positions` requires.
+    "zoom_out": 0.2,
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,12 @@ class Policy:
             [1 − s, 1 + s].
         hue: largest rotation of the hue in either direction, degrees in [0, 180].
         flip_probability: the probability of each flip that ``flip`` allows, in [0, 0.5].
+        zoom_out: largest fraction by which the crop window is larger than the image, in [0, 0.2]. The
+            image is then shrunk, and its mirror image fills the rest of the window. With
+            ``zoom_out = crop``, training images have on average the scale of evaluated ones.
+
+    Raises:
+        UserError: a range is not a number within its limits, or ``flip`` is none of the four words.
 
     Example:
         >>> Policy(rotate=30.0).scaled(0.5).rotate
@@ -55,6 +77,17 @@ class Policy:
     saturation: float = 0.1
     hue: float = 5.0
     flip_probability: float = 0.5
+    zoom_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, limit in _LIMITS.items():
+            value = getattr(self, name)
+            if tf.is_tensor(value):  # from `scaled`, which clips
+                continue
+            if not isinstance(value, (int, float)) or not 0.0 <= value <= limit:
+                raise UserError(f"Augment({name}={value!r}): pass a number from 0 to {limit:g}")
+        if self.flip not in FLIPS:
+            raise UserError(f"Augment(flip={self.flip!r}): choose from {', '.join(FLIPS)}")
 
     def scaled(self, strength: Any) -> Policy:
         """The policy with every range multiplied by ``strength`` and clipped to its limits.
@@ -64,19 +97,8 @@ class Policy:
                 is a float32 scalar tensor, and the ranges of the result are tensors, too.
         """
         minimum = tf.minimum if tf.is_tensor(strength) else min
-        limits = {
-            "crop": 0.9,
-            "stretch": 1.0,
-            "rotate": 180.0,
-            "shear": 45.0,
-            "brightness": 1.0,
-            "contrast": 1.0,
-            "saturation": 1.0,
-            "hue": 180.0,
-            "flip_probability": 0.5,
-        }
         ranges = {
-            name: minimum(getattr(self, name) * strength, limit) for name, limit in limits.items()
+            name: minimum(getattr(self, name) * strength, limit) for name, limit in _LIMITS.items()
         }
         return replace(self, **ranges)
 
@@ -89,7 +111,8 @@ class Parameters(NamedTuple):
     """The random parameters of B images; every field is float32 ``[B]``.
 
     Attributes:
-        scale_x, scale_y: width and height of the crop window as fractions of the image.
+        scale_x, scale_y: width and height of the crop window as fractions of the image; above 1, the
+            window is larger than the image.
         center_x, center_y: centre of the crop window as fractions of the image.
         rotate, shear: angles in radians.
         flip_x, flip_y: −1 to flip the image in this direction, 1 not to flip it.
@@ -149,11 +172,12 @@ def draw_uniforms(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
 def make_parameters(policy: Policy, uniforms: tf.Tensor) -> Parameters:
     """Parameters within the ranges of ``policy``, from the result of ``draw_uniforms``."""
     signed = 2.0 * uniforms - 1.0  # uniform in [−1, 1)
-    window = 1.0 - policy.crop * uniforms[0]
+    largest = 1.0 + policy.zoom_out
+    window = largest - (policy.crop + policy.zoom_out) * uniforms[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])
-    # Stretching must not make a side of the crop window longer than the side of the image.
-    scale_x = tf.minimum(window * aspect, 1.0)
-    scale_y = tf.minimum(window / aspect, 1.0)
+    # Stretching must not make a side of the crop window longer than the largest window.
+    scale_x = tf.minimum(window * aspect, largest)
+    scale_y = tf.minimum(window / aspect, largest)
     flip_x, flip_y = (
         tf.where(
             uniforms[i] < policy.flip_probability * float(policy.flip in (direction, "both")),

@@ -24,7 +24,7 @@ from seedtf.folds.claims import Claim, Claims
 from seedtf.report import is_silent, report
 from seedtf.runs.folds import GROUPS, TABLE_FLAGS, FoldsPaths, table_digest
 from seedtf.runs.history import best_epoch
-from seedtf.runs.saved_config import RESUME_MAY_CHANGE
+from seedtf.runs.saved_config import BEFORE_FLAG, RESUME_MAY_CHANGE
 from seedtf.training.process import (
     POLL_SECONDS,
     TRAIN_COMMAND,
@@ -130,11 +130,12 @@ def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
                 "divided; restore it, or pass another --out"
             )
     flags = json.loads(json.dumps(config.as_dict()))
+    saved = BEFORE_FLAG | saved
     for name, value in flags.items():
         if name not in RESUME_MAY_CHANGE and saved.get(name, value) != value:
             raise UserError(
-                f"--{name}={value}: the folds in {paths.root} have {saved[name]!r}; leave the flag as "
-                "it was, or pass another --out"
+                f"--{name}={value}: the folds in {paths.root} have {saved[name]!r}; pass that, or "
+                "another --out"
             )
 
 

@@ -24,7 +24,20 @@ from seedtf.report import report
 from seedtf.runs.folder import newest_run, read_settings, resolve_weights
 from seedtf.runs.paths import RunPaths
 
-__all__ = ["RESUME_MAY_CHANGE", "continued_config", "load_resumed", "resumed_config"]
+__all__ = [
+    "BEFORE_FLAG",
+    "RESUME_MAY_CHANGE",
+    "continued_config",
+    "load_resumed",
+    "resumed_config",
+]
+
+BEFORE_FLAG = {"twins": "ignore", "zoom_out": 0.0}
+"""The values of flags with which a run of a release without these flags was trained.
+
+Such a run was split without a search for near duplicates, and its images were never shrunk. What
+earlier releases did without any other flag is the default of that flag.
+"""
 
 RESUME_MAY_CHANGE = (
     "continue_from",
@@ -142,9 +155,7 @@ def _read_saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     saved = read_settings(run_dir, flag=flag)
-    # A run of a release without --twins was split without a search for near duplicates.
-    # --twins=ignore gives it the same split again.
-    return {"twins": "ignore"} | {name: saved[name] for name in saved if name in names}
+    return BEFORE_FLAG | {name: saved[name] for name in saved if name in names}
 
 
 def load_resumed(config: TrainConfig) -> TrainConfig:

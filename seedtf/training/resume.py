@@ -21,7 +21,7 @@ from seedtf.data.paths import RemotePath, file_statuses
 from seedtf.errors import UserError
 from seedtf.report import report, warn
 from seedtf.runs.paths import RunPaths
-from seedtf.runs.saved_config import RESUME_MAY_CHANGE
+from seedtf.runs.saved_config import BEFORE_FLAG, RESUME_MAY_CHANGE
 from seedtf.training.plan import Plan
 from seedtf.training.state import TrainState, load_newest_state
 
@@ -106,9 +106,11 @@ def load_resume_state(
 
 def check_identity(run_dir: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Raises UserError for the first value that differs between a state and this run."""
-    # The states of older releases lack the flags that were added later. Such a release trained as if
-    # these flags had their defaults.
-    defaults = {f"--{field.name}": field.default for field in dataclasses.fields(TrainConfig)}
+    # The states of older releases lack the flags that were added later.
+    defaults = {
+        f"--{field.name}": BEFORE_FLAG.get(field.name, field.default)
+        for field in dataclasses.fields(TrainConfig)
+    }
     for name, value in current.items():
         saved_value = saved.get(name, defaults.get(name))
         if saved_value != value:

@@ -112,6 +112,7 @@ _DIMENSIONS = (
     Dimension("cutmix", high=1.0, step=0.1),
     Dimension("random_erasing", high=0.5, step=0.05),
     # The flags from here on are searched only if --search names them.
+    Dimension("zoom_out", high=0.2, step=0.05),
     Dimension("shear", high=20.0, step=2.5),
     Dimension("flip", choices=FLIPS),
     Dimension("clip_norm", choices=(0.0, 1.0, 5.0)),
@@ -119,7 +120,15 @@ _DIMENSIONS = (
     Dimension("ema_horizon", high=0.5, step=0.05),
     Dimension("batch_size", choices=(16, 32, 64, 128)),
 )
-_ONLY_ON_REQUEST = ("shear", "flip", "clip_norm", "body_lr_factor", "ema_horizon", "batch_size")
+_ONLY_ON_REQUEST = (
+    "zoom_out",
+    "shear",
+    "flip",
+    "clip_norm",
+    "body_lr_factor",
+    "ema_horizon",
+    "batch_size",
+)
 
 SEARCHABLE: Mapping[str, Dimension] = {dimension.name: dimension for dimension in _DIMENSIONS}
 """The dimension of every flag that can be searched."""

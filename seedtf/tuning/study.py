@@ -11,7 +11,7 @@ from seedtf.compat.optuna import reopen_trial
 from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.runs.saved_config import RESUME_MAY_CHANGE
+from seedtf.runs.saved_config import BEFORE_FLAG, RESUME_MAY_CHANGE
 from seedtf.tuning.space import Dimension, first_values
 from seedtf.tuning.trial import DONE, FAILED, PRUNED, History, TrialRow, lowest_loss_row
 
@@ -177,7 +177,7 @@ class Study:
     def _check_equal(self, flags: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
         """Raises UserError if the flags or ranges differ from those that the study has recorded."""
         study_name = repr(self._study.study_name)
-        saved_flags = self._study.user_attrs.get("flags", {})
+        saved_flags = BEFORE_FLAG | self._study.user_attrs.get("flags", {})
         saved_ranges = self._study.user_attrs.get("ranges", {})
         remedy = "use the same value, or start another search with --study and --out"
         for name, value in flags.items():
