@@ -63,6 +63,7 @@ def image_datasets(
         image_size: S, the side of the square images in pixels, 8 to 2048.
         batch_size: images in a batch.
         augment: the ranges of the random operations, a ``seedtf.Augment``; None for no augmentation.
+            ``Augment(rotate=180)`` has the ranges of ``--recipe=finetune``.
         mixing: the settings of MixUp, CutMix and random erasing, a ``seedtf.Mixing``; None to use
             none of the three.
         val_fraction: the fraction of each class that is used for validation, in (0, 1).

@@ -247,6 +247,16 @@ def test_the_flagfile_repeats_the_configuration(tmp_path) -> None:
     assert dataclasses.replace(repeated, run_dir="runs/x", val_dir="some dir") == config
 
 
+def test_a_flagfile_of_a_release_without_zoom_out_repeats_its_run(tmp_path, capsys) -> None:
+    config = TrainConfig(data_dir="sample", crop=0.2, zoom_out=0.0)
+    lines = config.to_flagfile().splitlines()
+    lines.remove("--zoom_out=0.0")
+    (tmp_path / "flags.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert parse(f"--flagfile={tmp_path / 'flags.txt'}") == config
+    assert "flagfile  --zoom_out=0, because" in capsys.readouterr().out
+    assert parse("--data_dir=sample", "--recipe=finetune", "--crop=0.2").zoom_out == 0.1
+
+
 def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache_dir() == tmp_path / "seedtf"

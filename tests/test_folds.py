@@ -188,7 +188,7 @@ def test_a_signal_raises_a_stopped_error_that_says_how_to_continue(tmp_path: Pat
         "def stop_the_first_fold():\n"
         "    while not list(Path(sys.argv[1]).glob('claims/fold-*')): time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "threading.Thread(target=stop_the_first_fold).start()\n"
+        "threading.Thread(target=stop_the_first_fold, daemon=True).start()\n"
         "train_folds(config",
     )
     done = subprocess.run(

@@ -100,10 +100,16 @@ def test_objects_have_on_average_the_size_of_evaluated_ones(recipe: str, largest
     assert policy.crop == policy.zoom_out == largest
 
 
-def test_a_run_of_a_release_without_zoom_out_continues_without_it(tmp_path) -> None:
+def test_a_run_of_a_release_without_zoom_out_resumes_and_continues_without_it(tmp_path) -> None:
     (tmp_path / "config.json").write_text('{"data_dir": "d", "recipe": "finetune", "crop": 0.2}')
     resumed = resumed_config(str(tmp_path), {})
     assert (resumed.crop, resumed.zoom_out) == (0.2, 0.0)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.keras").touch()
+    continued = continued_config(str(tmp_path), {})
+    assert (continued.crop, continued.zoom_out) == (0.2, 0.0)
+    other = continued_config(str(tmp_path), {"recipe": "fast"})
+    assert (other.crop, other.zoom_out) == (0.1, 0.1)
 
 
 def test_finetune_rotates_by_up_to_180_degrees_if_flip_is_both() -> None:

@@ -112,14 +112,22 @@ def test_only_differing_flags_that_change_the_model_are_listed(root: Path) -> No
         ("cluster", "slurm", False),
         ("save_minutes", 5.0, False),
         ("twins", "ignore", True),
+        ("zoom_out", 0.1, True),
     ],
 )
 def test_only_a_flag_that_can_change_the_result_is_compared(
     tmp_path: Path, name: str, value: object, is_compared: bool
 ) -> None:
-    make_run(tmp_path, "a", [0.5], **{name: TrainConfig.__dataclass_fields__[name].default})
+    default = TrainConfig.__dataclass_fields__[name].default
+    make_run(tmp_path, "a", [0.5], **({} if default is None else {name: default}))
     make_run(tmp_path, "b", [0.5], **{name: value})
     assert differing_flags(list_runs(tmp_path)) == ([name] if is_compared else [])
+
+
+def test_a_run_of_an_earlier_release_equals_one_without_the_new_flags(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", [0.5])
+    make_run(tmp_path, "b", [0.5], twins="ignore", zoom_out=0.0)
+    assert differing_flags(list_runs(tmp_path)) == []
 
 
 def test_damaged_stopped_and_new_runs_are_listed(root: Path) -> None:

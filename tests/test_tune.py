@@ -407,6 +407,14 @@ def test_a_study_refuses_other_values_of_flags_that_change_its_result(tmp_path) 
     ):
         search(make_search(tmp_path, 2, search="lr"), command=FAKE)
     search(make_search(tmp_path, 1, config=fixed_flags(cache="ram")), command=FAKE)
+    # A study of a release without --zoom_out does not have this flag.
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute(
+            "UPDATE study_user_attributes SET value_json = replace(value_json, "
+            "'\"zoom_out\": 0.1, ', '') WHERE key = 'flags'"
+        )
+    with pytest.raises(UserError, match=r"--zoom_out=0.1: the study 's' has 0.0"):
+        search(make_search(tmp_path, 2), command=FAKE)
 
 
 def test_searches_in_two_folders_can_share_a_study_in_a_database(tmp_path) -> None:

@@ -53,7 +53,7 @@ def _seedtf(threads: int, variant: str) -> Batches:
     from seedtf.benchmark.pipeline import make_batches, store_of_images
 
     # Its defaults for the rest are BRIGHTNESS, CONTRAST and SATURATION.
-    policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
+    policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE, zoom_out=0.0)
     return iter(
         make_batches(store_of_images(noise_images()), OUT_SIZE, BATCH_SIZE, policy, variant)
     )

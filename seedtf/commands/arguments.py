@@ -21,8 +21,9 @@ from absl import flags
 from seedtf.commands.help import help_text, required_positionals, visible_alias
 from seedtf.commands.spelling import check_spelling, describe_wrong_type, find_flag_name
 from seedtf.config.flags import Flags, flag_kind
+from seedtf.config.recipes import BEFORE_FLAG, lacks_zoom_out
 from seedtf.errors import UserError
-from seedtf.report import report_error, report_text
+from seedtf.report import report, report_error, report_text
 from seedtf.training.distributed.slurm import in_slurm_step
 
 __all__ = [
@@ -127,6 +128,9 @@ def parse_given_flags(
                 f"seedtf {command}: --{option.name} is now --{instead}; the next release removes "
                 f"--{option.name}"
             )
+    if any(option.name == "zoom_out" for option in options) and lacks_zoom_out(given):
+        given["zoom_out"] = BEFORE_FLAG["zoom_out"]
+        report("flagfile", "--zoom_out=0, because it is of a release without this flag")
     return {**_take_positionals(config_class, positionals, rest), **given}
 
 

@@ -40,16 +40,16 @@ class AugmentFlags(RecipeFlags):
     crop: float = by_recipe(
         "crop",
         "Largest fraction of each side that is cropped away, 0 to 0.9. To change the aspect ratio, "
-        "--stretch crops one side further. With --crop=0.2, --stretch=0.1 and --augment_strength=1, "
-        "up to 24 % of it is lost.",
+        "--stretch crops one side further. With --crop=0.1, --stretch=0.1 and --augment_strength=1, "
+        "up to 14 % of it is lost.",
         low=0.0,
         high=0.9,
     )
     zoom_out: float = by_recipe(
         "zoom_out",
-        "Largest zoom out, 0 to 0.2. With 0.1, the sides of an image shrink by up to a factor of 1.1, "
-        "and its mirror image fills the margin. If --crop and --zoom_out are equal, objects have on "
-        "average the same size in training as in evaluation.",
+        "Largest zoom out, 0 to 0.2. With 0.1, an image shrinks by up to a factor of 1.1, and its "
+        "mirror image fills the margin. If --crop and --zoom_out are equal, objects have on average "
+        "the same size in training as in evaluation.",
         low=0.0,
         high=0.2,
     )

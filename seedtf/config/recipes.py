@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from seedtf.config.flags import AUTO, Flags, option
 
 __all__ = [
+    "BEFORE_FLAG",
     "DEFAULT_WEIGHTS",
     "FAST",
     "FINETUNE",
@@ -19,6 +20,7 @@ __all__ = [
     "choose_recipe",
     "default_decay",
     "default_rate",
+    "lacks_zoom_out",
     "recipe_changes",
 ]
 
@@ -65,7 +67,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         # From random weights, 0.5 gave a lower validation loss than 1, see scripts/measured/recipe.md.
         "augment_strength": 0.5,
         # With equal values, objects have on average the same size in training as in evaluation. With
-        # 0.2 and 0, they are larger in training, and the validation loss was higher with every seed.
+        # 0.2 and 0, they are larger in training, and the mean validation loss was higher.
         "crop": 0.1,
         "zoom_out": 0.1,
         "rotate": 0.0,
@@ -86,6 +88,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 """The default values of flags, by recipe. All recipes set the same flags."""
+
+BEFORE_FLAG: dict[str, Any] = {"twins": "ignore", "zoom_out": 0.0}
+"""The values of flags that a run of an earlier release lacks, where they differ from today's defaults.
+
+Such a run was split without a search for near duplicates, and its images were never shrunk.
+"""
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,20 @@ def default_decay(optimizer: str) -> float:
         (0.05, 0.0)
     """
     return _WEIGHT_DECAYS.get(optimizer, 0.0)
+
+
+def lacks_zoom_out(given: dict[str, Any]) -> bool:
+    """Whether ``given`` comes from a flagfile that a release without ``--zoom_out`` wrote.
+
+    Such a file, for example the flags.txt of a run, has all flags that a recipe sets but this one.
+
+    Example:
+        >>> lacks_zoom_out({**RECIPES["fast"]}), lacks_zoom_out({"crop": 0.2})
+        (False, False)
+        >>> lacks_zoom_out({name: 0 for name in RECIPES["fast"] if name != "zoom_out"})
+        True
+    """
+    return RECIPES[ORIGINAL].keys() - given.keys() == {"zoom_out"}
 
 
 def recipe_changes(recipe: str, values: dict[str, Any]) -> dict[str, Any]:

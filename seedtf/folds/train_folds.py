@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seedtf.config.recipes import BEFORE_FLAG
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
@@ -24,7 +25,7 @@ from seedtf.folds.claims import Claim, Claims
 from seedtf.report import is_silent, report
 from seedtf.runs.folds import GROUPS, TABLE_FLAGS, FoldsPaths, table_digest
 from seedtf.runs.history import best_epoch
-from seedtf.runs.saved_config import BEFORE_FLAG, RESUME_MAY_CHANGE
+from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.process import (
     POLL_SECONDS,
     TRAIN_COMMAND,

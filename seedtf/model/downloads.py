@@ -128,9 +128,9 @@ def _hugging_face_bars(hub: ModuleType) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kaggle_bars() -> Iterator[None]:
-    """Hides the progress bars of ``kagglehub`` inside the context, where they are not wanted.
+    """Hides what is written to ``sys.stderr`` inside the context, unless progress bars are wanted.
 
-    The package has no setting for it. It writes the bars to ``sys.stderr``.
+    ``kagglehub`` writes its bars there, and has no setting for them.
     """
     if not _hides_bars():
         yield

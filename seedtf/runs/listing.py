@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedtf.config.recipes import BEFORE_FLAG
 from seedtf.config.train_config import PATH_FLAGS
 from seedtf.errors import UserError
 from seedtf.model.families import short_name
@@ -52,7 +53,8 @@ class RunSummary:
             measured or timing.csv cannot be read.
         page: the page of the report, or without a report the live page, relative to the listed folder;
             empty if neither page exists.
-        flags: all flags of the run by name.
+        flags: the flags of the run by name. A run of an earlier release also has those of
+            ``BEFORE_FLAG``.
         history: the rows of history.csv.
     """
 
@@ -161,6 +163,8 @@ def _summarize(folder: Path, root: Path) -> RunSummary:
     except UserError:
         settings = {}
     flags = {name: value for name, value in settings.items() if name != "resolved"}
+    if flags:
+        flags = BEFORE_FLAG | flags
     try:
         history = read_history(paths.history)
     except (OSError, ValueError, KeyError, TypeError):

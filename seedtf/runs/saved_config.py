@@ -11,6 +11,7 @@ from typing import Any
 from seedtf.config.data_flags import LAYOUT_FLAGS, SPLIT_FLAGS
 from seedtf.config.flags import AUTO, expand_home, number_or_auto
 from seedtf.config.recipes import (
+    BEFORE_FLAG,
     DEFAULT_WEIGHTS,
     ORIGINAL,
     RECIPES,
@@ -24,20 +25,7 @@ from seedtf.report import report
 from seedtf.runs.folder import newest_run, read_settings, resolve_weights
 from seedtf.runs.paths import RunPaths
 
-__all__ = [
-    "BEFORE_FLAG",
-    "RESUME_MAY_CHANGE",
-    "continued_config",
-    "load_resumed",
-    "resumed_config",
-]
-
-BEFORE_FLAG = {"twins": "ignore", "zoom_out": 0.0}
-"""The values of flags with which a run of a release without these flags was trained.
-
-Such a run was split without a search for near duplicates, and its images were never shrunk. What
-earlier releases did without any other flag is the default of that flag.
-"""
+__all__ = ["RESUME_MAY_CHANGE", "continued_config", "load_resumed", "resumed_config"]
 
 RESUME_MAY_CHANGE = (
     "continue_from",

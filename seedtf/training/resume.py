@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seedtf.config.recipes import BEFORE_FLAG
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
 from seedtf.data.dataset import Dataset
@@ -21,7 +22,7 @@ from seedtf.data.paths import RemotePath, file_statuses
 from seedtf.errors import UserError
 from seedtf.report import report, warn
 from seedtf.runs.paths import RunPaths
-from seedtf.runs.saved_config import BEFORE_FLAG, RESUME_MAY_CHANGE
+from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.plan import Plan
 from seedtf.training.state import TrainState, load_newest_state
 

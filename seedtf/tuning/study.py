@@ -9,9 +9,10 @@ from typing import Any
 
 from seedtf.compat.optuna import reopen_trial
 from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
+from seedtf.config.recipes import BEFORE_FLAG
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.runs.saved_config import BEFORE_FLAG, RESUME_MAY_CHANGE
+from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.tuning.space import Dimension, first_values
 from seedtf.tuning.trial import DONE, FAILED, PRUNED, History, TrialRow, lowest_loss_row
 
