@@ -246,10 +246,14 @@ def test_a_404_of_kaggle_means_a_missing_file_and_not_a_failed_download(
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(model_download=serve))
     address = "kaggle://owner/vit/keras/small"
     assert find_preset(address) is not None
+    assert capsys.readouterr().err == ""  # stderr is no terminal here
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        assert find_preset(address) is not None
+        assert "a progress bar" in capsys.readouterr().err
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match="Kaggle has no such preset"):
         find_preset(address)
-    assert capsys.readouterr().err == ""  # which is no terminal here
 
 
 @needs_hub
