@@ -128,6 +128,8 @@ def test_a_run_of_an_earlier_release_equals_one_without_the_new_flags(tmp_path: 
     make_run(tmp_path, "a", [0.5])
     make_run(tmp_path, "b", [0.5], twins="ignore", zoom_out=0.0)
     assert differing_flags(list_runs(tmp_path)) == []
+    make_run(tmp_path, "c", [0.5], lr=0.1, zoom_out=0.1)
+    assert differing_flags(list_runs(tmp_path)) == ["lr", "zoom_out"]
 
 
 def test_damaged_stopped_and_new_runs_are_listed(root: Path) -> None:

@@ -164,7 +164,7 @@ def _summarize(folder: Path, root: Path) -> RunSummary:
         settings = {}
     flags = {name: value for name, value in settings.items() if name != "resolved"}
     if flags:
-        flags = BEFORE_FLAG | flags
+        flags |= {name: value for name, value in BEFORE_FLAG.items() if name not in flags}
     try:
         history = read_history(paths.history)
     except (OSError, ValueError, KeyError, TypeError):
