@@ -13,27 +13,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from seedtf.augment import FLIPS
+from seedtf.augment import FLIPS, LIMITS
 from seedtf.errors import UserError
 from seedtf.seeds import AUGMENT, epoch_seed, uniform
 
 __all__ = ["Parameters", "Policy", "draw_parameters", "draw_uniforms", "make_parameters"]
 
 _NUM_UNIFORMS = 12  # random numbers per image
-_LIMITS = {
-    "crop": 0.9,
-    "stretch": 1.0,
-    "rotate": 180.0,
-    "shear": 45.0,
-    "brightness": 1.0,
-    "contrast": 1.0,
-    "saturation": 1.0,
-    "hue": 180.0,
-    "flip_probability": 0.5,
-    # Rotated and sheared, a window of 1.2 times the image reads up to 0.94 times the image's size
-    # outside of it. `fused._mirror` allows 1, which a limit of 0.236 would reach.
-    "zoom_out": 0.2,
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +67,7 @@ class Policy:
     zoom_out: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, limit in _LIMITS.items():
+        for name, limit in LIMITS.items():
             value = getattr(self, name)
             if tf.is_tensor(value):  # from `scaled`, which clips
                 continue
@@ -99,7 +85,7 @@ class Policy:
         """
         minimum = tf.minimum if tf.is_tensor(strength) else min
         ranges = {
-            name: minimum(getattr(self, name) * strength, limit) for name, limit in _LIMITS.items()
+            name: minimum(getattr(self, name) * strength, limit) for name, limit in LIMITS.items()
         }
         return replace(self, **ranges)
 

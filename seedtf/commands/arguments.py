@@ -128,7 +128,7 @@ def parse_given_flags(
                 f"seedtf {command}: --{option.name} is now --{instead}; the next release removes "
                 f"--{option.name}"
             )
-    if any(option.name == "zoom_out" for option in options) and lacks_zoom_out(given):
+    if lacks_zoom_out(given):
         given["zoom_out"] = BEFORE_FLAG["zoom_out"]
         report("flagfile", "--zoom_out=0, because it is of a release without this flag")
     return {**_take_positionals(config_class, positionals, rest), **given}

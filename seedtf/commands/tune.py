@@ -100,9 +100,9 @@ def run(arguments: list[str]) -> int:
     config = TuneConfig(**given)
     train_config = to_base_class(config, TrainConfig)
     from seedtf.compat.keras import KERAS_2
-    from seedtf.tuning.search import SearchSettings, search
 
     space = choose_space(config.search, set(given), train_config, keras_2=KERAS_2)
+    from seedtf.tuning.search import SearchSettings, search
 
     search(
         SearchSettings(

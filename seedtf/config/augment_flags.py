@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from seedtf.augment import AUGMENT_IMPLS, FLIPS
+from seedtf.augment import AUGMENT_IMPLS, FLIPS, LIMITS
 from seedtf.config.flags import option
 from seedtf.config.recipes import RecipeFlags, by_recipe
 
@@ -43,7 +43,7 @@ class AugmentFlags(RecipeFlags):
         "--stretch crops one side further. With --crop=0.1, --stretch=0.1 and --augment_strength=1, "
         "up to 14 % of it is lost.",
         low=0.0,
-        high=0.9,
+        high=LIMITS["crop"],
     )
     zoom_out: float = by_recipe(
         "zoom_out",
@@ -51,33 +51,41 @@ class AugmentFlags(RecipeFlags):
         "mirror image fills the margin. If --crop and --zoom_out are equal, objects have on average "
         "the same size in training as in evaluation.",
         low=0.0,
-        high=0.2,
+        high=LIMITS["zoom_out"],
     )
     stretch: float = option(
-        0.1, "Largest relative change of the aspect ratio, 0 to 1.", low=0.0, high=1.0
+        0.1, "Largest relative change of the aspect ratio, 0 to 1.", low=0.0, high=LIMITS["stretch"]
     )
     rotate: float | str = by_recipe(
         "rotate",
         "Largest rotation in either direction, 0 to 180 degrees. auto means 180 with --flip=both, "
         "because such images have no fixed orientation, and 0 with other values of --flip.",
         low=0.0,
-        high=180.0,
+        high=LIMITS["rotate"],
     )
     shear: float = option(
-        0.0, "Largest shear angle in either direction, 0 to 45 degrees.", low=0.0, high=45.0
+        0.0,
+        "Largest shear angle in either direction, 0 to 45 degrees.",
+        low=0.0,
+        high=LIMITS["shear"],
     )
     brightness: float = option(
         0.1,
         "Largest change of brightness as a fraction of the full range, 0 to 1.",
         low=0.0,
-        high=1.0,
+        high=LIMITS["brightness"],
     )
-    contrast: float = option(0.1, "Largest relative change of contrast, 0 to 1.", low=0.0, high=1.0)
+    contrast: float = option(
+        0.1, "Largest relative change of contrast, 0 to 1.", low=0.0, high=LIMITS["contrast"]
+    )
     saturation: float = option(
-        0.1, "Largest relative change of saturation, 0 to 1.", low=0.0, high=1.0
+        0.1, "Largest relative change of saturation, 0 to 1.", low=0.0, high=LIMITS["saturation"]
     )
     hue: float = option(
-        5.0, "Largest rotation of the hue in either direction, 0 to 180 degrees.", low=0, high=180.0
+        5.0,
+        "Largest rotation of the hue in either direction, 0 to 180 degrees.",
+        low=0,
+        high=LIMITS["hue"],
     )
     mixup: float = option(
         0.0,
