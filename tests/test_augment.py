@@ -246,7 +246,7 @@ def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int
     for axis in ("x", "y"):
         scale, center = drawn[f"scale_{axis}"], drawn[f"center_{axis}"]
         smallest = (1 - policy.crop) / math.sqrt(1 + policy.stretch)
-        assert np.all((scale >= smallest - tolerance) & (scale <= 1 + policy.zoom_out + tolerance))
+        assert np.all((scale >= smallest - tolerance) & (scale <= np.float32(1 + policy.zoom_out)))
         # The window lies inside the image, or the image inside the window.
         assert np.all(np.abs(center - 0.5) <= np.abs(1 - scale) / 2 + tolerance)
     middle_and_reach = {

@@ -197,6 +197,7 @@ def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> 
     assert tuple(classes.splitlines()) == run.class_names == NAMES
     facts = json.loads((exported.folder.parent / "parity.json").read_text("utf-8"))
     assert facts == json.loads((exported.folder / "assets.extra/parity.json").read_text("utf-8"))
+    assert facts["fit"] == "pad"
     assert read_image_settings(exported.folder) == ("pad", facts["max_pixels"])
     # Without the file, as in an export of an older release, the settings are the defaults.
     assert read_image_settings(exported.folder.parent) == ImageSettings("stretch", 100_000_000)
